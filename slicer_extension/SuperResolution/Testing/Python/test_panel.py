@@ -294,18 +294,6 @@ def test_another_seed_gives_another_texture_and_the_same_run_takes_the_place_of_
     assert results[2] is results[0]
 
 
-def test_live_follows_the_box_in_one_result(withBox, chest):
-    withBox.follow()
-    first = withBox.chosen.result
-    for left in range(50, 60):
-        region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
-        slicer.app.processEvents()
-    withBox.until(lambda: result_nodes.extentOf(withBox.chosen.result)[4] == 59, "the newest region")
-    withBox.settle()
-    assert withBox.chosen.result is first
-    assert result_nodes.resultsOf(chest) == [first]
-
-
 def moveTo(panel, left):
     """Move the box, and wait for the result that follows it."""
     region.placeBox(panel.chosen.region, panel.chosen.inputVolume, [0, 1, 40, 72, left, left + 32])
@@ -342,19 +330,24 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
     assert widget.viewing.kind == ""  # nor does it begin a comparison that the user has ended
 
 
-def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
-    red.show(withBox.chosen.inputVolume)
+def test_live_follows_the_box_in_one_result_and_brings_its_error_bars_up_to_date(withBox, red, chest):
+    red.show(chest)
     withBox.follow()
-    withBox.ui.showErrorBarsCheckBox.click()
-    moveTo(withBox, 60)
     result = withBox.chosen.result
+    withBox.ui.showErrorBarsCheckBox.click()
+    for left in range(50, 60):
+        region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
+        slicer.app.processEvents()
+    moveTo(withBox, 60)
+    assert withBox.chosen.result is result
+    assert result_nodes.resultsOf(chest) == [result]
     bars = result_nodes.errorBarsOf(result)
     assert red.composite.GetNthLayerVolumeID(3) == bars.GetID()
     assert bars.GetImageData().GetDimensions() == result.GetImageData().GetDimensions()
     withBox.chosen.errorBars = False
     withBox.until(lambda: result_nodes.errorBarsOf(result) is None, "a result without error bars")
     withBox.settle()
-    assert red.composite.GetBackgroundVolumeID() == withBox.chosen.inputVolume.GetID()
+    assert red.composite.GetBackgroundVolumeID() == chest.GetID()
     assert red.composite.GetForegroundVolumeID() == result.GetID()
     assert red.composite.GetNumberOfAdditionalLayers() == 0
 
@@ -412,16 +405,16 @@ def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp
     assert volumes.modality(slicer.util.getNode("chest")) == "CT"  # it is asked once
 
 
-def test_a_radiograph_that_calls_itself_ct_is_noticed_by_its_values(application, panel, chest):
+def test_a_radiograph_that_calls_itself_ct_is_noticed_by_its_values(application, withBox, chest):
     application.setModality(chest, "CT")
-    panel.chosen.inputVolume, panel.chosen.regionKind = chest, "whole"
-    panel.settle()
-    assert panel.ui.messageLabel.text.startswith("'chest' calls itself CT, but no value lies below -200 HU")
-    assert not panel.ui.runButton.enabled
-    panel.ui.modalityComboBox.activated.emit(1)
-    panel.settle()
-    assert "For chest radiographs." in panel.ui.bundleLabel.text
-    assert panel.ui.runButton.enabled
+    chest.Modified()
+    withBox.settle()
+    assert withBox.ui.messageLabel.text.startswith("'chest' calls itself CT, but no value lies below -200 HU")
+    assert not withBox.ui.runButton.enabled
+    withBox.ui.modalityComboBox.activated.emit(1)
+    withBox.settle()
+    assert "For chest radiographs." in withBox.ui.bundleLabel.text
+    assert withBox.ui.runButton.enabled
 
 
 @pytest.mark.parametrize("isRemoved", [False, True])

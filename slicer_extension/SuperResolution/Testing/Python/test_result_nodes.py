@@ -139,33 +139,26 @@ def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(sou
     assert display.GetColorNode().GetNumberOfColors() == 256
 
 
-def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(result):
+def test_the_trust_mask_marks_what_is_wider_than_the_tolerance_and_needs_both(source, result):
     mask = result_nodes.addTrustMask(result, 60.0)
     wider = phantom_volumes.BARS > 60
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), wider)
     assert result_nodes.uncertainShare(mask) == wider.mean()
     assert result_nodes.addTrustMask(result, 20.0) is mask
     assert result_nodes.uncertainShare(mask) > wider.mean()
-
-
-def test_a_mask_needs_error_bars_and_a_tolerance(source):
-    plain = phantom_volumes.addResult(source, None)
-    with pytest.raises(InputError, match="'chest x4, .*' has no error bars. Enhance with a model"):
-        result_nodes.addTrustMask(plain, 10)
     with pytest.raises(InputError, match="The tolerance is nan. Enter the widest error bar"):
-        result_nodes.addTrustMask(phantom_volumes.addResult(source), float("nan"))
+        result_nodes.addTrustMask(result, float("nan"))
+    with pytest.raises(InputError, match="'chest x4, .*' has no error bars. Enhance with a model"):
+        result_nodes.addTrustMask(phantom_volumes.addResult(source, None), 10)
 
 
-def test_the_difference_is_what_interpolation_has_not(result):
+def test_the_difference_is_what_interpolation_has_not_and_needs_the_source(application, source, result):
     difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
     assert difference.dtype == np.float32
     interpolated = phantom_volumes.interpolateSource(result)
     np.testing.assert_allclose(interpolated + difference, phantom_volumes.RESULT, atol=1e-3)
     smooth = phantom_volumes.BARS == 5
     assert np.abs(difference[smooth]).mean() < np.abs(difference[~smooth]).mean() / 2
-
-
-def test_a_difference_needs_the_source(application, source, result):
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest x4, .*' is no longer in the scene"):
         result_nodes.addDifference(result)
