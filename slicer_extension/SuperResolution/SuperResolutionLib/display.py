@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify
 
 from SuperResolutionLib.translation import _
 
@@ -42,7 +43,7 @@ def addDisplay(volumeNode) -> None:
 def copyWindow(fromNode, toNode) -> None:
     """Copy window, level, thresholds, colours and interpolation of a volume to another one."""
     source, target = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
-    with slicer.util.NodeModify(target):
+    with NodeModify(target):
         target.SetAutoWindowLevel(0)
         target.SetWindowLevel(source.GetWindow(), source.GetLevel())
         target.SetAutoThreshold(0)
@@ -86,7 +87,7 @@ def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
     for point in range(roiNode.GetNumberOfControlPoints()):
         roiNode.SetNthControlPointVisibility(point, False)
     display = roiNode.GetDisplayNode()
-    with slicer.util.NodeModify(display):
+    with NodeModify(display):
         display.SetFillVisibility(False)
         display.SetPropertiesLabelVisibility(False)
         if color is not None:
@@ -102,7 +103,7 @@ def showName(roiNode, visible: bool) -> None:
 def showHandles(roiNode, visible: bool) -> None:
     """Show or hide the handles of a region box: small ones at its edges, and none in the middle, which it frames."""
     display = roiNode.GetDisplayNode()
-    with slicer.util.NodeModify(display):
+    with NodeModify(display):
         display.SetInteractionHandleScale(_HANDLE_SCALE)
         display.SetTranslationHandleVisibility(False)
         display.SetRotationHandleVisibility(False)
@@ -149,7 +150,7 @@ def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
 def setThreshold(volumeNode, threshold: float) -> None:
     """Hide a volume where it is below `threshold`."""
     display = volumeNode.GetDisplayNode()
-    with slicer.util.NodeModify(display):
+    with NodeModify(display):
         display.SetAutoThreshold(0)
         display.SetThreshold(threshold, np.finfo(np.float32).max)
         display.SetApplyThreshold(threshold > 0)
@@ -168,7 +169,7 @@ def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
 def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
     """Colour a volume by one of our tables."""
     display = volumeNode.GetDisplayNode()
-    with slicer.util.NodeModify(display):
+    with NodeModify(display):
         display.SetAndObserveColorNodeID(colors(volumeNode.GetScene(), kind).GetID())
         display.SetAutoWindowLevel(0)
         display.SetWindowLevelMinMax(lowest, highest)
@@ -239,7 +240,7 @@ class MaskLayer:
     def _set(composite, label, opacity) -> None:
         if composite.GetScene() is None:
             return
-        with slicer.util.NodeModify(composite):
+        with NodeModify(composite):
             composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
             composite.SetLabelOpacity(opacity)
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify
 from vtk.util.numpy_support import numpy_to_vtk
 
 from SuperResolutionLib import display, filling, nodes, voxel_grid
@@ -63,7 +64,7 @@ def addResult(
     affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     replace = replace or _findRepeated(sourceNode, extent, done, texture, seed)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
-    with slicer.util.NodeModify(node):
+    with NodeModify(node):
         fill(node, array, affine)
         node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
         attributes = {
@@ -321,7 +322,7 @@ def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=N
     """Add a volume on the grid of a result. It replaces an earlier one of its kind."""
     replaced = next(iter(derivedNodes(resultNode, kind)), None)
     node = replaced or (nodeClass or slicer.vtkMRMLScalarVolumeNode)()
-    with slicer.util.NodeModify(node):
+    with NodeModify(node):
         fill(node, array, ijkToRasOf(resultNode))
         node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
     if replaced is not None:

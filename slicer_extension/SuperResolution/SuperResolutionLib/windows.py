@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import slicer
+from slicer.util import NodeModify
 
 from SuperResolutionLib import headers, volumes
 from SuperResolutionLib.translation import _
@@ -52,7 +52,7 @@ def show(volumeNode, window: Window) -> None:
         low, high = volumeNode.GetImageData().GetScalarRange()
         width, level = max(high - low, 1), (low + high) / 2
     display = volumeNode.GetDisplayNode()
-    with slicer.util.NodeModify(display):
+    with NodeModify(display):
         display.SetAutoWindowLevel(0)
         display.SetWindowLevel(width, level)
 
