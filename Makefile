@@ -95,7 +95,7 @@ check-quality: $(VENV)/.installed-for-tests
 	@ls -d configs/chest_* | xargs -P $(PROCESSES) -I {} \
 	    "$(BIN)/monai-sr" evaluate {} --data "$(DATA)" --split test --limit 12 --at-least metadata
 	"$(BIN)/python" docs/results.py check monai-sr benchmark quality --data "$(DATA)" --out build/films --overwrite \
-	    --protocol chest_xray_films_children --limit 4 --workers $(PROCESSES)
+	    --protocol chest_xray_films --bundles chest_xray_blind --limit 4 --workers $(PROCESSES)
 	"$(BIN)/python" docs/results.py check monai-sr benchmark quality --data "$(DATA)" --out build/scans --overwrite \
 	    --protocol chest_ct_scans --bundles chest_ct_blind --limit 1 --workers $(PROCESSES)
 

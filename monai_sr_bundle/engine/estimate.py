@@ -1,7 +1,8 @@
 """Estimate the seconds and bytes that an enlargement takes on this machine, before it begins.
 
 A small image is really enlarged, and its seconds are multiplied by how many more pixels the network will process:
-nothing is known beforehand about a machine, its load or its threads.
+nothing is known beforehand about a machine, its load or its threads. What drawing takes for the whole image, of which
+only a region is enlarged, is measured apart.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from monai_sr_bundle.engine.session import Session
-from monai_sr_bundle.families.family import Extent
+from monai_sr_bundle.families.family import Extent, InPlaneFamily
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import error_bar_halo, error_scale
 
@@ -21,6 +23,8 @@ SIDE, LARGER_SIDE = 96, 192
 """Sides of the small image, and of the one that replaces it if a pass takes less than `QUICK_SECONDS`: copies that stay
 in the processor's cache are cheaper than those of real images. Each is a single tile."""
 QUICK_SECONDS = 0.15
+WHOLE_SIDE = 512
+"""Side of the image in which the time is measured that drawing takes beside the networks."""
 SEVERAL_STEPS = 4
 """Steps of a sampler that are timed, as well as one step, to measure the time of each."""
 
@@ -68,16 +72,45 @@ def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side
     return time.perf_counter() - start
 
 
+def time_whole_image(session: Session, options: SamplerOptions) -> float:
+    """Return the seconds per pixel that drawing takes in the whole image, however small the region.
+
+    The noise of all its pixels is drawn, so that a place has the same noise in every region.
+
+    Args:
+        session: the opened bundle, of a family with a sampler.
+        options: sampler options, resolved by the bundle's family.
+    """
+    family = session.bundle.family
+    assert isinstance(family, InPlaneFamily)  # no other one draws
+    seconds = []
+    for side in (SIDE, WHOLE_SIDE):
+        image = np.random.default_rng(0).random((side, side), dtype=np.float32)
+        trials = []
+        for _ in range(2):  # the first run includes work that is done only once
+            start = time.perf_counter()
+            family.enlarge_slice(image, session.backend, options, region=Region(0, 1, 0, 1))
+            trials.append(time.perf_counter() - start)
+        seconds.append(min(trials))
+    return max(seconds[1] - seconds[0], 0.0) / (WHOLE_SIDE**2 - SIDE**2)
+
+
 class Speed:
     """The speed of this machine, measured once for each bundle, scale and number of steps.
 
     Args:
         measure: function that returns the seconds of a small image, with the arguments of `time_trial`.
+        measure_whole: function that returns the seconds of a pixel of the whole image, as `time_whole_image`.
     """
 
-    def __init__(self, measure: Callable[[Session, SamplerOptions, bool, int], float] = time_trial) -> None:
-        self._measure_seconds = measure
+    def __init__(
+        self,
+        measure: Callable[[Session, SamplerOptions, bool, int], float] = time_trial,
+        measure_whole: Callable[[Session, SamplerOptions], float] = time_whole_image,
+    ) -> None:
+        self._measure_seconds, self._measure_whole = measure, measure_whole
         self._measured: dict[tuple[str, int, int, bool], tuple[float, int]] = {}
+        self._whole: dict[tuple[str, int], float] = {}
 
     def seconds(self, extent: Extent, session: Session, options: SamplerOptions, *, error_bars: bool) -> float:
         """Return the seconds that an enlargement will take.
@@ -101,7 +134,12 @@ class Speed:
         several_steps = family.valid_steps(SEVERAL_STEPS)
         several, _ = self._measure_seconds_per_pixel(session, options, several_steps, error_bars, side)
         step = min(max(several - one_step, 0.0) / (several_steps - 1), one_step)
-        return (options.samples or 1) * ((one_step - step) * in_one_pass + step * in_all_steps)
+        key = str(session.bundle.folder), session.bundle.scale
+        if key not in self._whole:
+            self._whole[key] = self._measure_whole(session, replace(options, steps=family.valid_steps(1), samples=1))
+        in_whole = extent.slice_count * extent.shape[1] * extent.shape[2]
+        networks = (one_step - step) * in_one_pass + step * in_all_steps
+        return (options.samples or 1) * (networks + self._whole[key] * in_whole)
 
     def _measure_seconds_per_pixel(
         self, session: Session, options: SamplerOptions, steps: int, error_bars: bool, side: int | None = None

@@ -130,8 +130,7 @@ class SuperResolutionParameterNode:
 class SuperResolutionLogic(ScriptedLoadableModuleLogic):
     """The module's logic: sends volumes to the worker and puts results into the scene. It works without the panel.
 
-    Args:
-        python: Python executable that has monai-sr-bundle. Default None: Slicer's own.
+    `python` is an executable that has monai-sr-bundle. Default None: Slicer's own.
     """
 
     def __init__(self, python=None):
@@ -163,17 +162,12 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._choiceChanged = self._boxesChanged = True
         self._shownPanel = None
         self._bundleNames = ()
-        self._isFilling = False
-        self._isMarking = False
-        self._selectedBox = None
-        self._drawing = None
+        self._isFilling = self._isMarking = False
+        self._selectedBox = self._drawing = None
         self._windows, self._windowed, self._keys = [], None, {}
         self._removedResults, self._removedBoxes = deque(maxlen=UNDOABLE), deque(maxlen=UNDOABLE)
         self._observedEvents, self._snapped = set(), set()
-        self._export = None
-        self._report = None
-        self._exchange = None
-        self._installation = None
+        self._export = self._report = self._exchange = self._installation = None
         # This comes last: without a parent it calls `setup`.
         VTKObservationMixin.__init__(self)
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -186,17 +180,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = SuperResolutionLogic(chosenPython())
         self.viewing = Viewing(slicer.app.applicationLogic())
-        self.compareButtons = {
-            IN_PLACE: self.ui.inPlaceButton, SIDE_BY_SIDE: self.ui.sideBySideButton,
-            DIFFERENCE: self.ui.differenceButton,
-        }  # fmt: skip
+        buttons = self.ui.inPlaceButton, self.ui.sideBySideButton, self.ui.differenceButton
+        self.compareButtons = dict(zip((IN_PLACE, SIDE_BY_SIDE, DIFFERENCE), buttons))
         self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SuperResolution.Model")
         self.ui.wheelFolderLineEdit.text = setting(WHEEL_FOLDER)
         self.ui.serverLineEdit.text = setting(LABEL_SERVER) or label_client.ADDRESS
         self.ui.boxesTable.setHorizontalHeaderLabels([_("Class"), _("Reader"), _("Certainty")])
-        ui = self.ui
-        for label in (ui.toleranceLabel, ui.exportLabel, ui.boxLabel, ui.serverLabel, ui.installProgressLabel):
-            showText(label, "")
+        for name in ("toleranceLabel", "exportLabel", "boxLabel", "serverLabel", "installProgressLabel"):
+            showText(getattr(self.ui, name), "")
         self._connect()
         self._addKeys()
         self.timer = qt.QTimer()
@@ -290,10 +281,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not self._parameterNode.reader:
             self._parameterNode.reader = setting(READER)
         self._enableKeys()
-        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
-            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-            if not self.hasObserver(crosshair, event, self.onCursor):
-                self.addObserver(crosshair, event, self.onCursor)
+        self._observeCursor(True)
         self._choiceChanged = True
         self.timer.start()
 
@@ -301,10 +289,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Let running work go on while another module is shown; the timer stops when it is done."""
         self._isOpen = False
         self._enableKeys()
-        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
-            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-            if self.hasObserver(crosshair, event, self.onCursor):
-                self.removeObserver(crosshair, event, self.onCursor)
+        self._observeCursor(False)
         self._stopDrawing()
         self.viewing.showOriginal(False)
 
@@ -516,6 +501,12 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showMouseMode(self, caller, event):
         self.ui.dragWindowButton.checked = caller.GetCurrentInteractionMode() == caller.AdjustWindowLevel
 
+    def _observeCursor(self, isOpen):
+        event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
+        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
+            if self.hasObserver(crosshair, event, self.onCursor) != isOpen:
+                (self.addObserver if isOpen else self.removeObserver)(crosshair, event, self.onCursor)
+
     def onCursor(self, crosshair, event):
         """Show what is under the mouse."""
         volume = self._parameterNode.inputVolume if self._parameterNode is not None else None
@@ -581,10 +572,12 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showUncertainShare()
         if self._export is not None:
             self._showExport(self._export.step())
-        if self._report is not None:
-            self._showReport(self._report.step())
-        if self._exchange is not None:
-            self._showExchange(self._exchange.step())
+        for name, label in (("_report", self.ui.boxLabel), ("_exchange", self.ui.serverLabel)):
+            job = getattr(self, name)
+            if job is not None and not job.step():
+                showText(label, job.message or job.summary)
+                setattr(self, name, None)
+                self._boxesChanged = True
         if self._boxesChanged:
             self._boxesChanged = False
             self._showBoxes()
@@ -841,9 +834,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
 
     def onSaveBoxes(self):
-        path = qt.QFileDialog.getSaveFileName(
-            None, _("Save boxes"), "boxes" + box_nodes.SUFFIX, f"Markups (*{box_nodes.SUFFIX})"
-        )
+        kinds = f"Markups (*{box_nodes.SUFFIX})"
+        path = qt.QFileDialog.getSaveFileName(None, _("Save boxes"), "boxes" + box_nodes.SUFFIX, kinds)
         if path:
             with showInputErrors(self.ui.boxLabel):
                 box_nodes.saveBoxes(self._boxNodes(), path)
@@ -855,16 +847,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 box_nodes.loadBoxes(path, self._parameterNode.inputVolume)
 
     def onSaveReport(self):
-        path = qt.QFileDialog.getSaveFileName(
-            None, _("Save boxes as a DICOM report"), "boxes" + dicom_report.SUFFIX, f"DICOM SR (*{dicom_report.SUFFIX})"
-        )
+        title, kinds = _("Save boxes as a DICOM report"), f"DICOM SR (*{dicom_report.SUFFIX})"
+        path = qt.QFileDialog.getSaveFileName(None, title, "boxes" + dicom_report.SUFFIX, kinds)
         if path:
             self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace the file
 
     def onLoadReport(self):
-        path = qt.QFileDialog.getOpenFileName(
-            None, _("Load boxes of a DICOM report"), "", f"DICOM SR (*.dcm);;{_('All files')} (*)"
-        )
+        kinds = f"DICOM SR (*.dcm);;{_('All files')} (*)"
+        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", kinds)
         if path:
             self.startLoadingReport(path)
 
@@ -883,11 +873,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._report = newCommand(dicom_report.LoadReport, *arguments)
             showText(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
-
-    def _showReport(self, isRunning):
-        if not isRunning:
-            showText(self.ui.boxLabel, self._report.message or self._report.summary)
-            self._report, self._boxesChanged = None, True
 
     def onSendBoxes(self):
         """Send the reader's boxes to the labelling server."""
@@ -918,11 +903,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             setting(READER, chosen.reader.strip())
             showText(self.ui.serverLabel, text)
         self._boxesChanged = True
-
-    def _showExchange(self, isRunning):
-        if not isRunning:
-            showText(self.ui.serverLabel, self._exchange.message or self._exchange.summary)
-            self._exchange, self._boxesChanged = None, True
 
 
 @contextmanager

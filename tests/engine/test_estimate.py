@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.bundles import find_bundle, open_bundle
-from monai_sr_bundle.engine.estimate import LARGER_SIDE, SEVERAL_STEPS, SIDE, Speed, time_trial
+from monai_sr_bundle.engine.estimate import LARGER_SIDE, SEVERAL_STEPS, SIDE, Speed, time_trial, time_whole_image
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.geometry import Region
@@ -49,7 +49,7 @@ def count_pixels(session, options, region):
 def test_the_seconds_are_those_of_the_pixels_that_the_networks_really_see(session, region, texture):
     options = replace(OPTIONS, texture=texture)
     # One pass takes 3 s of the small image, and every step 0.5 s.
-    speed = Speed(lambda session, options, bars, side: 3 + 0.5 * options.steps)
+    speed = Speed(lambda session, options, bars, side: 3 + 0.5 * options.steps, lambda *_: 0.0)
     seconds = speed.seconds(Extent(SHAPE, (0, 1), region), session, options, error_bars=False)
     counted = count_pixels(session, options, region)
     assert seconds == pytest.approx((3 * counted["model"] + 0.5 * counted["velocity"]) / SIDE**2)
@@ -58,7 +58,7 @@ def test_the_seconds_are_those_of_the_pixels_that_the_networks_really_see(sessio
 def test_steps_and_samples_count_and_a_step_is_not_forgotten_when_one_run_was_slow(session):
     extent = Extent(SHAPE, (0, 1), REGION)
     trials = iter([9.0, 1.1, 9.0, 1.4])  # one step twice, then several: the slow run of each does not count
-    speed = Speed(lambda *_: next(trials))
+    speed = Speed(lambda *_: next(trials), lambda *_: 0.0)
     seconds = {
         (steps, samples): speed.seconds(
             extent, session, replace(OPTIONS, steps=steps, samples=samples), error_bars=False
@@ -81,14 +81,23 @@ def test_a_quick_network_is_measured_on_a_larger_image_and_its_steps_on_the_same
         return seconds * options.steps
 
     extent = Extent(SHAPE, (0, 1), Region(0, 400, 0, 380))
-    estimate = Speed(measure).seconds(extent, session, OPTIONS, error_bars=False)
+    estimate = Speed(measure, lambda *_: 0.0).seconds(extent, session, OPTIONS, error_bars=False)
     first_trials = [(1, SIDE)] * 2 * (side != SIDE)
     assert trials == [*first_trials, (1, side), (1, side), (SEVERAL_STEPS, side), (SEVERAL_STEPS, side)]
     assert estimate > 6 * seconds * 400 * 380 / side**2
 
 
+def test_drawing_counts_every_pixel_of_the_slices_and_samples_however_small_the_region(session):
+    speed = Speed(lambda *_: 0.0, lambda session, options: 0.25 * options.steps)
+    extent = Extent((5, 400, 380), (1, 3), Region(0, 8, 0, 8))
+    options = replace(OPTIONS, samples=3)
+    assert speed.seconds(extent, session, options, error_bars=False) == 0.25 * 3 * 2 * 400 * 380
+    assert speed.seconds(extent, session, replace(OPTIONS, texture=0.0), error_bars=False) == 0  # nothing is drawn
+
+
 def test_a_real_trial_takes_some_time(session):
     assert time_trial(session, OPTIONS, False, 16) > 0
+    assert time_whole_image(session, replace(OPTIONS, steps=1)) >= 0
 
 
 @pytest.mark.parametrize(("most", "few"), [(1000, 4), (300, 4), (10, 5), (7, 7), (2, 2)])

@@ -196,7 +196,7 @@ def _worker() -> tuple[Any, io.StringIO]:
 
     logging.getLogger("monai_sr_bundle.worker").setLevel(logging.CRITICAL)
     stream = io.StringIO()
-    return Worker(Events(stream), "onnx", "cpu", Speed(lambda *_: 1.0)), stream
+    return Worker(Events(stream), "onnx", "cpu", Speed(lambda *_: 1.0, lambda *_: 0.0)), stream
 
 
 def read_request(folder: Path) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 PREFIX = "sr-"
@@ -39,17 +40,13 @@ def pythonOfSlicer() -> str:
     return shutil.which("PythonSlicer") or sys.executable
 
 
-def environmentFor(python: str, base: Mapping[str, str] | None = None) -> dict[str, str]:
+def environmentFor(python: str) -> dict[str, str]:
     """Return the environment in which a Python finds its own libraries.
 
-    Args:
-        python: path of the executable.
-        base: environment to start from. Default None: that of this process.
-
-    Returns:
-        The base for PythonSlicer and the Python that runs this; for another Python, without `SLICER_VARIABLES`.
+    It is that of this process, for another Python than PythonSlicer and the one that runs this without
+    `SLICER_VARIABLES`.
     """
-    environment = dict(os.environ if base is None else base)
+    environment = dict(os.environ)
     isSlicers = os.path.splitext(os.path.basename(python))[0] == "PythonSlicer"
     if not isSlicers and os.path.realpath(python) != os.path.realpath(sys.executable):
         for name in SLICER_VARIABLES:
@@ -107,7 +104,9 @@ class ChildProcess:
         """
         if self._starter.is_alive():
             return False
-        return self._popen is None or (self.returnCode is not None and not any(map(_isAlive, self._readers)))
+        return self._popen is None or (
+            self.returnCode is not None and not any(each.is_alive() for each in self._readers)
+        )
 
     @property
     def returnCode(self) -> int | None:
@@ -116,20 +115,16 @@ class ChildProcess:
 
     def send(self, line: str) -> None:
         """Write a line to the stdin of a started process. If it has ended, nothing happens; see `isOver`."""
-        try:
+        with suppress(OSError, ValueError):  # the process has ended, or its stdin was closed
             self._popen.stdin.write(line.encode("utf-8") + b"\n")
             self._popen.stdin.flush()
-        except (OSError, ValueError):
-            return  # the process has ended, or its stdin was closed
 
     def closeInput(self) -> None:
         """Close the stdin of the process, or do so as soon as it is started."""
         self._inputClosed = True
         if self._popen:
-            try:
+            with suppress(OSError):  # it has ended
                 self._popen.stdin.close()
-            except OSError:
-                return  # it has ended
 
     def lines(self) -> list[Any]:
         """Return the parsed lines since the last call."""
@@ -150,10 +145,10 @@ class ChildProcess:
             self._signal("SIGKILL")
         return False
 
-    def endAndWait(self, seconds: float = PATIENCE) -> None:
+    def endAndWait(self) -> None:
         """End the process, and wait a moment: for use before this process itself ends."""
         self.end()
-        limit = time.monotonic() + seconds
+        limit = time.monotonic() + PATIENCE
         while not self.isOver and time.monotonic() < limit:
             time.sleep(0.01)
         if not self.isOver:
@@ -172,22 +167,15 @@ class ChildProcess:
             self.error = error.strerror or str(error)
             return
         self._popen = popen  # must be set before the first line is read, which the caller may answer at once
-        for pipe, keep in ((popen.stdout, self._keepLine), (popen.stderr, self.lastLines.append)):
-            self._readers.append(threading.Thread(target=self._read, args=(pipe, keep), daemon=True))
+        keepLine = lambda line: self._lines.put(self._parse(line))  # noqa: E731
+        for pipe, keep in ((popen.stdout, keepLine), (popen.stderr, self.lastLines.append)):
+            self._readers.append(threading.Thread(target=_read, args=(pipe, keep), daemon=True))
             self._readers[-1].start()
         # Requests from before the start.
         if self._inputClosed:
             self.closeInput()
         if self._lastSignal:
             self._signal(self._lastSignal)
-
-    def _read(self, pipe: Any, keep: Callable[[str], None]) -> None:
-        with pipe:
-            for line in pipe:
-                keep(line.decode("utf-8", "replace").rstrip("\r\n"))
-
-    def _keepLine(self, line: str) -> None:
-        self._lines.put(self._parse(line))
 
     def _signal(self, name: str) -> None:
         """Send a signal to the group; if there is no process yet, `_start` sends it."""
@@ -198,10 +186,14 @@ class ChildProcess:
             command = ["taskkill", "/F", "/T", "/PID", str(self.identity)]
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             return
-        try:
+        with suppress(ProcessLookupError):  # the whole group has ended
             os.killpg(self.identity, getattr(signal, name))
-        except ProcessLookupError:
-            return  # the whole group has ended
+
+
+def _read(pipe: Any, keep: Callable[[str], None]) -> None:
+    with pipe:
+        for line in pipe:
+            keep(line.decode("utf-8", "replace").rstrip("\r\n"))
 
 
 def parseEvent(line: str) -> dict[str, Any]:
@@ -215,11 +207,7 @@ def parseEvent(line: str) -> dict[str, Any]:
 
 
 def makeFolder(parent: str | None = None) -> str:
-    """Make a private folder whose name says which process it belongs to, and return its path.
-
-    Args:
-        parent: folder to make it in. Default None: the system's for temporary files.
-    """
+    """Make a private folder whose name says which process it belongs to, by default among temporary files."""
     return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
 
 
@@ -251,11 +239,9 @@ def _remove(path: str) -> None:
     # A file that an ending process still holds is removed later, with its private folder.
     if os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
-        return
-    try:
-        os.remove(path)
-    except OSError:
-        return
+    else:
+        with suppress(OSError):
+            os.remove(path)
 
 
 def _isRunning(number: int) -> bool:
@@ -264,9 +250,5 @@ def _isRunning(number: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass
     return True
-
-
-def _isAlive(thread: threading.Thread) -> bool:
-    return thread.is_alive()

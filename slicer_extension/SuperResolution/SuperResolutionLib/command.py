@@ -8,14 +8,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from SuperResolutionLib.child_process import (
-    PATIENCE,
-    ChildProcess,
-    environmentFor,
-    makeFolder,
-    parseEvent,
-    pythonOfSlicer,
-)
+from SuperResolutionLib import child_process
+from SuperResolutionLib.child_process import ChildProcess
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.translation import _
 
@@ -39,11 +33,11 @@ class Command:
     """
 
     def __init__(self, failure: str, files: Sequence[str], python=None, environment=None):
-        python = python or pythonOfSlicer()
+        python = python or child_process.pythonOfSlicer()
         self.message, self._failure, self._isCanceled = "", failure, False
-        self._environment, self._process = environment or environmentFor(python), None
+        self._environment, self._process = environment or child_process.environmentFor(python), None
         try:
-            self._folder = makeFolder()
+            self._folder = child_process.makeFolder()
             try:
                 image = os.path.join(self._folder, "image")
                 os.mkdir(image)
@@ -65,14 +59,11 @@ class Command:
         """Handle a line of JSON that the command wrote."""
 
     def finish(self, folder: str, notes: Sequence[str]) -> None:
-        """Use the output of a successful command.
+        """Use the output of a successful command, or raise an InputError.
 
         Args:
             folder: parent of the folder `image`; it is removed afterwards.
             notes: lines that the command wrote to stderr.
-
-        Raises:
-            InputError: the output cannot be used.
         """
 
     def step(self) -> bool:
@@ -80,7 +71,7 @@ class Command:
         if not self._folder or self._linking.is_alive():
             return bool(self._folder)
         if self._process is None and not (self._isCanceled or self.message):
-            self._process = ChildProcess(self._command, self._environment, self._folder, parseEvent)
+            self._process = ChildProcess(self._command, self._environment, self._folder, child_process.parseEvent)
         if self._process is not None:
             isOver = self._process.pursue()
             for event in self._process.lines():
@@ -105,7 +96,7 @@ class Command:
     def close(self) -> None:
         """End the command and remove its folder. The process gets a moment to end by itself."""
         self.cancel()
-        self._linking.join(PATIENCE)
+        self._linking.join(child_process.PATIENCE)
         if self._process is not None:
             self._process.endAndWait()
         folder, self._folder = self._folder, ""
@@ -121,9 +112,8 @@ class Command:
             self.message = self._describeStartFailure(error)
 
     def _describeStartFailure(self, error: OSError) -> str:
-        return _("{failure} {reason}. Make room, and try again.").format(
-            failure=self._failure, reason=error.strerror or error
-        )
+        text = _("{failure} {reason}. Make room, and try again.")
+        return text.format(failure=self._failure, reason=error.strerror or error)
 
     def _end(self, folder: str) -> None:
         process = self._process

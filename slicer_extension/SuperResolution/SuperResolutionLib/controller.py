@@ -1,8 +1,4 @@
-"""The decisions of the panel, without Qt and without a scene: what it shows and what it asks the worker next.
-
-A shell (the Qt panel) passes the user's choices and the worker's events to a `Controller`, sends the
-request of `nextRequest`, and shows the texts and states of `panel`.
-"""
+"""The decisions of the panel, without Qt and without a scene: what it shows and what it asks the worker next."""
 
 from __future__ import annotations
 
@@ -135,13 +131,7 @@ class Controller:
             self._phase, self._absence = _STARTING, ""
 
     def choose(self, subject: Subject | None, problem: str, choice: Choice) -> None:
-        """Set the user's current choice.
-
-        Args:
-            subject: region to enhance; None if there is no volume that can be enhanced.
-            problem: why the choice cannot be enhanced; empty if it can.
-            choice: the user's choice besides the region.
-        """
+        """Set the user's current choice; `problem` says why there is no subject that can be enhanced, or is empty."""
         before = self.enhancement
         self._subject, self._problem, self._choice = subject, problem, choice
         if self.enhancement != before:
@@ -189,7 +179,11 @@ class Controller:
         elif kind == "failed" and event.get("kind") == "installation":
             self.setAbsent(str(event["message"]))
         elif kind in ("failed", "cancelled"):
-            self._fail(do, enhancement, str(event.get("message") or _("The worker stopped. Press Run again.")))
+            problem = enhancement, str(event.get("message") or _("The worker stopped. Press Run again."))
+            if do == "enhance":
+                self._phase, self._failure = _READY, problem
+            else:
+                self._refused = problem
         else:
             return None
         self._pending = None
@@ -229,7 +223,7 @@ class Controller:
         if self._bundles is None:
             return None if self._refused and self._refused[0] is None else ("bundles", None)
         enhancement = self.enhancement
-        if enhancement is None or self._hasFailed(enhancement):
+        if enhancement is None or self._problemOf(enhancement):
             return None
         if self._isRunRequested:
             return ("enhance", enhancement)
@@ -254,8 +248,11 @@ class Controller:
         if bundle and bundle.get("lacks"):
             bundle = None  # its properties are not known
         message, isError = self._message()
-        running = self._phase == _RUNNING
+        subject, running = self._subject, self._phase == _RUNNING
         fraction, left = self._progress
+        progressText = f"{fraction:.0%}"
+        if left is not None:
+            progressText = _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
         return Panel(
             installed=self._phase != _ABSENT,
             absence=self._absence,
@@ -263,15 +260,15 @@ class Controller:
             bundleText=_describeBundle(bundle, automatic=not self._choice.bundle) if bundle else "",
             textureEnabled=bool(bundle and bundle.get("textures")),
             stepsEnabled=self._hasSteps(bundle or {}),
-            modality=self._modality(),
-            subjectText=_describeSubject(self._subject, bundle) if self._subject and not self._problem else "",
+            modality="" if subject is None or subject.question else subject.modality,
+            subjectText=_describeSubject(subject, bundle) if subject and not self._problem else "",
             estimateText=self._estimate(),
             message=message,
             messageIsError=isError,
             canRun=self._canRun(),
             canCancel=running or (self._pending is not None and self._pending[1] == "plan"),
             progress=fraction if running else None,
-            progressText=_describeProgress(fraction, left) if running else "",
+            progressText=progressText if running else "",
         )
 
     def _canRun(self) -> bool:
@@ -289,15 +286,9 @@ class Controller:
             self._phase = _READY if self._bundles is not None else _STARTING
         self._answered = self.enhancement  # live mode continues after a change, not at once
 
-    def _fail(self, do: str, enhancement: Enhancement | None, message: str) -> None:
-        if do == "enhance":
-            self._phase, self._failure = _READY, (enhancement, message)
-        else:
-            self._refused = (enhancement, message)
-
-    def _hasFailed(self, enhancement: Enhancement) -> bool:
-        """Return True if an enhancement was refused or failed: it is not requested again automatically."""
-        return any(problem and problem[0] == enhancement for problem in (self._refused, self._failure))
+    def _problemOf(self, enhancement: Enhancement) -> str:
+        """Return why an enhancement was refused or failed: it is not requested again automatically."""
+        return next((each[1] for each in (self._refused, self._failure) if each and each[0] == enhancement), "")
 
     def _message(self) -> tuple:
         """Return the message and whether it is an error."""
@@ -316,21 +307,16 @@ class Controller:
             return (objection, True)
         if not self._subject.isRead:
             return (_("Reading the file of '{name}'…").format(name=self._subject.name), False)
-        enhancement = self.enhancement
-        for problem in (self._refused, self._failure):
-            if problem and problem[0] == enhancement and self._phase == _READY and not self._isRunRequested:
-                return (problem[1], True)
+        problem = self._problemOf(self.enhancement)
+        if problem and self._phase == _READY and not self._isRunRequested:
+            return (problem, True)
         if self._note:
             return (self._note, False)
         plan = self._currentPlan() or {}
         warnings = list(plan.get("warnings") or ())
         if self._choice.live and plan.get("seconds", 0) > LIVE_SECONDS:
-            warnings.insert(
-                0,
-                _("Live follows regions that take up to {seconds:g} s. Press Run, or shrink it.").format(
-                    seconds=LIVE_SECONDS
-                ),
-            )
+            text = _("Live follows regions that take up to {seconds:g} s. Press Run, or shrink it.")
+            warnings.insert(0, text.format(seconds=LIVE_SECONDS))
         return (" ".join(warnings), False)
 
     def _objection(self) -> str:
@@ -344,29 +330,26 @@ class Controller:
         if subject.question:
             return subject.question
         if bundle is None:
-            return _(
+            text = _(
                 "No model for {images} is installed. Install the models again, or choose one instead of Automatic."
-            ).format(images=_imagesOf(subject.modality))
+            )
+            return text.format(images=_imagesOf(subject.modality))
         if bundle.get("lacks"):
             return _("{name} cannot run here: {lacks}").format(name=bundle["name"], lacks=bundle["lacks"])
         if not _fits(bundle, subject.modality):
-            return _(
-                "'{name}' is {modality}, and {model} is made for {images}. Choose another model, or Automatic."
-            ).format(
-                name=subject.name,
-                modality=subject.modality,
-                model=bundle["name"],
-                images=_imagesOf(bundle["modality"]),
-            )
+            text = _("'{name}' is {modality}, and {model} is made for {images}. Choose another model, or Automatic.")
+            images = _imagesOf(bundle["modality"])
+            return text.format(name=subject.name, modality=subject.modality, model=bundle["name"], images=images)
         return ""
 
     def _tooLarge(self) -> str:
         plan = self._currentPlan()
         if plan is None or plan["bytes"] <= plan["freeBytes"]:
             return ""
-        return _(
+        text = _(
             "This takes {needed} of memory, and {free} are free. Choose a smaller region, or close other programs."
-        ).format(needed=inBytes(plan["bytes"]), free=inBytes(plan["freeBytes"]))
+        )
+        return text.format(needed=inBytes(plan["bytes"]), free=inBytes(plan["freeBytes"]))
 
     def _estimate(self) -> str:
         plan = self._currentPlan()
@@ -375,9 +358,8 @@ class Controller:
         text = _("About {time} and {memory} of memory ({free} are free)")
         if self._choice.errorBars and not plan.get("errorBars"):
             text = _("About {time} and {memory} of memory ({free} are free); without error bars")
-        return text.format(
-            time=inSeconds(plan["seconds"]), memory=inBytes(plan["bytes"]), free=inBytes(plan["freeBytes"])
-        )
+        memory, free = inBytes(plan["bytes"]), inBytes(plan["freeBytes"])
+        return text.format(time=inSeconds(plan["seconds"]), memory=memory, free=free)
 
     def _choices(self) -> tuple:
         """Return ``(name, title, description)`` of each choice: automatic, the fitting models, and the chosen one."""
@@ -391,10 +373,6 @@ class Controller:
         fitting.sort(key=lambda bundle: (not bundle["default"], bundle["modality"] == "any", bundle["name"]))
         models = tuple((bundle["name"], bundle["title"], bundle["description"]) for bundle in fitting)
         return (("", _("Automatic"), _("The recommended model for this kind of image.")), *models)
-
-    def _modality(self) -> str:
-        """Return what the image is, "CXR" or "CT"; empty if the user is to say it."""
-        return "" if self._subject is None or self._subject.question else self._subject.modality
 
     def _bundle(self) -> dict | None:
         """Return the chosen model, or the automatic one; None if there is none or the models are not known yet."""
@@ -411,21 +389,12 @@ class Controller:
 
 
 def resultText(done: dict) -> str:
-    """Describe a result: how it was made, how much it differs from the input, what its error bars promise.
-
-    Args:
-        done: the worker's event "done", or the report of `result_nodes.reportOf`.
-    """
+    """Describe a result, by the worker's event "done" or the report of `result_nodes.reportOf`."""
     unit = done["consistency"]["unit"]
-    lines = [
-        _("{finer} by {bundle} {version} in {time}.").format(
-            finer=describeScale(done["scaleZYX"]),
-            bundle=done["bundle"],
-            version=done["version"],
-            time=inSeconds(done["seconds"]),
-        )
-    ]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
+    finer, time = describeScale(done["scaleZYX"]), inSeconds(done["seconds"])
+    text = _("{finer} by {bundle} {version} in {time}.")
+    lines = [text.format(finer=finer, bundle=done["bundle"], version=done["version"], time=time)]
     if rms is not None:
         rmsBefore, largestBefore = done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]
         text = _("Reduced to the input's size again it differs by {rms} {unit} (root mean square; at most {largest}).")
@@ -435,12 +404,9 @@ def resultText(done: dict) -> str:
             lines.append(text.format(rms=inNumbers(rmsBefore), unit=unit, largest=inNumbers(largestBefore)))
     coverage = done.get("coverage")
     if coverage:
-        lines.append(
-            _(
-                "Error bars hold the truth of {promised:.0%} of the pixels, on average over images like those "
-                "they were calibrated on: {calibratedOn}."
-            ).format(promised=coverage["promised"], calibratedOn=coverage["calibratedOn"])
-        )
+        text = _("Error bars hold the truth of {promised:.0%} of the pixels, on average over images like those they "
+                 "were calibrated on: {calibratedOn}.")  # fmt: skip
+        lines.append(text.format(promised=coverage["promised"], calibratedOn=coverage["calibratedOn"]))
     else:
         lines.append(_("This result has no error bars."))
     if done.get("synthetic"):
@@ -484,14 +450,6 @@ def _imagesOf(modality: str) -> str:
 def _fits(bundle: dict, modality: str) -> bool:
     """Return True if a model is made for a modality, or either of the two is not specific."""
     return "unknown" in (modality, bundle["modality"]) or bundle["modality"] in ("any", modality)
-
-
-def _describeProgress(fraction: float, left: float | None) -> str:
-    return (
-        f"{fraction:.0%}"
-        if left is None
-        else _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
-    )
 
 
 def _describeBundle(bundle: dict, automatic: bool) -> str:

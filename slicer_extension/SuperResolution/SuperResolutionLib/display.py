@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify
 
 from SuperResolutionLib.translation import _
 
@@ -42,16 +43,15 @@ def addDisplay(volumeNode) -> None:
 def copyWindow(fromNode, toNode) -> None:
     """Copy window, level, thresholds, colours and interpolation of a volume to another one."""
     source, target = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
-    modified = target.StartModify()
-    target.SetAutoWindowLevel(0)
-    target.SetWindowLevel(source.GetWindow(), source.GetLevel())
-    target.SetAutoThreshold(0)
-    target.SetThreshold(source.GetLowerThreshold(), source.GetUpperThreshold())
-    target.SetApplyThreshold(source.GetApplyThreshold())
-    target.SetInterpolate(source.GetInterpolate())
-    target.SetInvertDisplayScalarRange(source.GetInvertDisplayScalarRange())
-    target.SetAndObserveColorNodeID(source.GetColorNodeID())
-    target.EndModify(modified)
+    with NodeModify(target):
+        target.SetAutoWindowLevel(0)
+        target.SetWindowLevel(source.GetWindow(), source.GetLevel())
+        target.SetAutoThreshold(0)
+        target.SetThreshold(source.GetLowerThreshold(), source.GetUpperThreshold())
+        target.SetApplyThreshold(source.GetApplyThreshold())
+        target.SetInterpolate(source.GetInterpolate())
+        target.SetInvertDisplayScalarRange(source.GetInvertDisplayScalarRange())
+        target.SetAndObserveColorNodeID(source.GetColorNodeID())
 
 
 class WindowLink:
@@ -81,24 +81,18 @@ class WindowLink:
 
 
 def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
-    """Show a region box as an outline: a fill, a dot or a name in its middle would cover the finding.
-
-    Args:
-        roiNode: markups ROI.
-        color: red, green, blue from 0 to 1. Default None: unchanged.
-    """
+    """Show a region box as an outline, in a colour if one is given: a fill, a dot or a name would cover the finding."""
     if roiNode.GetDisplayNode() is None:
         roiNode.CreateDefaultDisplayNodes()
     for point in range(roiNode.GetNumberOfControlPoints()):
         roiNode.SetNthControlPointVisibility(point, False)
     display = roiNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetFillVisibility(False)
-    display.SetPropertiesLabelVisibility(False)
-    if color is not None:
-        display.SetColor(*color)
-        display.SetSelectedColor(*color)
-    display.EndModify(modified)
+    with NodeModify(display):
+        display.SetFillVisibility(False)
+        display.SetPropertiesLabelVisibility(False)
+        if color is not None:
+            display.SetColor(*color)
+            display.SetSelectedColor(*color)
 
 
 def showName(roiNode, visible: bool) -> None:
@@ -109,12 +103,11 @@ def showName(roiNode, visible: bool) -> None:
 def showHandles(roiNode, visible: bool) -> None:
     """Show or hide the handles of a region box: small ones at its edges, and none in the middle, which it frames."""
     display = roiNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetInteractionHandleScale(_HANDLE_SCALE)
-    display.SetTranslationHandleVisibility(False)
-    display.SetRotationHandleVisibility(False)
-    display.SetHandlesInteractive(visible)
-    display.EndModify(modified)
+    with NodeModify(display):
+        display.SetInteractionHandleScale(_HANDLE_SCALE)
+        display.SetTranslationHandleVisibility(False)
+        display.SetRotationHandleVisibility(False)
+        display.SetHandlesInteractive(visible)
 
 
 def colors(scene, kind: str):
@@ -145,9 +138,7 @@ def colors(scene, kind: str):
 def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
     """Colour a volume of error bars from 0 to their 99th percentile, and show nothing where they are below `threshold`.
 
-    Args:
-        errorBarsNode: volume of half-widths, in the unit of the voxels.
-        threshold: smallest half-width that is shown; 0 shows all. Default None: the widest quarter.
+    The threshold is in the unit of the voxels; 0 shows all. Default None: the widest quarter is shown.
     """
     bars = _subsample(slicer.util.arrayFromVolume(errorBarsNode))
     if threshold is None:
@@ -159,21 +150,16 @@ def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
 def setThreshold(volumeNode, threshold: float) -> None:
     """Hide a volume where it is below `threshold`."""
     display = volumeNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetAutoThreshold(0)
-    display.SetThreshold(threshold, np.finfo(np.float32).max)
-    display.SetApplyThreshold(threshold > 0)
-    display.EndModify(modified)
+    with NodeModify(display):
+        display.SetAutoThreshold(0)
+        display.SetThreshold(threshold, np.finfo(np.float32).max)
+        display.SetApplyThreshold(threshold > 0)
 
 
 def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
     """Colour a signed difference: darker than before in blue, no change in black, brighter in orange.
 
-    The brightest colours are the 99.5th percentile of its absolute value.
-
-    Args:
-        differenceNode: result minus interpolated input, in the unit of the voxels.
-        samples: voxels for this percentile. Default None: all.
+    The brightest colours are the 99.5th percentile of the absolute value of `samples`, by default of all voxels.
     """
     samples = slicer.util.arrayFromVolume(differenceNode) if samples is None else samples
     top = float(np.percentile(np.abs(_subsample(samples)), 99.5)) or 1.0
@@ -183,23 +169,17 @@ def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
 def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
     """Colour a volume by one of our tables."""
     display = volumeNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetAndObserveColorNodeID(colors(volumeNode.GetScene(), kind).GetID())
-    display.SetAutoWindowLevel(0)
-    display.SetWindowLevelMinMax(lowest, highest)
-    display.EndModify(modified)
+    with NodeModify(display):
+        display.SetAndObserveColorNodeID(colors(volumeNode.GetScene(), kind).GetID())
+        display.SetAutoWindowLevel(0)
+        display.SetWindowLevelMinMax(lowest, highest)
 
 
 class Legend:
     """A legend of a volume's colours at the right edge of the views that show a markups node; it follows the volume.
 
     Slicer shows the legend of a volume only where the volume is background, foreground or label of a view, so the
-    legend belongs to the markups that frame it. Call `stop` to hide it.
-
-    Args:
-        markupsDisplayNode: display node of the markups, whose own colour stays.
-        volumeNode: volume that is coloured by one of our tables.
-        title: what the colours mean.
+    legend belongs to the markups that frame it, whose own colour stays. Call `stop` to hide it.
     """
 
     def __init__(self, markupsDisplayNode, volumeNode, title: str):
@@ -260,10 +240,9 @@ class MaskLayer:
     def _set(composite, label, opacity) -> None:
         if composite.GetScene() is None:
             return
-        modified = composite.StartModify()
-        composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
-        composite.SetLabelOpacity(opacity)
-        composite.EndModify(modified)
+        with NodeModify(composite):
+            composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
+            composite.SetLabelOpacity(opacity)
 
 
 def _subsample(array: np.ndarray) -> np.ndarray:

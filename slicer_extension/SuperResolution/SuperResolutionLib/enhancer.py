@@ -27,12 +27,7 @@ def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
 
 
 def subjectOf(volumeNode, extent) -> Subject:
-    """Describe a region of a volume for the controller.
-
-    Args:
-        volumeNode: volume that `volumes.check` accepts.
-        extent: extent of the region.
-    """
+    """Describe a region of a volume that `volumes.check` accepts for the controller."""
     image = volumeNode.GetImageData()
     fileHeader = headers.headerOf(volumeNode, headers.openDatabase())
     header = fileHeader or headers.Header()
@@ -72,13 +67,7 @@ def _checkRange(storedRange, image):
 class Enhancer:
     """A link between a worker and the scene: it requests results and adds them to the scene of their source.
 
-    Only `enhance` waits; otherwise the caller's timer calls `step`.
-
-    Args:
-        worker: client of the worker process, a `worker_client.WorkerClient`.
-
-    Attributes:
-        controller: controller that chooses the next request and the content of a panel.
+    Only `enhance` waits; otherwise the caller's timer calls `step`. `controller` chooses the next request.
     """
 
     def __init__(self, worker):
@@ -144,18 +133,9 @@ class Enhancer:
         self._worker.close()
 
     def enhance(
-        self,
-        volumeNode,
-        regionNode=None,
-        bundle: str = "",
-        texture: float = 0.0,
-        steps: int = 0,
-        seed: int = 0,
-        errorBars: bool = True,
-        modality: str = "",
-        idle=None,
-        timeoutSeconds: float | None = None,
-    ):
+        self, volumeNode, regionNode=None, bundle: str = "", texture: float = 0.0, steps: int = 0, seed: int = 0,
+        errorBars: bool = True, modality: str = "", idle=None,
+    ):  # fmt: skip
         """Enhance a volume and wait for the result, for scripts.
 
         Args:
@@ -166,13 +146,8 @@ class Enhancer:
             errorBars: add error bars if the model has them. Default True.
             modality: what the volume is, "CXR" or "CT", if nothing else says it. Default empty: not said.
             idle: function that is called while waiting, for instance ``slicer.app.processEvents``.
-            timeoutSeconds: longest wait in seconds. Default None: no limit.
 
-        Returns:
-            The result's volume node.
-
-        Raises:
-            InputError: the message that the panel would show.
+        Returns the result's volume node, or raises an InputError with the message that the panel would show.
         """
         kind = WHOLE if regionNode is None else BOX if regionNode.IsA("vtkMRMLMarkupsROINode") else SLICE
         choice = Choice(bundle, texture, steps, seed, errorBars)
@@ -180,30 +155,19 @@ class Enhancer:
             volumes.setModality(volumeNode, modality)
         self.choose(volumeNode, kind, regionNode, choice)
         self.controller.retry()
-        deadline = None if timeoutSeconds is None else time.monotonic() + timeoutSeconds
         isRequested = False
-        while True:
-            added = self.step()
-            if added:
-                return added[0]
+        while not (added := self.step()):
             panel = self.controller.panel()
-            if not panel.installed:
-                raise InputError(panel.absence)
-            if panel.messageIsError:
-                raise InputError(panel.message)
+            isDropped = isRequested and panel.message and not self.controller.isBusy
+            if not panel.installed or panel.messageIsError or isDropped:
+                raise InputError(panel.message or panel.absence)
             if not isRequested and panel.canRun:
                 self.controller.requestRun()
                 isRequested = True
-            if deadline is not None and time.monotonic() > deadline:
-                self.cancel()
-                raise InputError(
-                    _("No result after {seconds:g} s. Choose a smaller region, or wait longer.").format(
-                        seconds=timeoutSeconds
-                    )
-                )
             if idle is not None:
                 idle()
             time.sleep(0.005)
+        return added[0]
 
     def _send(self, do: str, enhancement: Enhancement | None) -> None:
         if do == "bundles":
@@ -211,9 +175,8 @@ class Enhancer:
             return
         subject, options = enhancement.subject, enhancement.options()
         if do == "plan":
-            number = self._worker.plan(
-                subject.shape, subject.extent, subject.modality, itemsize=subject.itemBytes, **options
-            )
+            options["itemsize"] = subject.itemBytes
+            number = self._worker.plan(subject.shape, subject.extent, subject.modality, **options)
             self.controller.setSent(number, do, enhancement)
             return
         try:
@@ -242,28 +205,21 @@ class Enhancer:
     def _addResult(self, enhancement: Enhancement, done: dict) -> list:
         source, replaced = self._sourceAndReplaced
         self._sourceAndReplaced = None
-        subject = enhancement.subject
+        subject, dropped = enhancement.subject, ""
         if source.GetScene() is None:
-            self.controller.setDropped(
-                _("'{name}' was removed while its result was computed, so there is no result.").format(
-                    name=subject.name
-                )
-            )
-            return []
-        if _stateOf(source) != subject.state:
-            self.controller.setDropped(
-                _(
-                    "'{name}' was changed while its result was computed, so the result, which belongs to what it was, "
-                    "is not shown. Press Run again."
-                ).format(name=subject.name)
-            )
+            dropped = _("'{name}' was removed while its result was computed, so there is no result.")
+        elif _stateOf(source) != subject.state:
+            dropped = _("'{name}' was changed while its result was computed, so the result, which belongs to what it "
+                        "was, is not shown. Press Run again.")  # fmt: skip
+        if dropped:
+            self.controller.setDropped(dropped.format(name=subject.name))
             return []
         if replaced is not None and replaced.GetScene() is None:
             replaced = None
-        arrays = {key: done.pop(key) for key in ("resultArray", "errorBarsArray")}
+        array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
         node = result_nodes.addResult(
-            source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
-            texture=enhancement.choice.texture, seed=enhancement.choice.seed, replace=replaced, wait=False,
+            source, array, subject.extent, done, errorBars, texture=enhancement.choice.texture,
+            seed=enhancement.choice.seed, replace=replaced, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._liveResult = node if self.controller.isLive else None

@@ -27,16 +27,14 @@ Extent = list[int]
 
 
 class Filling:
-    """A volume that is being filled.
+    """A volume node that is being filled: its voxels `array`, all 0 at first, by `compute`, a function of an extent.
 
-    Args:
-        node: volume node with voxels that are all 0.
-        array: these voxels, ``[slices, rows, columns]``.
-        compute: function of an extent ``[k0, k1, r0, r1, c0, c1]`` that returns its voxels.
-        onEnd: function that is called when all voxels are computed.
+    `onEnd` is called when all voxels are computed.
     """
 
-    def __init__(self, node, array: np.ndarray, compute: Callable[[Extent], np.ndarray], onEnd: Callable[[], Any]):
+    def __init__(
+        self, node, array: np.ndarray, compute: Callable[[Extent], np.ndarray], onEnd: Callable[[], Any] = lambda: None
+    ):
         self.node, self._array, self._compute, self._onEnd = node, array, compute, onEnd
         self._image = node.GetImageData()
         slices, rows, columns = array.shape
@@ -87,13 +85,10 @@ class Filling:
 _running: list[Filling] = []
 
 
-def begin(
-    node, array: np.ndarray, compute: Callable[[Extent], np.ndarray], onEnd: Callable[[], Any] = lambda: None
-) -> Filling:
-    """Start to fill a volume, in place of an earlier filling of it; see `Filling`."""
+def begin(node, *arguments) -> None:
+    """Start to fill a volume, in place of an earlier filling of it; the arguments are those of `Filling`."""
     _drop(node)
-    _running.append(Filling(node, array, compute, onEnd))
-    return _running[-1]
+    _running.append(Filling(node, *arguments))
 
 
 def fillingOf(node) -> Filling | None:

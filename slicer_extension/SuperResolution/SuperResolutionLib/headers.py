@@ -69,9 +69,7 @@ def existingDatabase():
 def headerOf(volumeNode, database) -> Header | None:
     """Return the header of a radiograph, an empty one for other volumes, or None while a film is being read: ask again.
 
-    Args:
-        volumeNode: volume that `volumes.check` accepts.
-        database: Slicer's DICOM database, or None.
+    The volume is one that `volumes.check` accepts, and the database Slicer's DICOM database, or None.
     """
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if database is None or not uids or volumes.modality(volumeNode) != "CXR":
@@ -92,23 +90,16 @@ def headerOf(volumeNode, database) -> Header | None:
     notes = []
     blackIsHigh = _blackIsHigh(volumeNode, film) if isMonochrome1 else False
     if blackIsHigh is None:
-        notes.append(
-            _(
-                "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
-                "result is right only if air looks dark."
-            )
-        )
+        notes.append(_("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be "
+                       "told: the result is right only if air looks dark."))  # fmt: skip
     if fileSpacing is None:
         # Slicer then shows 1 mm or the aspect ratio of the pixels; any other spacing was set by a user.
         isSet = not value(ASPECT) and not _same((row, column), (1.0, 1.0))
         source = "set in Slicer" if isSet else volumes.UNKNOWN
     elif not _same(fileSpacing, (row, column)):
-        notes.append(
-            _(
-                "The file states {fileRow:.4g} x {fileColumn:.4g} mm, and Slicer shows {row:.4g} x {column:.4g} mm: "
-                "set the spacing in the Volumes module before you measure."
-            ).format(fileRow=fileSpacing[0], fileColumn=fileSpacing[1], row=row, column=column)
-        )
+        text = _("The file states {fileRow:.4g} x {fileColumn:.4g} mm, and Slicer shows {row:.4g} x {column:.4g} mm: "
+                 "set the spacing in the Volumes module before you measure.")  # fmt: skip
+        notes.append(text.format(fileRow=fileSpacing[0], fileColumn=fileSpacing[1], row=row, column=column))
         source = volumes.UNKNOWN
     return Header(source, " ".join(notes), _storedRange(value(BITS), value(SIGNED)), bool(blackIsHigh))
 
@@ -118,53 +109,38 @@ def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
 
     Args:
         volumeNode: volume node.
-        fileOf: function of a SOP Instance UID that returns its file, in Slicer
-            ``slicer.dicomDatabase.fileForInstance``.
+        fileOf: the database's `fileForInstance`.
 
     Raises:
         InputError: the volume was not loaded from DICOM, or files are missing.
     """
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if not uids:
-        raise InputError(
-            _(
-                "'{name}' was not loaded from DICOM, so there is no patient and study to write to. Load it through the "
-                "DICOM module, or save with File, Save."
-            ).format(name=volumeNode.GetName())
-        )
+        text = _("'{name}' was not loaded from DICOM, so there is no patient and study to write to. Load it through "
+                 "the DICOM module, or save with File, Save.")  # fmt: skip
+        raise InputError(text.format(name=volumeNode.GetName()))
     files = [fileOf(uid) for uid in uids]
     missing = sum(1 for file in files if not file or not os.path.isfile(file))
     if missing:
-        raise InputError(
-            _(
-                "{missing} of {count} DICOM files of '{name}' are no longer where they were. Import them again in "
-                "the DICOM module."
-            ).format(missing=missing, count=len(files), name=volumeNode.GetName())
-        )
+        text = _("{missing} of {count} DICOM files of '{name}' are no longer where they were. Import them again in the "
+                 "DICOM module.")  # fmt: skip
+        raise InputError(text.format(missing=missing, count=len(files), name=volumeNode.GetName()))
     return files
 
 
 def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
-    """Return the SOP Instance UID of each slice of a volume, by the positions in its files.
+    """Return the SOP Instance UID of each slice of a volume, by the positions in its `files`, those of `filesOf`.
 
     The order of the files need not be that of the slices: Slicer may reverse it when a saved volume is loaded.
-
-    Args:
-        volumeNode: volume that was loaded from `files`.
-        files: DICOM files of the volume, from `filesOf`.
-        database: Slicer's DICOM database.
 
     Raises:
         InputError: a file holds several slices, or the volume no longer has the positions of its files.
     """
     uids, slices = volumeNode.GetAttribute(UIDS).split(), volumes.shapeOf(volumeNode)[0]
     if len(uids) != slices:
-        raise InputError(
-            _(
-                "'{name}' has {slices} slices in {count} DICOM files, expected one file for each. Keep its boxes as "
-                "markups."
-            ).format(name=volumeNode.GetName(), slices=slices, count=len(uids))
-        )
+        text = _("'{name}' has {slices} slices in {count} DICOM files, expected one file for each. Keep its boxes as "
+                 "markups.")  # fmt: skip
+        raise InputError(text.format(name=volumeNode.GetName(), slices=slices, count=len(uids)))
     if slices == 1:
         return uids
     try:
@@ -174,12 +150,9 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
         positions = np.full((slices, 3), np.inf)
     order = positions[:, 2].argsort()
     if not (np.abs(positions[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all():
-        raise InputError(
-            _(
-                "'{name}' does not lie where its DICOM files say, or its slices do not lie evenly, so boxes have no "
-                "place in them. Load it again through the DICOM module, or keep its boxes as markups."
-            ).format(name=volumeNode.GetName())
-        )
+        text = _("'{name}' does not lie where its DICOM files say, or its slices do not lie evenly, so boxes have no "
+                 "place in them. Load it again through the DICOM module, or keep its boxes as markups.")  # fmt: skip
+        raise InputError(text.format(name=volumeNode.GetName()))
     return [uids[number] for number in order]
 
 

@@ -1,10 +1,5 @@
 """Installation of monai-sr-bundle into a Python, by its pip in its own process.
 
-    installation = Installation("base", source="/media/stick/wheels")
-    ...                                     # by a timer, about every 100 ms
-    for event in installation.poll():
-        if event["event"] == "planned" and ask(event["text"]): installation.confirm()
-
 pip says what it would install, from where and with which hash (`pip install --dry-run --report`); exactly these files
 are downloaded and installed, after the user has agreed. An installed package is never replaced but our own: each one is
 a constraint at its version, and packages that Slicer brings unknown to pip are left out. While pip installs, the file
@@ -70,7 +65,7 @@ print(sum(int(urllib.request.urlopen(request, timeout=30).headers["Content-Lengt
 
 
 class Installation:
-    """An installation that proceeds while `poll` is called, and waits for `confirm` once it is planned.
+    """An installation that proceeds while a timer calls `poll`, and waits for `confirm` once it is planned.
 
     Args:
         kind: "base", with ONNX Runtime, or "full", with PyTorch too.
@@ -94,10 +89,8 @@ class Installation:
     def poll(self) -> list[dict[str, Any]]:
         """Return the events since the last call; this never waits and never raises.
 
-        Returns:
-            "step" with `step` and `text`, "progress" with `text`; "planned" with `text`, the question to the user,
-            unless nothing is missing; at last one of "done", "cancelled" and "failed", with `text`. The last two say
-            what is known of the packages.
+        They are "step", "progress", "planned" (its text is the question to the user) unless nothing is missing, and at
+        last "done", "cancelled" or "failed", whose texts say what is known of the packages.
         """
         try:
             isOver = self._process is None or self._process.pursue()  # before the lines, so that none is missed

@@ -12,15 +12,9 @@ from SuperResolutionLib.volumes import ijkToRasOf, modality, shapeOf, spacingZyx
 
 
 def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
-    """Describe the place of the mouse in a volume.
+    """Describe the place of the mouse, which the crosshair node knows, in a volume and a result of it, if there is one.
 
-    Args:
-        crosshairNode: the scene's crosshair node, which knows where the mouse is.
-        volumeNode: volume before.
-        resultNode: result of this volume, or None.
-
-    Returns:
-        One line; empty where the mouse is over no view or outside the volume.
+    The text is one line, and empty where the mouse is over no view or outside the volume.
     """
     position, inView = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
     view = crosshairNode.GetCursorPositionXYZ(inView)

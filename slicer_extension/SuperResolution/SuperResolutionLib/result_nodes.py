@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify
 from vtk.util.numpy_support import numpy_to_vtk
 
 from SuperResolutionLib import display, filling, nodes, voxel_grid
@@ -30,37 +31,24 @@ _NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's an
 
 
 def addResult(
-    sourceNode,
-    array: np.ndarray,
-    extent: Sequence[int],
-    done: dict,
-    errorBars: np.ndarray | None = None,
-    texture: float = 0.0,
-    seed: int = 0,
-    replace=None,
-    spacingSource: str = "",
-    wait: bool = True,
-):
-    """Put a result into the scene; its source is not changed.
+    sourceNode, array: np.ndarray, extent: Sequence[int], done: dict, errorBars: np.ndarray | None = None,
+    texture: float = 0.0, seed: int = 0, replace=None, spacingSource: str = "", wait: bool = True,
+):  # fmt: skip
+    """Put a result into the scene, and return its volume node; its source is not changed.
 
     Args:
         sourceNode: volume that was enhanced.
         array: voxels of the result, ``[slices, rows, columns]``. The node keeps this array and `errorBars` without a
             copy: do not change them afterwards.
         extent: region of the source, ``[k0, k1, r0, r1, c0, c1]``.
-        done: the worker's event "done" with "bundle", "version", "sha256", "scaleZYX", "synthetic" and more;
-            `reportOf` returns it.
+        done: the worker's event "done", which `reportOf` returns.
         errorBars: half-widths on the grid of the result. Default None: the bundle has none.
-        texture: requested texture. Default 0.
-        seed: requested seed. Default 0.
-        replace: result of the same source that takes the new voxels instead of a new node (live mode). Default None:
-            a result of the same region by the same model with the same options, if there is one. Its mask and
-            difference are updated, or removed if there are no error bars any more.
+        texture, seed: as they were requested. Default 0.
+        replace: result of the same source that takes the new voxels (live mode). Default None: a result of the same
+            region by the same model with the same options, or a new one. Its mask and difference are updated, or
+            removed if there are no error bars any more.
         spacingSource: source of the spacing, as `volumes.SPACING_SOURCE` names it. Default empty: not set.
         wait: wait until mask and difference are updated; otherwise `filling.step` updates them.
-
-    Returns:
-        The result's volume node.
 
     Raises:
         ValueError: the arrays do not fit the region and the scale.
@@ -76,20 +64,19 @@ def addResult(
     affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     replace = replace or _findRepeated(sourceNode, extent, done, texture, seed)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
-    modified = node.StartModify()
-    fill(node, array, affine)
-    node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
-    attributes = {
-        "Model": done["bundle"], "Version": done["version"], "BundleSHA": done["sha256"],
-        "Scale": " ".join(map(str, scale)), "Texture": repr(float(texture)), "Seed": str(int(seed)),
-        "Synthetic": "1" if done["synthetic"] else "0",
-        "Report": json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}),
-    }  # fmt: skip
-    for name, value in attributes.items():
-        node.SetAttribute(_PREFIX + name, value)
-    if spacingSource:
-        node.SetAttribute(SPACING_SOURCE, spacingSource)
-    node.EndModify(modified)
+    with NodeModify(node):
+        fill(node, array, affine)
+        node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
+        attributes = {
+            "Model": done["bundle"], "Version": done["version"], "BundleSHA": done["sha256"],
+            "Scale": " ".join(map(str, scale)), "Texture": repr(float(texture)), "Seed": str(int(seed)),
+            "Synthetic": "1" if done["synthetic"] else "0",
+            "Report": json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}),
+        }  # fmt: skip
+        for name, value in attributes.items():
+            node.SetAttribute(_PREFIX + name, value)
+        if spacingSource:
+            node.SetAttribute(SPACING_SOURCE, spacingSource)
     if replace is None:
         node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
         _copyUnits(sourceNode, node)
@@ -157,11 +144,8 @@ def existingSource(resultNode):
     """
     source = sourceOf(resultNode)
     if source is None:
-        raise InputError(
-            _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.").format(
-                name=resultNode.GetName()
-            )
-        )
+        text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")
+        raise InputError(text.format(name=resultNode.GetName()))
     return source
 
 
@@ -213,33 +197,24 @@ def existingErrorBars(resultNode):
     """
     bars = errorBarsOf(resultNode)
     if bars is None:
-        raise InputError(
-            _("'{name}' has no error bars. Enhance with a model that has them.").format(name=resultNode.GetName())
-        )
+        text = _("'{name}' has no error bars. Enhance with a model that has them.")
+        raise InputError(text.format(name=resultNode.GetName()))
     return bars
 
 
 def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     """Mark the voxels whose error bar is wider than `tolerance`, in the unit of the voxels.
 
-    Args:
-        resultNode: result with error bars.
-        tolerance: largest accepted half-width, above 0.
-        wait: wait until all voxels are marked; otherwise `filling.step` marks them.
-
-    Returns:
-        A label map on the grid of the result, 1 where the error bar is wider. It replaces an earlier mask.
+    Without `wait`, `filling.step` marks them. Returns a label map on the grid of the result, 1 where the error bar is
+    wider; it replaces an earlier mask.
 
     Raises:
         InputError: the result has no error bars, or the tolerance is not above 0.
     """
     widths = slicer.util.arrayFromVolume(existingErrorBars(resultNode))
     if not tolerance > 0:
-        raise InputError(
-            _(
-                "The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU."
-            ).format(tolerance=tolerance)
-        )
+        text = _("The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU.")
+        raise InputError(text.format(tolerance=tolerance))
     array = np.zeros(widths.shape, np.uint8)
     node = _addDerived(resultNode, array, MASK, _("trust mask"), slicer.vtkMRMLLabelMapVolumeNode)
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))
@@ -267,12 +242,8 @@ def uncertainShare(maskNode) -> float:
 def addDifference(resultNode, wait: bool = True):
     """Subtract the interpolated (cubic) source from a result: what super-resolution added.
 
-    Args:
-        resultNode: result whose source is in the scene.
-        wait: wait until all voxels are computed; otherwise `filling.step` computes them.
-
-    Returns:
-        A float32 volume on the grid of the result. It replaces an earlier difference.
+    Without `wait`, `filling.step` computes the voxels. Returns a float32 volume on the grid of the result; it replaces
+    an earlier difference.
 
     Raises:
         InputError: the source is gone or can no longer be read.
@@ -301,9 +272,8 @@ def _slices(extent) -> tuple[slice, slice, slice]:
 def remove(resultNode) -> nodes.Removal:
     """Remove a result and all volumes derived from it from the scene. Views that showed it show its source again.
 
-    Returns:
-        The removal; its `undo` brings back the result and its error bars. Mask and difference are made anew when they
-        are asked for.
+    Returns the removal, whose `undo` brings back the result and its error bars. Mask and difference are made anew when
+    they are asked for.
     """
     scene, source = resultNode.GetScene(), sourceOf(resultNode)
     for kind in (MASK, DIFFERENCE):
@@ -317,13 +287,9 @@ def remove(resultNode) -> nodes.Removal:
 
 
 def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
-    """Set the voxels and the affine of a volume node.
+    """Set the voxels ``[slices, rows, columns]`` and the affine from voxel index to RAS of a volume node.
 
-    Args:
-        node: volume node.
-        array: voxels, ``[slices, rows, columns]``. The node keeps it without a copy if it owns its memory, because
-            copying a large array stops the interface: do not change it afterwards.
-        affine: voxel index to RAS, ``[4, 4]``.
+    The node keeps an array that owns its memory without a copy, which would stop the interface.
     """
     voxels = array if array.flags.owndata and array.flags.c_contiguous else np.array(array, order="C")
     image = vtk.vtkImageData()
@@ -354,17 +320,14 @@ def _updateDerived(resultNode, errorBars, wait: bool) -> None:
 
 def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=None):
     """Add a volume on the grid of a result. It replaces an earlier one of its kind."""
-    node = next(iter(derivedNodes(resultNode, kind)), None)
-    if node is not None:
-        modified = node.StartModify()
+    replaced = next(iter(derivedNodes(resultNode, kind)), None)
+    node = replaced or (nodeClass or slicer.vtkMRMLScalarVolumeNode)()
+    with NodeModify(node):
         fill(node, array, ijkToRasOf(resultNode))
         node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
-        node.EndModify(modified)
+    if replaced is not None:
         return node
     scene = resultNode.GetScene()
-    node = (nodeClass or slicer.vtkMRMLScalarVolumeNode)()
-    fill(node, array, ijkToRasOf(resultNode))
-    node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
     node.SetName(scene.GenerateUniqueName(f"{resultNode.GetName()} {name}"))
     node.SetAttribute(KIND, kind)
     scene.AddNode(node)

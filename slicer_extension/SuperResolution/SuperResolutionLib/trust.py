@@ -11,13 +11,9 @@ COLORS = {GREEN: "#1e7d32", AMBER: "#b36b00", RED: "#c22f1d"}
 
 
 def trustOf(done: dict) -> tuple[str, str]:
-    """Judge a result.
+    """Return `GREEN`, `AMBER` or `RED` for a result, and the most serious reason in one sentence.
 
-    Args:
-        done: the worker's event "done", or the report of `result_nodes.reportOf`.
-
-    Returns:
-        `GREEN`, `AMBER` or `RED`, and the reason: the most serious one, in one sentence.
+    `done` is the worker's event "done", or the report of `result_nodes.reportOf`.
     """
     if (done.get("provenance") or {}).get("instead_of"):
         return RED, _("Nothing was added: the image is too unlike those the model knows, so it was only interpolated.")

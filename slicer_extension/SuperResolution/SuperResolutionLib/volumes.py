@@ -45,49 +45,31 @@ def check(volumeNode) -> None:
     """
     if volumeNode is None:
         raise InputError(_("No volume is chosen. Load a chest radiograph or a chest CT and choose it as the input."))
-    name = volumeNode.GetName()
+    image = volumeNode.GetImageData() if volumeNode.IsA("vtkMRMLScalarVolumeNode") else None
+    dicomModality, count = (_dicomModality(volumeNode), image.GetNumberOfScalarComponents()) if image else ("", 0)
     if volumeNode.IsA("vtkMRMLSequenceNode") or _showsSequence(volumeNode):
-        raise InputError(
-            _(
-                "'{name}' is a sequence: its voxels change with the time point. Clone the time point you want (Data "
-                "module, right click, Clone) and choose the clone."
-            ).format(name=name)
-        )
-    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise InputError(
-            _("'{name}' is a label map: its numbers are names. Choose the image it belongs to.").format(name=name)
-        )
-    if volumeNode.IsA("vtkMRMLTensorVolumeNode"):
-        raise InputError(
-            _(
-                "'{name}' has several values per voxel (colour, vector or diffusion). Convert it with the module "
-                "Vector to Scalar Volume and choose the result."
-            ).format(name=name)
-        )
-    if not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
-        raise InputError(
-            _("'{name}' is no volume ({kind}). Choose a radiograph or a CT.").format(
-                name=name, kind=volumeNode.GetNodeTagName()
-            )
-        )
-    image = volumeNode.GetImageData()
-    if image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
-        raise InputError(_("'{name}' holds no image. Load it again from its file.").format(name=name))
-    if image.GetNumberOfScalarComponents() != 1:
-        raise InputError(
-            _(
-                "'{name}' has {count} values per voxel, expected one. Convert it with the module Vector to Scalar "
-                "Volume and choose the result."
-            ).format(name=name, count=image.GetNumberOfScalarComponents())
-        )
-    dicomModality = _dicomModality(volumeNode)
-    if dicomModality and dicomModality not in MODALITIES:
-        raise InputError(
-            _(
-                "'{name}' is of DICOM modality {dicomModality}. The models know chest radiographs "
-                "({known}) and CT. Choose another volume."
-            ).format(name=name, dicomModality=dicomModality, known=_radiographModalities())
-        )
+        problem = _("'{name}' is a sequence: its voxels change with the time point. Clone the time point you want "
+                    "(Data module, right click, Clone) and choose the clone.")  # fmt: skip
+    elif volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
+        problem = _("'{name}' is a label map: its numbers are names. Choose the image it belongs to.")
+    elif volumeNode.IsA("vtkMRMLTensorVolumeNode"):
+        problem = _("'{name}' has several values per voxel (colour, vector or diffusion). Convert it with the module "
+                    "Vector to Scalar Volume and choose the result.")  # fmt: skip
+    elif not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
+        problem = _("'{name}' is no volume ({kind}). Choose a radiograph or a CT.")
+    elif image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
+        problem = _("'{name}' holds no image. Load it again from its file.")
+    elif count != 1:
+        problem = _("'{name}' has {count} values per voxel, expected one. Convert it with the module Vector to Scalar "
+                    "Volume and choose the result.")  # fmt: skip
+    elif dicomModality and dicomModality not in MODALITIES:
+        problem = _("'{name}' is of DICOM modality {dicomModality}. The models know chest radiographs ({known}) and "
+                    "CT. Choose another volume.")  # fmt: skip
+    else:
+        return
+    known = ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")
+    name, kind = volumeNode.GetName(), volumeNode.GetNodeTagName()
+    raise InputError(problem.format(name=name, kind=kind, count=count, dicomModality=dicomModality, known=known))
 
 
 def shapeOf(volumeNode) -> tuple[int, int, int]:
@@ -121,14 +103,12 @@ def questionOf(volumeNode) -> str:
     if volumeNode.GetAttribute(MODALITY):
         return ""
     if modality(volumeNode) == UNKNOWN:
-        return _("'{name}' does not say whether it is a radiograph or a CT. Choose it under 'This is'.").format(
-            name=name
-        )
+        text = _("'{name}' does not say whether it is a radiograph or a CT. Choose it under 'This is'.")
+        return text.format(name=name)
     if statedModality(volumeNode) == "CT" and not _holdsAir(volumeNode):
-        return _(
-            "'{name}' calls itself CT, but no value lies below {air} HU, where air would be: it may be a radiograph. "
-            "Choose what it is under 'This is'."
-        ).format(name=name, air=AIR_HU)
+        text = _("'{name}' calls itself CT, but no value lies below {air} HU, where air would be: it may be a "
+                 "radiograph. Choose what it is under 'This is'.")  # fmt: skip
+        return text.format(name=name, air=AIR_HU)
     return ""
 
 
@@ -172,8 +152,8 @@ def voxelsOf(volumeNode) -> np.ndarray:
 def narrow(array: np.ndarray, name: str) -> np.ndarray:
     """Convert the voxels of a volume to a type that the engine takes; read-only.
 
-    The types are uint8, int16, uint16 and float32. Wider integers become the narrowest of them that holds them exactly;
-    float64 becomes float32; other voxels are not copied. This uses numpy alone, so a thread may do it.
+    Wider integers become the narrowest type that holds them exactly, and float64 becomes float32; other voxels are not
+    copied. This uses numpy alone, so a thread may do it.
 
     Raises:
         InputError: numbers are not finite, or float32 cannot hold the integers.
@@ -181,12 +161,9 @@ def narrow(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype not in _ENGINE_DTYPES:
         array = _narrowDtype(array, name)
     if array.dtype == np.float32 and not np.isfinite(array).all():
-        raise InputError(
-            _(
-                "'{name}' holds {count} values that are not numbers or are too large. Replace them first (for example "
-                "with the module Simple Filters, Clamp)."
-            ).format(name=name, count=int((~np.isfinite(array)).sum()))
-        )
+        text = _("'{name}' holds {count} values that are not numbers or are too large. Replace them first (for example "
+                 "with the module Simple Filters, Clamp).")  # fmt: skip
+        raise InputError(text.format(name=name, count=int((~np.isfinite(array)).sum())))
     array.flags.writeable = False
     return array
 
@@ -196,12 +173,11 @@ def resample(volumeNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndar
 
     Args:
         volumeNode: volume that `check` accepts.
-        ijkToRas: affine of the grid, ``[4, 4]``, in the volume's own coordinates (before its parent transform). Voxels
-            outside the volume become 0.
+        ijkToRas: affine of the grid, ``[4, 4]``, in the volume's own coordinates (before its parent transform).
         extent: extent of the grid, ``[k0, k1, r0, r1, c0, c1]``.
 
     Returns:
-        ``[slices, rows, columns]`` float32.
+        ``[slices, rows, columns]`` float32; 0 outside the volume.
     """
     gridToIndex = vtk.vtkTransform()
     gridToIndex.SetMatrix(slicer.util.vtkMatrixFromArray(np.linalg.inv(ijkToRasOf(volumeNode)) @ ijkToRas))
@@ -234,12 +210,9 @@ def toWorldOf(node) -> np.ndarray:
     """
     parent = node.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
-        raise InputError(
-            _(
-                "'{name}' is bent by the transform '{transform}'. Take it out of the transform (Transforms module), or "
-                "harden a clone of it and use the clone."
-            ).format(name=node.GetName(), transform=parent.GetName())
-        )
+        text = _("'{name}' is bent by the transform '{transform}'. Take it out of the transform (Transforms module), "
+                 "or harden a clone of it and use the clone.")  # fmt: skip
+        raise InputError(text.format(name=node.GetName(), transform=parent.GetName()))
     matrix = vtk.vtkMatrix4x4()
     slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)
@@ -259,13 +232,9 @@ def _narrowDtype(array: np.ndarray, name: str) -> np.ndarray:
         if np.iinfo(narrow).min <= lowest and highest <= np.iinfo(narrow).max:
             return array.astype(narrow)
     if max(-lowest, highest) > _EXACT_IN_FLOAT32:
-        raise InputError(
-            _(
-                "'{name}' holds integers from {lowest} to {highest}, expected at most {limit} in size: "
-                "more cannot be kept exactly. Cast it to float first (for example with the module Cast Scalar "
-                "Volume)."
-            ).format(name=name, lowest=lowest, highest=highest, limit=_EXACT_IN_FLOAT32)
-        )
+        text = _("'{name}' holds integers from {lowest} to {highest}, expected at most {limit} in size: more cannot be "
+                 "kept exactly. Cast it to float first (for example with the module Cast Scalar Volume).")  # fmt: skip
+        raise InputError(text.format(name=name, lowest=lowest, highest=highest, limit=_EXACT_IN_FLOAT32))
     return array.astype(np.float32)
 
 
@@ -298,7 +267,3 @@ def _holdsAir(volumeNode) -> bool:
     """Return whether a volume has values of air in HU. Some voxels are enough: a chest CT holds much of it."""
     voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars())
     return bool(voxels[:: max(voxels.size // _SAMPLES, 1)].min() < AIR_HU)
-
-
-def _radiographModalities() -> str:
-    return ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")

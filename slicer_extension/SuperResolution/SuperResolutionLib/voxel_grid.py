@@ -13,21 +13,8 @@ import numpy as np
 
 
 def scaleAffine(ijkToRas: np.ndarray, scaleIjk: Sequence[float]) -> np.ndarray:
-    """Return the affine of a grid with `scaleIjk` voxels per voxel of `ijkToRas`, covering the same box.
-
-    Args:
-        ijkToRas: ``[4, 4]``.
-        scaleIjk: voxels of the finer grid per voxel along i, j and k, above 0.
-
-    Returns:
-        ``[4, 4]`` float64.
-
-    Raises:
-        ValueError: a scale that is not above 0.
-    """
+    """Return the affine of a grid with `scaleIjk` voxels per voxel of `ijkToRas`, covering the same box."""
     scale = np.asarray(scaleIjk, dtype=np.float64)
-    if scale.shape != (3,) or not (scale > 0).all():
-        raise ValueError(f"scaleIjk is {tuple(scaleIjk)}, expected three numbers above 0.")
     finerToCoarser = np.diag([*(1.0 / scale), 1.0])
     finerToCoarser[:3, 3] = (1.0 / scale - 1.0) / 2.0
     return np.asarray(ijkToRas, dtype=np.float64) @ finerToCoarser
@@ -43,17 +30,9 @@ def cropAffine(ijkToRas: np.ndarray, startIjk: Sequence[float]) -> np.ndarray:
 def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
     """Return the affine of the enlarged region of a volume.
 
-    Args:
-        ijkToRas: affine of the volume, ``[4, 4]``.
-        extent: region in voxels of the volume, ``[k0, k1, r0, r1, c0, c1]``, stops excluded.
-        scaleZyx: voxels of the result per voxel of the volume along slices, rows and columns.
+    The extent is in voxels of the volume, stops excluded, and the scale that along slices, rows and columns.
     """
-    return scaleAffine(cropAffine(ijkToRas, startOf(extent)), tuple(scaleZyx)[::-1])
-
-
-def startOf(extent: Sequence[int]) -> tuple[int, int, int]:
-    """Return the first voxel ``(i, j, k)`` of an extent ``[k0, k1, r0, r1, c0, c1]``."""
-    return extent[4], extent[2], extent[0]
+    return scaleAffine(cropAffine(ijkToRas, (extent[4], extent[2], extent[0])), tuple(scaleZyx)[::-1])
 
 
 def shapeOf(extent: Sequence[int]) -> tuple[int, int, int]:
@@ -75,14 +54,7 @@ def transformPoints(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def corners(boundsIjk: Sequence[float]) -> np.ndarray:
-    """Return the eight corners of a box, i changing fastest.
-
-    Args:
-        boundsIjk: ``[iMin, iMax, jMin, jMax, kMin, kMax]``.
-
-    Returns:
-        ``[8, 3]`` float64.
-    """
+    """Return the corners ``[8, 3]`` of a box ``[iMin, iMax, jMin, jMax, kMin, kMax]``, i changing fastest."""
     i, j, k = np.asarray(boundsIjk, dtype=np.float64).reshape(3, 2)
     return np.array([[i[n & 1], j[n >> 1 & 1], k[n >> 2 & 1]] for n in range(8)])
 

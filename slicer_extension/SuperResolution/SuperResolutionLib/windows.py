@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from slicer.util import NodeModify
+
 from SuperResolutionLib import headers, volumes
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS
 
 CENTER, WIDTH, EXPLANATION = "0028,1050", "0028,1051", "0028,1055"
-_OF_CT = (("lung", 1500.0, -600.0), ("mediastinum", 400.0, 40.0), ("bone", 1800.0, 400.0))
 
 
 class Window(NamedTuple):
-    """A window.
-
-    Attributes:
-        name: its name for the reader.
-        width, level: in the unit of the voxels; a width of 0 means the full range.
-    """
+    """A window with its name for the reader, in the unit of the voxels; a width of 0 means the full range."""
 
     name: str
     width: float
@@ -28,11 +24,8 @@ class Window(NamedTuple):
 def windowsOf(volumeNode, database=None) -> list[Window] | None:
     """Return the windows to choose from: all of the file, then lung, mediastinum and bone for CT, then the full range.
 
-    A VOI LUT that is a table is not read. While a film is being read, the result is None: ask again.
-
-    Args:
-        volumeNode: volume; one without an image or a display has none.
-        database: Slicer's DICOM database, or None.
+    A VOI LUT that is a table is not read. A volume without an image or a display has none. While a film is being read,
+    the result is None: ask again. The database is Slicer's DICOM database, or None.
     """
     shown = volumeNode.GetDisplayNode()
     if shown is None or volumeNode.GetImageData() is None:
@@ -43,14 +36,13 @@ def windowsOf(volumeNode, database=None) -> list[Window] | None:
     for n in range(shown.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
         found.append(Window(_("file"), shown.GetWindowPreset(n), shown.GetLevelPreset(n)))
     if volumes.modality(volumeNode) == "CT":
-        names = {"lung": _("lung"), "mediastinum": _("mediastinum"), "bone": _("bone")}
-        found += [Window(names[name], width, level) for name, width, level in _OF_CT]
+        windowsOfCt = (_("lung"), 1500.0, -600.0), (_("mediastinum"), 400.0, 40.0), (_("bone"), 1800.0, 400.0)
+        found += [Window(*each) for each in windowsOfCt]
     found.append(Window(_("full"), 0.0, 0.0))  # its numbers cost a look at every voxel
-    unique = []
+    unique = {}
     for window in found:
-        if window[1:] not in [other[1:] for other in unique]:
-            unique.append(window)
-    return unique
+        unique.setdefault(window[1:], window)
+    return list(unique.values())
 
 
 def show(volumeNode, window: Window) -> None:
@@ -60,10 +52,9 @@ def show(volumeNode, window: Window) -> None:
         low, high = volumeNode.GetImageData().GetScalarRange()
         width, level = max(high - low, 1), (low + high) / 2
     display = volumeNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetAutoWindowLevel(0)
-    display.SetWindowLevel(width, level)
-    display.EndModify(modified)
+    with NodeModify(display):
+        display.SetAutoWindowLevel(0)
+        display.SetWindowLevel(width, level)
 
 
 def describe(window: Window) -> str:
@@ -89,10 +80,9 @@ def _fromFile(volumeNode, database) -> list[Window] | None:
             level, width = float(center), float(width)
         except ValueError:
             continue
-        if width <= 0:
-            continue
         if isInverted:  # the reader has mirrored the numbers of the file
             level = sum(header.storedRange) - level
         explanation = values[2][n].strip() if n < len(values[2]) else ""
-        windows.append(Window(explanation or _("file"), width, level))
+        if width > 0:
+            windows.append(Window(explanation or _("file"), width, level))
     return windows

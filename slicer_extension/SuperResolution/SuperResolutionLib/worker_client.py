@@ -1,6 +1,6 @@
 """The client of the worker process: requests plans and enlarged regions from any event loop, without waiting.
 
-    worker = WorkerClient()
+    worker = WorkerClient(workerCommand())
     number = worker.enhance(array, region, modality="CXR")
     ...                                     # by a timer, about every 20 ms
     for event in worker.poll():
@@ -22,20 +22,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .child_process import (
-    PATIENCE,
-    ChildProcess,
-    discard,
-    environmentFor,
-    makeFolder,
-    parseEvent,
-    pythonOfSlicer,
-    removeStaleFolders,
-)
+from . import child_process
+from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder
 from .translation import _
 
 PROTOCOL = 1
@@ -46,18 +39,16 @@ QUOTED_LINES = 3
 """Number of lines of the worker's stderr that a message quotes."""
 
 
-def workerCommand(python: str | None = None, backend: str = "onnx", device: str = "auto") -> list[str]:
-    """Return the command line of a worker.
+def workerCommand(python: str | None = None) -> list[str]:
+    """Return the command line of a worker, of a Python that has monai-sr-bundle; by default Slicer's own.
 
-    Args:
-        python: Python executable that has monai-sr-bundle. Default None: Slicer's own.
-        backend: "onnx" (default) starts in a second and needs no PyTorch; "auto" takes PyTorch if it is installed.
-        device: "cpu", "cuda" or "auto" (default).
+    ONNX Runtime starts in a second and needs no PyTorch.
     """
-    python = python or pythonOfSlicer()
-    return [python, "-m", "monai_sr_bundle.worker", "--backend", backend, "--device", device]
+    python = python or child_process.pythonOfSlicer()
+    return [python, "-m", "monai_sr_bundle.worker", "--backend", "onnx", "--device", "auto"]
 
 
+@dataclass
 class Request:
     """A request to the worker that is not answered yet.
 
@@ -68,9 +59,10 @@ class Request:
         out: folder for its arrays.
     """
 
-    def __init__(self, number: int, fields: dict[str, Any], image: ImageFile | None = None) -> None:
-        self.number, self.fields, self.image = number, fields, image
-        self.out: str | None = None
+    number: int
+    fields: dict[str, Any]
+    image: ImageFile | None = None
+    out: str | None = None
 
 
 class ImageFile:
@@ -107,19 +99,15 @@ class ImageFile:
             np.save(self.path, array, allow_pickle=False)
         except (OSError, ValueError) as error:
             reason, folder = getattr(error, "strerror", None) or str(error), os.path.dirname(self.path)
-            self.error = (
-                "output",
-                _("the image could not be written to {folder} ({reason}). Make room there.").format(
-                    folder=folder, reason=reason
-                ),
-            )
+            text = _("the image could not be written to {folder} ({reason}). Make room there.")
+            self.error = ("output", text.format(folder=folder, reason=reason))
 
 
 class WorkerClient:
     """A client of one worker process.
 
     Args:
-        command: command line of the worker. Default None: `workerCommand()`.
+        command: command line of the worker, from `workerCommand`.
         environment: environment variables of the worker. Default None: `environmentFor` its Python.
         temporaryFolder: parent of a private folder of arrays. Default None: the system's.
 
@@ -128,14 +116,11 @@ class WorkerClient:
     """
 
     def __init__(
-        self,
-        command: Sequence[str] | None = None,
-        environment: Mapping[str, str] | None = None,
-        temporaryFolder: str | None = None,
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None, temporaryFolder: str | None = None
     ) -> None:
-        self._command = list(command or workerCommand())
+        self._command = list(command)
         self._environment = dict(environment) if environment is not None else environmentFor(self._command[0])
-        removeStaleFolders(temporaryFolder)
+        child_process.removeStaleFolders(temporaryFolder)
         self.folder = makeFolder(temporaryFolder)
         self._numbers = itertools.count(1)
         self._files = itertools.count(1)
@@ -154,30 +139,18 @@ class WorkerClient:
         return self._submit({"do": "bundles"})
 
     def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> int:
-        """Request an estimate of the time and memory of an enlargement.
+        """Request an estimate of the time and memory of an enlargement, and return the number of the request.
 
-        Args:
-            shape: slices, rows, columns of the image.
-            region: first slice and the one after the last, then rows, then columns.
-            modality: "CXR", "CT" or "unknown".
-            options: bundle, texture, steps, errorBars, itemsize, force; see docs/worker.md.
-
-        Returns:
-            The number of the request.
+        The options are those of docs/worker.md, and the others as in `enhance`; `shape` is that of the array.
         """
-        return self._submit({"do": "plan", **_describeRegion(shape, region, modality), **options})
+        fields = {"shape": [int(size) for size in shape], **_describeRegion(region, modality)}
+        return self._submit({"do": "plan", **fields, **options})
 
     def enhance(
-        self,
-        array: np.ndarray,
-        region: Sequence[int],
-        modality: str,
-        *,
-        key: Hashable = None,
-        prepare: Prepare | None = None,
-        **options: Any,
-    ) -> int:
-        """Request an enlarged region of an image.
+        self, array: np.ndarray, region: Sequence[int], modality: str, *, key: Hashable = None,
+        prepare: Prepare | None = None, **options: Any,
+    ) -> int:  # fmt: skip
+        """Request an enlarged region of an image, and return the number of the request.
 
         Args:
             array: whole image, ``[slices, rows, columns]``; it is not changed.
@@ -187,12 +160,8 @@ class WorkerClient:
             prepare: function that converts the array, in a thread, to a type that the engine takes. A ValueError of it
                 fails the request with its message. Default None: no conversion.
             options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; see docs/worker.md.
-
-        Returns:
-            The number of the request.
         """
-        fields = {"do": "enhance", **_describeRegion(array.shape, region, modality), **options}
-        del fields["shape"]
+        fields = {"do": "enhance", **_describeRegion(region, modality), **options}
         return self._submit(fields, image=self._imageFile(array, key, prepare))
 
     def cancel(self) -> None:
@@ -212,10 +181,8 @@ class WorkerClient:
     def poll(self) -> list[dict[str, Any]]:
         """Return the events since the last call, in order; this never waits.
 
-        Returns:
-            The worker's events, {"event": "ready"} first and "done" with its arrays as `resultArray` and
-            `errorBarsArray`; {"event": "cancelled"} with the id of a canceled request; {"event": "log", "text": ...}
-            for any other line of stdout.
+        They are those of the worker, "done" with its arrays as `resultArray` and `errorBarsArray`; "cancelled" with the
+        id of a canceled request; and {"event": "log", "text": ...} for any other line of stdout.
         """
         if not self._closed:
             self._ending = [process for process in self._ending if not process.pursue()]
@@ -267,15 +234,12 @@ class WorkerClient:
                 self._images.remove(image)
                 discard(image.path)
 
-    def _start(self) -> None:
-        self._isReady = False
-        self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
-
     def _sendNext(self) -> None:
         if self._current is not None or not self._waiting:
             return
         if self._process is None:
-            self._start()
+            self._isReady = False
+            self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
         request = self._waiting[0]
         if not self._isReady or (request.image and not request.image.isWritten):
             return
@@ -290,9 +254,8 @@ class WorkerClient:
             try:
                 os.mkdir(request.out, 0o700)
             except OSError as error:
-                message = _("no folder could be made in {folder} ({reason}). Make room there.").format(
-                    folder=self.folder, reason=error.strerror
-                )
+                text = _("no folder could be made in {folder} ({reason}). Make room there.")
+                message = text.format(folder=self.folder, reason=error.strerror)
                 self._addEvent("failed", request, kind="output", message=message)
                 return
             fields.update(array=request.image.path, out=request.out)
@@ -322,13 +285,10 @@ class WorkerClient:
         if self._isReady:
             self._events.append(event)
             return
-        self._failAll(
-            "installation",
-            _(
-                "monai-sr-bundle {version} speaks protocol {theirs}, and this extension {ours}. Update the "
-                "older of the two."
-            ).format(version=event.get("version"), theirs=event.get("protocol"), ours=PROTOCOL),
-        )
+        text = _("monai-sr-bundle {version} speaks protocol {theirs}, and this extension {ours}. Update the older of "
+                 "the two.")  # fmt: skip
+        facts = {"version": event.get("version"), "theirs": event.get("protocol"), "ours": PROTOCOL}
+        self._failAll("installation", text.format(**facts))
         self._endProcess()
 
     def _watch(self) -> None:
@@ -346,9 +306,8 @@ class WorkerClient:
             self._isReady = False
             message = describeExit(process.returnCode, list(process.lastLines))
             if process.error:
-                message = _("{program} cannot be started ({reason}). Install it again.").format(
-                    program=self._command[0], reason=process.error
-                )
+                text = _("{program} cannot be started ({reason}). Install it again.")
+                message = text.format(program=self._command[0], reason=process.error)
             if not wasReady:
                 self._failAll("installation", message)
             elif self._current is not None:
@@ -392,33 +351,24 @@ class WorkerClient:
 
 
 def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
-    """Return why the worker has ended, and what to do.
-
-    Args:
-        code: its return code, below 0 for a signal.
-        lastLines: last lines of its stderr.
-    """
+    """Return why the worker has ended, and what to do, by its return code and the last lines of its stderr."""
     if any("No module named" in line and "monai_sr_bundle" in line for line in lastLines):
         return _("monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation.")
     number = -code if code is not None and code < 0 else (code or 0) - 128  # a launcher reports a signal as 128 + n
     if number == 9:
-        return _(
-            "the system has ended the worker, most often because memory ran out (signal 9). Choose a "
-            "smaller region, or close other programs."
-        )
-    names = {entry.value: entry.name for entry in signal.Signals}
+        return _("the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller "
+                 "region, or close other programs.")  # fmt: skip
+    names, lines = {entry.value: entry.name for entry in signal.Signals}, _quoteLastLines(lastLines)
     if number in names:
-        return _(
-            "the worker was ended by {signal}.{lines} Try again; if it happens again, report this message."
-        ).format(signal=names[number], lines=_quoteLastLines(lastLines))
-    return _(
-        "the worker has ended with code {code}.{lines} Try again; if it happens again, report this message."
-    ).format(code=code, lines=_quoteLastLines(lastLines))
+        text = _("the worker was ended by {signal}.{lines} Try again; if it happens again, report this message.")
+        return text.format(signal=names[number], lines=lines)
+    text = _("the worker has ended with code {code}.{lines} Try again; if it happens again, report this message.")
+    return text.format(code=code, lines=lines)
 
 
 def _parseEvent(line: str) -> dict[str, Any]:
     """Parse a line as an event and read its arrays, in the reading thread so that Slicer's thread does not wait."""
-    event = parseEvent(line)
+    event = child_process.parseEvent(line)
     if event["event"] != "done":
         return event
     try:
@@ -426,15 +376,14 @@ def _parseEvent(line: str) -> dict[str, Any]:
             path = event.get(name)
             event[f"{name}Array"] = None if path is None else np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
-        message = _("the result could not be read ({kind}). Choose a smaller region, or make room.").format(
-            kind=type(error).__name__
-        )
+        text = _("the result could not be read ({kind}). Choose a smaller region, or make room.")
+        message = text.format(kind=type(error).__name__)
         return {"event": "failed", "id": event.get("id"), "kind": "output", "message": message}
     return event
 
 
-def _describeRegion(shape: Sequence[int], region: Sequence[int], modality: str) -> dict[str, Any]:
-    return {"shape": [int(size) for size in shape], "region": [int(edge) for edge in region], "modality": modality}
+def _describeRegion(region: Sequence[int], modality: str) -> dict[str, Any]:
+    return {"region": [int(edge) for edge in region], "modality": modality}
 
 
 def _quoteLastLines(lines: Sequence[str]) -> str:

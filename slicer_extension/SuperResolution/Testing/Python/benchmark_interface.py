@@ -25,15 +25,7 @@ from slicer_application import Application  # noqa: E402
 application = Application()
 
 import slicer  # noqa: E402
-from SuperResolutionLib import (  # noqa: E402
-    enhancer,
-    filling,
-    headers,
-    install,
-    region,
-    result_nodes,
-    volumes,
-)
+from SuperResolutionLib import enhancer, filling, headers, install, region, result_nodes, volumes  # noqa: E402
 from SuperResolutionLib.viewing import DIFFERENCE, Viewing  # noqa: E402
 
 SIDE = 2000
@@ -56,10 +48,8 @@ def main():
 
     print(f"a result of {options.slices} x {options.side} x {options.side} voxels, {fine.nbytes / 1e6:.0f} MB")
     results = []
-    did(
-        "a result comes",
-        lambda: results.append(result_nodes.addResult(source, fine, extent, phantom_volumes.DONE, bars, wait=False)),
-    )
+    add = lambda: result_nodes.addResult(source, fine, extent, phantom_volumes.DONE, bars, wait=False)  # noqa: E731
+    did("a result comes", lambda: results.append(add()))
     (result,) = results
     did("Show error bars", lambda: viewing.showErrorBars(result, 0.0))
     did("Mark above tolerance", lambda: viewing.showMask(result, 25.0))

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from slicer_application import Application  # noqa: E402
-from SuperResolutionLib import region  # noqa: E402
+from SuperResolutionLib import region, result_nodes  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.controller import Choice  # noqa: E402
 from SuperResolutionLib.enhancer import BOX, Enhancer  # noqa: E402
@@ -31,7 +31,6 @@ from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa
 
 TICK = 0.02
 SIDE, FILM = 128, 2000
-PARTS = ("plan", "network", "rest of the worker", "between the processes", "scene", "processor of the worker")
 
 
 def main():
@@ -58,11 +57,9 @@ def main():
             left = 300 + 40 * move
             region.placeBox(box, volume, [0, 1, 900, 900 + SIDE, left, left + SIDE])
             rows.append(moved(enhancer, volume, box, choice))
-        for name in ("click to result", *PARTS):
-            seconds = [each[name] for each in rows]
-            print(
-                f"  {name:<24} median {1000 * statistics.median(seconds):6.0f} ms, fastest {1000 * min(seconds):6.0f}"
-            )
+        for name in first:
+            seconds = [1000 * each[name] for each in rows]
+            print(f"  {name:<24} median {statistics.median(seconds):6.0f} ms, fastest {min(seconds):6.0f}")
     clickToVisible(application, enhancer, volume, box, options.moves)
     print(f"\nlongest tick: {1000 * enhancer.longest:.1f} ms")
     print(f"most memory the worker has held: {highWaterMark(worker) / 2**20:.0f} MiB")
@@ -71,26 +68,16 @@ def main():
 
 
 class Watched(Enhancer):
-    """An enhancer that keeps the worker's answers and notes when it asked, heard and was done."""
+    """An enhancer that notes its longest step."""
 
     def __init__(self, worker):
         super().__init__(worker)
-        self.worker, self.longest, self.answer, self.times = worker, 0.0, None, {}
+        self.worker, self.longest = worker, 0.0
 
     def step(self):
         start = time.perf_counter()
         added = super().step()
         self.longest = max(self.longest, time.perf_counter() - start)
-        return added
-
-    def _send(self, do, enhancement):
-        self.times[do] = time.perf_counter()
-        super()._send(do, enhancement)
-
-    def _addResult(self, enhancement, done):
-        self.answer, start = dict(done), time.perf_counter()
-        added = super()._addResult(enhancement, done)
-        self.times.update(heard=start, scene=time.perf_counter() - start)
         return added
 
 
@@ -99,22 +86,20 @@ def moved(enhancer, volume, box, choice):
     before = processorSeconds(enhancer.worker)
     start = time.perf_counter()
     enhancer.choose(volume, BOX, box, choice)
-    while not enhancer.step():
+    while not (added := enhancer.step()):
         panel = enhancer.controller.panel()
         if panel.absence or panel.messageIsError:
             raise SystemExit(panel.absence or panel.message)
         enhancer.controller.requestRun()  # where the estimate is too long for Live to follow; else it runs already
         time.sleep(TICK)
-    seconds, times, done = time.perf_counter() - start, enhancer.times, enhancer.answer
-    parts = {
-        "plan": times["enhance"] - start,
+    seconds, done = time.perf_counter() - start, result_nodes.reportOf(added[0])
+    return {
+        "click to result": seconds,
         "network": done["networkSeconds"],
         "rest of the worker": done["seconds"] - done["networkSeconds"],
-        "between the processes": times["heard"] - times["enhance"] - done["seconds"],
-        "scene": times["scene"],
+        "outside the worker": seconds - done["seconds"],
         "processor of the worker": processorSeconds(enhancer.worker) - before,
     }
-    return {"click to result": seconds, **parts}
 
 
 def clickToVisible(application, enhancer, volume, box, moves):
@@ -142,8 +127,8 @@ def clickToVisible(application, enhancer, volume, box, moves):
         processor.append(processorSeconds(enhancer.worker) + time.process_time() - used)
     viewing.stop()
     view.close(application)
-    print(f"\nclick to visible: median {statistics.median(seconds):.2f} s, fastest {min(seconds):.2f}", end="")
-    print(f"; processor of both processes {statistics.median(processor):.2f} s")
+    print(f"\nclick to visible: median {statistics.median(seconds):.2f} s, fastest {min(seconds):.2f}; "
+          f"processor of both processes {statistics.median(processor):.2f} s")  # fmt: skip
 
 
 def cancel(worker):

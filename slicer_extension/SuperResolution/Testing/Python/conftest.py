@@ -65,6 +65,15 @@ def runPython(workerPython):
 
 
 @pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """A Python with pip and nothing else, in place of a Slicer that was just unpacked."""
+    folder = tmp_path_factory.mktemp("bare") / "environment"
+    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+    subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
+    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+
+
+@pytest.fixture(scope="session")
 def _slicer():
     """One application for the session: displayable managers remember the first application logic they met."""
     from slicer_application import Application

@@ -16,8 +16,9 @@ DONE = {
 """An answer of the engine."""
 
 
-def fine(slices=5, rows=128, columns=160):
+def fine():
     """HU of lungs, ribs and a nodule: ``[slices, rows, columns]`` int16."""
+    slices, rows, columns = 5, 128, 160
     z, y, x = np.ogrid[0:slices, 0:rows, 0:columns]
     y, x = y / rows, x / columns
     image = np.full((slices, rows, columns), 40.0) + 4.0 * z
@@ -30,10 +31,10 @@ def fine(slices=5, rows=128, columns=160):
     return np.clip(image, -1024, 1200).round().astype(np.int16)
 
 
-def coarse(image, scale=SCALE):
-    """The mean of each square of `scale` by `scale` voxels."""
+def coarse(image):
+    """The mean of each square of `SCALE` by `SCALE` voxels."""
     slices, rows, columns = image.shape
-    squares = image.reshape(slices, rows // scale, scale, columns // scale, scale)
+    squares = image.reshape(slices, rows // SCALE, SCALE, columns // SCALE, SCALE)
     return squares.mean(axis=(2, 4)).round().astype(np.int16)
 
 

@@ -79,17 +79,12 @@ def test_what_is_to_be_killed_before_it_has_begun_is_killed_when_it_begins(run, 
     assert child.returnCode == -signal.SIGKILL
 
 
-def test_input_that_is_closed_before_it_has_begun_is_closed_when_it_begins(run, gate, held):
+def test_input_that_is_closed_before_it_has_begun_is_closed_then_and_what_has_ended_is_sent_nothing(run, gate, held):
     child = run("import sys; print(repr(sys.stdin.read()))")
     child.closeInput()
     gate.set()
     waitFor(lambda: child.isOver)
     assert child.lines() == ["''"]
-
-
-def test_what_ends_is_sent_nothing_and_says_nothing(run):
-    child = run("pass")
-    waitFor(lambda: child.isOver)
     child.send("too late")
     child.closeInput()
     child.end()

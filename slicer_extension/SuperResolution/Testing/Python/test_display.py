@@ -4,7 +4,7 @@ import numpy as np
 import phantom_volumes
 import pytest
 from sliceview import difference
-from SuperResolutionLib import display, region, result_nodes
+from SuperResolutionLib import display, result_nodes
 
 
 def widest():
@@ -49,20 +49,14 @@ def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, 
     keep(outlined, "region")
     changed = difference(plain, outlined) > 20
     assert 0 < changed.mean() < 0.03
-    assert (
-        red.colorAt(outlined, phantom_volumes.world(2, 66, 56)).tolist()
-        == red.colorAt(plain, phantom_volumes.world(2, 66, 56)).tolist()
-    )
+    place = phantom_volumes.world(2, 66, 56)
+    assert red.colorAt(outlined, place).tolist() == red.colorAt(plain, place).tolist()
 
 
-def test_each_kind_of_colours_is_made_once(application):
-    first = display.colors(application.scene, "ErrorBars")
-    assert display.colors(application.scene, "ErrorBars") is first
-    assert display.colors(application.scene, "Mask") is not first
-
-
-def test_handles_are_small_and_leave_the_middle_free(red, source, keep):
-    roi = region_box(red, source)
+def test_handles_are_small_and_leave_the_middle_free(application, red, source, keep):
+    roi = application.addRoi(source, phantom_volumes.EXTENT)
+    display.outlineOnly(roi)
+    display.showHandles(roi, False)
     outlined = red.picture()
     display.showHandles(roi, True)
     picture = red.picture()
@@ -71,11 +65,3 @@ def test_handles_are_small_and_leave_the_middle_free(red, source, keep):
     assert 0 < changed.mean() < 0.004
     column, row = (round(at) for at in red.pixel(phantom_volumes.world(2, 63.5, 79.5)))
     assert not changed[row - 20 : row + 20, column - 20 : column + 20].any()
-
-
-def region_box(view, source):
-    roi = source.GetScene().AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
-    region.placeBox(roi, source, phantom_volumes.EXTENT)
-    display.outlineOnly(roi)
-    display.showHandles(roi, False)
-    return roi

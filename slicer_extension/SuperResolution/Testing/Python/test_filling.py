@@ -42,18 +42,7 @@ def at(view, slices):
     view.logic.SetSliceOffset(phantom_volumes.GRID[2, 3] + phantom_volumes.GRID[2, 2] * slices)
 
 
-def test_a_difference_in_pieces_is_that_of_the_whole(large):
-    node = result_nodes.addDifference(large, wait=False)
-    pieces = 0
-    while filling.isBusy():
-        filling.step(0)
-        pieces += 1
-    whole = slicer.util.arrayFromVolume(large).astype(np.float32) - phantom_volumes.interpolateSource(large)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), whole)
-    assert pieces >= 24, "a slice at a time is too much at once"
-
-
-def test_no_piece_is_larger_than_a_tick_has_time_for(large):
+def test_a_difference_is_that_of_the_whole_and_no_piece_is_larger_than_a_tick_has_time_for(large):
     extents = []
     node = result_nodes.addDifference(large, wait=False)
     compute = filling.fillingOf(node)._compute
@@ -63,6 +52,9 @@ def test_no_piece_is_larger_than_a_tick_has_time_for(large):
         filling.step(0)
         assert len(extents) == piecesBefore + 1, "it does not look at the clock"
     assert max(piece.size for piece in extents) <= filling.PIECE
+    assert len(extents) >= 24, "a slice at a time is too much at once"
+    whole = slicer.util.arrayFromVolume(large).astype(np.float32) - phantom_volumes.interpolateSource(large)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), whole)
 
 
 def test_the_slice_that_is_seen_comes_first_and_is_followed(red, large):
@@ -140,15 +132,11 @@ def test_what_is_not_whole_is_not_saved(application, large, tmp_path):
     assert slicer.util.arrayFromVolume(slicer.util.getFirstNodeByName(name)).any(axis=(1, 2)).all()
 
 
-@pytest.mark.parametrize(
-    ("action", "isUnfinished"),
-    [
-        (lambda viewing, large: viewing.showErrorBars(large, 0.0), False),
-        (lambda viewing, large: result_nodes.addTrustMask(large, 25.0, wait=False), True),
-        (lambda viewing, large: result_nodes.addDifference(large, wait=False), True),
-    ],
-    ids=["error bars", "trust mask", "difference"],
-)
+@pytest.mark.parametrize(("action", "isUnfinished"), [
+    (lambda viewing, large: viewing.showErrorBars(large, 0.0), False),
+    (lambda viewing, large: result_nodes.addTrustMask(large, 25.0, wait=False), True),
+    (lambda viewing, large: result_nodes.addDifference(large, wait=False), True),
+], ids=["error bars", "trust mask", "difference"])  # fmt: skip
 def test_nothing_that_a_user_does_with_a_large_result_waits_for_all_of_it(application, large, action, isUnfinished):
     """Work is left for the ticks, and the ticks do it."""
 

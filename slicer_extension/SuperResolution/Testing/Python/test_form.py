@@ -35,18 +35,14 @@ def setting(widget, name):
     return next((one[0].text for one in widget.findall("property") if one.get("name") == name), None)
 
 
-def test_every_widget_is_of_a_class_that_slicer_has(form):
-    assert {widget.get("class") for widget in widgets(form).values()} <= KNOWN
-
-
-def test_no_two_widgets_have_one_name(form):
+def test_every_widget_is_of_a_class_that_slicer_has_and_is_declared_under_a_name_of_its_own(form):
+    classes = {widget.get("class") for widget in widgets(form).values()}
+    assert classes <= KNOWN
+    assert {one.find("class").text for one in form.iter("customwidget")} == {
+        name for name in classes if not name.startswith("Q")
+    }
     names = [one.get("name") for one in form.iter() if one.tag in ("widget", "layout")]
     assert sorted(names) == sorted(set(names))
-
-
-def test_every_custom_widget_is_declared(form):
-    used = {widget.get("class") for widget in widgets(form).values() if not widget.get("class").startswith("Q")}
-    assert {one.find("class").text for one in form.iter("customwidget")} == used
 
 
 def test_every_parameter_is_shown_by_a_widget(form, code):
@@ -56,17 +52,13 @@ def test_every_parameter_is_shown_by_a_widget(form, code):
     assert named == parameters - BY_HAND
 
 
-def test_every_selector_of_nodes_is_told_the_scene(form):
-    parameters = {
+def test_every_selector_of_nodes_is_told_the_scene_and_offers_no_label_map_where_an_image_is_asked_for(form):
+    selectors = {name: one for name, one in widgets(form).items() if one.get("class") == "qMRMLNodeComboBox"}
+    assert set(selectors) == {
         one.find("receiver").text for one in form.iter("connection") if one.find("slot").text.startswith("setMRMLScene")
     }
-    assert {name for name, widget in widgets(form).items() if widget.get("class") == "qMRMLNodeComboBox"} == parameters
-
-
-def test_a_selector_offers_no_label_map_where_an_image_is_asked_for(form):
-    for name, widget in widgets(form).items():
-        if widget.get("class") == "qMRMLNodeComboBox":
-            assert setting(widget, "showChildNodeTypes") == "false", name
+    for name, widget in selectors.items():
+        assert setting(widget, "showChildNodeTypes") == "false", name
 
 
 def test_the_code_names_only_widgets_that_exist_and_forgets_none_that_can_be_used(form, code):

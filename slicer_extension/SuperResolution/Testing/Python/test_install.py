@@ -32,12 +32,13 @@ def run(*command, **options):
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **options)
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """The Python of a new environment that has the pip of today and nothing else."""
-    folder = tmp_path_factory.mktemp("slicer") / "environment"
-    run(PYTHON, "-m", "venv", folder)
-    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+@pytest.fixture
+def python(bare):
+    """The Python of an environment that has pip and nothing else, and is like this again afterwards."""
+    yield bare
+    new = [line.split("==")[0].split(" @")[0] for line in packages(bare)]
+    if new:
+        run(bare, "-I", "-m", "pip", "uninstall", "-y", *new)
 
 
 @pytest.fixture
@@ -59,17 +60,6 @@ def packages(python):
     return {line for line in lines if not line.startswith(("pip=", "setuptools="))}
 
 
-@pytest.fixture(autouse=True)
-def clean(request):
-    """Afterwards the environment is as it was before."""
-    yield
-    if "python" in request.fixturenames:
-        python = request.getfixturevalue("python")
-        new = [line.split("==")[0].split(" @")[0] for line in packages(python)]
-        if new:
-            run(python, "-I", "-m", "pip", "uninstall", "-y", *new)
-
-
 def draw(folder, name, version, needs=(), files=None):
     """A wheel of one module."""
     folder.mkdir(exist_ok=True)
@@ -80,10 +70,8 @@ def draw(folder, name, version, needs=(), files=None):
         for file, text in files.items():
             wheel.writestr(file, text)
         needs = "".join(f"Requires-Dist: {need}\n" for need in needs)
-        wheel.writestr(
-            f"{info}/METADATA",
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nProvides-Extra: dicom\n{needs}",
-        )
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nProvides-Extra: dicom\n{needs}"
+        wheel.writestr(f"{info}/METADATA", metadata)
         tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         wheel.writestr(f"{info}/WHEEL", tags)
         listed = (*files, f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD")
@@ -117,8 +105,8 @@ def perform(python, offline, tmp_path, monkeypatch):
     """Installs, and agrees when it is asked. Returns all events, polled as a timer would."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def perform(source, kind="base", each=lambda installation, event: None):
-        installation = Installation(kind, python, source and str(source))
+    def perform(source, each=lambda installation, event: None):
+        installation = Installation("base", python, source and str(source))
         events = []
 
         def poll():
@@ -134,6 +122,24 @@ def perform(python, offline, tmp_path, monkeypatch):
         return events
 
     return perform
+
+
+def cancelAt(step):
+    """Cancel at a step, or instead of an answer to the question."""
+
+    def cancel(installation, event):
+        if step in (event.get("step"), event["event"]):
+            installation._isConfirmed = False
+            installation.cancel()
+
+    return cancel
+
+
+def assertUnchanged(python, last):
+    """After a failure."""
+    assert last["event"] == "failed"
+    assert last["text"].endswith(" Nothing was changed.")
+    assert packages(python) == set()
 
 
 def test_it_is_made_for_the_version_and_the_pythons_of_the_package():
@@ -168,11 +174,9 @@ def test_wheels_are_installed_by_the_hashes_that_were_given_for_them(python, per
     source = wheels if isBeside else sums
     drawBundle(wheels, "print('another one')")
     *_, last = perform(source)
-    assert last["event"] == "failed"
     assert last["text"].startswith("The wheel of monai-sr-bundle 0.2.0+viewer has the SHA-256 ")
     assert f"which {sums} does not give. Copy the folder again" in last["text"]
-    assert last["text"].endswith(" Nothing was changed.")
-    assert packages(python) == set()
+    assertUnchanged(python, last)
     writeSums(wheels, sums)
     assert perform(source)[-1]["event"] == "done"
 
@@ -183,10 +187,8 @@ def test_a_wheel_that_is_exchanged_after_the_question_is_refused(python, perform
             drawBundle(wheels, "print('another one')")
 
     *_, last = perform(wheels, each=exchange)
-    assert last["event"] == "failed"
     assert last["text"].startswith("pip has failed: THESE PACKAGES DO NOT MATCH THE HASHES")
-    assert last["text"].endswith(" Nothing was changed.")
-    assert packages(python) == set()
+    assertUnchanged(python, last)
 
 
 def test_what_is_installed_is_not_replaced_but_our_own_package(python, perform, wheels, tmp_path):
@@ -222,12 +224,7 @@ def test_what_slicer_has_without_a_record_is_kept(python, perform, wheels):
 
 @pytest.mark.parametrize("step", ["inspect", "resolve", "planned", "download"])
 def test_cancelled_before_anything_is_installed_it_leaves_nothing(python, perform, wheels, step):
-    def cancel(installation, event):
-        if step in (event.get("step"), event["event"]):
-            installation._isConfirmed = False
-            installation.cancel()
-
-    assert perform(wheels, each=cancel)[-1] == {"event": "cancelled", "text": "Nothing was changed."}
+    assert perform(wheels, each=cancelAt(step))[-1] == {"event": "cancelled", "text": "Nothing was changed."}
     assert packages(python) == set()
 
 
@@ -260,13 +257,10 @@ def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(
     assert last["text"].startswith("The release or the package index cannot be reached (")
 
 
-@pytest.mark.parametrize("content", [(), ("unrelated",)])
-def test_a_folder_without_the_wheels_is_told(perform, tmp_path, content):
-    (tmp_path / "wheels").mkdir()
-    for name in content:
-        draw(tmp_path / "wheels", name, "1.0")
+def test_a_folder_without_the_wheels_is_told(python, perform, tmp_path):
+    draw(tmp_path / "wheels", "unrelated", "1.0")
     *_, last = perform(tmp_path / "wheels")
-    assert last["event"] == "failed"
+    assertUnchanged(python, last)
     assert last["text"] == (
         f"{tmp_path / 'wheels'} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python. Use Slicer 5.10 or "
         "newer, and fill a folder as the user page says. Nothing was changed."
@@ -276,10 +270,9 @@ def test_a_folder_without_the_wheels_is_told(perform, tmp_path, content):
 def test_too_little_room_is_told_before_anything_is_downloaded(python, perform, wheels, monkeypatch):
     monkeypatch.setattr(install, "UNPACKED", 1e15)
     *_, last = perform(wheels)
-    assert last["event"] == "failed"
     assert "GB are free in" in last["text"]
     assert last["text"].endswith(" Make room there. Nothing was changed.")
-    assert packages(python) == set()
+    assertUnchanged(python, last)
 
 
 def test_a_folder_of_packages_that_cannot_be_written_to_is_told_before_pip_is_asked(tmp_path):
@@ -297,14 +290,11 @@ def test_closed_while_it_looks_it_leaves_no_folder(tmp_path, monkeypatch):
     assert list(tmp_path.glob("sr-*")) == []
 
 
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ("ERROR: [Errno 28] No space left on device", "pip has failed: [Errno 28] No space left on device."),
-        ("ERROR: No matching distribution found for x>=1", "The package index has no wheel of x>=1 for this Python."),
-        ("", "pip has failed: ?."),
-    ],
-)
+@pytest.mark.parametrize(("output", "words"), [
+    ("ERROR: [Errno 28] No space left on device", "pip has failed: [Errno 28] No space left on device."),
+    ("ERROR: No matching distribution found for x>=1", "The package index has no wheel of x>=1 for this Python."),
+    ("", "pip has failed: ?."),
+])  # fmt: skip
 def test_what_pip_says_is_told_in_words(output, words):
     assert explainFailure(output.splitlines(), None).startswith(words)
 
@@ -327,17 +317,12 @@ KILL, FAIL = "os.kill(os.getpid(), 9)", "os.write(-1, b'')"
 HALF = "Packages may be half installed. Press Install… again, which repairs them."
 
 
-@pytest.mark.parametrize(
-    ("end", "deed"),
-    [
-        ("helper/__init__.py", KILL),  # a folder that Slicer might have brought
-        ("helper-1.0.dist-info/WHEEL", FAIL),  # pip takes it for installed, and cannot remove it
-        ("viewer.dist-info/RECORD", KILL),
-    ],
-)
-def test_a_half_installation_is_told_and_the_next_one_repairs_it(
-    python, perform, wheels, fault, end, deed, monkeypatch
-):
+@pytest.mark.parametrize(("end", "deed"), [
+    ("helper/__init__.py", KILL),  # a folder that Slicer might have brought
+    ("helper-1.0.dist-info/WHEEL", FAIL),  # pip takes it for installed, and cannot remove it
+    ("viewer.dist-info/RECORD", KILL),
+])  # fmt: skip
+def test_a_half_installation_is_told_and_the_next_repairs_it(python, perform, wheels, fault, end, deed, monkeypatch):
     monkeypatch.setattr(install, "BUNDLED_WITH_SLICER", ("helper",))
     fault(end, deed)
     *_, last = perform(wheels)
@@ -346,13 +331,8 @@ def test_a_half_installation_is_told_and_the_next_one_repairs_it(
     assert last["text"].endswith(HALF)
     fault.heal()
 
-    def cancel(installation, event):
-        if event["event"] == "planned":
-            installation._isConfirmed = False
-            installation.cancel()
-
     if end.startswith("viewer"):
-        assert perform(wheels, each=cancel)[-1] == {"event": "cancelled", "text": HALF}
+        assert perform(wheels, each=cancelAt("planned"))[-1] == {"event": "cancelled", "text": HALF}
     assert perform(wheels)[-1]["event"] == "done"
     assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
     folder = packagesFolder(python)
@@ -363,21 +343,16 @@ def test_a_half_installation_is_told_and_the_next_one_repairs_it(
 
 
 def test_what_pip_has_begun_to_install_is_not_cancelled_and_that_is_told(python, perform, wheels):
-    def cancel(installation, event):
-        if event.get("step") == "install":
-            installation.cancel()
-
-    *_, last = perform(wheels, each=cancel)
+    *_, last = perform(wheels, each=cancelAt("install"))
     assert last == {"event": "cancelled", "text": "The packages are installed. Press Install… again to try them."}
     assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
     assert perform(None)[-1] == {"event": "done", "text": "The models are installed. Nothing is missing."}
 
 
-@pytest.mark.parametrize("isFolder", [True, False])
-def test_an_error_that_nobody_expects_ends_it_with_one_sentence(tmp_path, monkeypatch, isFolder):
-    """A Python that answers anything, and a temporary folder that is gone."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if isFolder else tmp_path / "gone"))
-    installation, events = Installation("base", shutil.which("echo"), str(tmp_path)), []
+def test_an_error_that_nobody_expects_ends_it_with_one_sentence(tmp_path, monkeypatch):
+    """A temporary folder that is gone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    installation, events = Installation("base", sys.executable, str(tmp_path)), []
     waitFor(lambda: events and events[-1]["event"] == "failed", lambda: events.extend(installation.poll()))
     assert re.fullmatch(r"The installation has failed \(.+\)\. Nothing was changed\.", events[-1]["text"])
     assert installation.poll() == []

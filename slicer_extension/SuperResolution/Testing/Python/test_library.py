@@ -1,6 +1,7 @@
 """The limits of the library: it runs inside Slicer 5.10 to 5.13, which have little installed."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,7 +24,5 @@ def test_a_module_is_python_3_9_and_imports_only_what_slicer_has(path):
 
 
 def test_geometry_needs_numpy_alone():
-    import subprocess
-
     code = "import sys; import SuperResolutionLib.voxel_grid; assert not {'vtk', 'slicer'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=LIBRARY.parent, check=True)

@@ -7,8 +7,6 @@ tests where it does not). Without it these tests fail, and say so.
 import math
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 
@@ -18,7 +16,6 @@ import pytest
 import slicer
 from dicomfiles import Database
 from opened_panel import Opened, Shared
-from pythonqt import qt
 from SuperResolutionLib import (
     box_nodes,
     command,
@@ -55,12 +52,9 @@ def chest(application):
 
 
 @pytest.fixture
-def withBox(panel, chest):
+def withBox(panel, application, chest):
     """The panel with a chest and a box of 32 by 32 pixels."""
-    panel.chosen.inputVolume = chest
-    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
-    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
-    panel.chosen.region = box
+    panel.chosen.inputVolume, panel.chosen.region = chest, application.addRoi(chest, [0, 1, 40, 72, 50, 82])
     panel.settle()
     return panel
 
@@ -123,11 +117,10 @@ def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, dra
         assert panel.chosen.region is None
 
 
-def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
+def test_run_brings_the_result_of_the_engine_into_the_scene_and_into_view(withBox, chest, runPython, tmp_path):
     before = chest.GetImageData().GetMTime()
     result = withBox.run()
     assert result.GetName() == f"{chest.GetName()} x4, chest_xray_blind, 32x32 at 50 40"
-    assert result.GetImageData().GetDimensions() == (128, 128, 1)
     assert result_nodes.sourceOf(result) is chest
     assert chest.GetImageData().GetMTime() == before
     assert withBox.ui.resultLabel.text == ""
@@ -137,10 +130,6 @@ def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
     assert re.match("<b style='color: #[0-9a-f]{6}'>● (green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text)
     assert withBox.ui.inPlaceButton.checked
     assert withBox.ui.resultSelector.currentNode() is result
-
-
-def test_the_pixels_are_those_of_the_engine(withBox, chest, runPython, tmp_path):
-    result = withBox.run()
     np.save(tmp_path / "in.npy", slicer.util.arrayFromVolume(chest))
     code = (
         "import numpy as np\n"
@@ -174,23 +163,13 @@ def test_removing_a_result_leaves_the_scene_as_it_was_and_undo_brings_it_back(wi
     assert not withBox.ui.undoButton.enabled
 
 
-def test_the_same_run_again_takes_the_place_of_its_result(withBox, chest):
-    result = withBox.run()
-    pixels = slicer.util.arrayFromVolume(result).copy()
-    slicer.util.arrayFromVolume(result)[:] = 0
-    withBox.ui.runButton.click()
-    withBox.until(lambda: slicer.util.arrayFromVolume(result).any(), "the new voxels")
-    withBox.settle()
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), pixels)
-    assert result_nodes.resultsOf(chest) == [result]
-
-
 def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest):
     red.show(chest)
-    withBox.pressKey("R")
+    viewing, clicks = withBox.widget.viewing, []
+    withBox.ui.runButton.connect("clicked()", lambda: clicks.append(1))
+    assert not withBox.pressKey("R")
     withBox.until(lambda: withBox.chosen.result is not None, "a result")
     withBox.settle()
-    viewing = withBox.widget.viewing
     for key, kind in (("3", "difference"), ("1", "inPlace")):
         withBox.pressKey(key)
         assert viewing.kind == kind
@@ -207,7 +186,13 @@ def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest
     assert not viewing.isOriginal
     withBox.widget.exit()
     assert withBox.pressKey("Space")  # it is Slicer's again
-    assert not viewing.isOriginal
+    assert withBox.pressKey("R")
+    assert (viewing.isOriginal, clicks) == (False, [1])
+    withBox.widget.enter()
+    assert not withBox.pressKey("R")
+    withBox.widget.cleanup()
+    assert withBox.pressKey("R")
+    assert clicks == [1, 1]
 
 
 def test_the_space_bar_compares_whatever_has_the_focus_and_else_presses_the_button(withBox, red, chest):
@@ -227,20 +212,6 @@ def test_the_space_bar_compares_whatever_has_the_focus_and_else_presses_the_butt
     withBox.pressKey("Space", focus=ui.detailsButton)
     assert ui.detailsButton.checked
     assert viewing.kind == ""
-
-
-def test_the_key_r_is_slicers_again_while_another_module_is_open(withBox):
-    clicks = []
-    withBox.ui.runButton.connect("clicked()", lambda: clicks.append(1))
-    assert not withBox.pressKey("R")
-    assert clicks == [1]
-    withBox.widget.exit()
-    assert withBox.pressKey("R")
-    withBox.widget.enter()
-    assert not withBox.pressKey("R")
-    withBox.widget.cleanup()
-    assert withBox.pressKey("R")
-    assert clicks == [1, 1]
 
 
 def test_boxes_snap_to_their_own_volume_until_they_are_removed(withBox, application, chest):
@@ -304,32 +275,23 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.run()
 
 
-def test_another_seed_gives_another_texture_and_the_same_seed_the_same(withBox):
+def test_another_seed_gives_another_texture_and_the_same_run_takes_the_place_of_its_result(withBox, chest):
     assert not withBox.ui.seedSpinBox.enabled
     withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = FLOW, 1.0, 2
     withBox.settle()
     assert withBox.ui.seedSpinBox.enabled
-    pixels = []
+    results, pixels = [], []
     for seed in (7, 8, 7):
         withBox.ui.seedSpinBox.value = seed
-        result = withBox.run()
-        assert result.GetAttribute("SuperResolution.Seed") == str(seed)
-        assert result_nodes.reportOf(result)["provenance"]["seed"] == seed
-        pixels.append(slicer.util.arrayFromVolume(result).copy())
+        results.append(withBox.run())
+        assert results[-1].GetAttribute("SuperResolution.Seed") == str(seed)
+        assert result_nodes.reportOf(results[-1])["provenance"]["seed"] == seed
+        pixels.append(slicer.util.arrayFromVolume(results[-1]).copy())
+        slicer.util.arrayFromVolume(results[-1])[:] = 0
     np.testing.assert_array_equal(pixels[0], pixels[2])
     assert (pixels[0] != pixels[1]).any()
-
-
-def test_live_follows_the_box_in_one_result(withBox, chest):
-    withBox.follow()
-    first = withBox.chosen.result
-    for left in range(50, 60):
-        region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
-        slicer.app.processEvents()
-    withBox.until(lambda: result_nodes.extentOf(withBox.chosen.result)[4] == 59, "the newest region")
-    withBox.settle()
-    assert withBox.chosen.result is first
-    assert result_nodes.resultsOf(chest) == [first]
+    assert result_nodes.resultsOf(chest) == results[:2]
+    assert results[2] is results[0]
 
 
 def moveTo(panel, left):
@@ -368,35 +330,26 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
     assert widget.viewing.kind == ""  # nor does it begin a comparison that the user has ended
 
 
-def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
-    red.show(withBox.chosen.inputVolume)
+def test_live_follows_the_box_in_one_result_and_brings_its_error_bars_up_to_date(withBox, red, chest):
+    red.show(chest)
     withBox.follow()
-    withBox.ui.showErrorBarsCheckBox.click()
-    moveTo(withBox, 60)
     result = withBox.chosen.result
+    withBox.ui.showErrorBarsCheckBox.click()
+    for left in range(50, 60):
+        region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
+        slicer.app.processEvents()
+    moveTo(withBox, 60)
+    assert withBox.chosen.result is result
+    assert result_nodes.resultsOf(chest) == [result]
     bars = result_nodes.errorBarsOf(result)
     assert red.composite.GetNthLayerVolumeID(3) == bars.GetID()
     assert bars.GetImageData().GetDimensions() == result.GetImageData().GetDimensions()
     withBox.chosen.errorBars = False
     withBox.until(lambda: result_nodes.errorBarsOf(result) is None, "a result without error bars")
     withBox.settle()
-    assert red.composite.GetBackgroundVolumeID() == withBox.chosen.inputVolume.GetID()
+    assert red.composite.GetBackgroundVolumeID() == chest.GetID()
     assert red.composite.GetForegroundVolumeID() == result.GetID()
     assert red.composite.GetNumberOfAdditionalLayers() == 0
-
-
-def test_the_selected_result_is_the_one_that_is_compared(withBox, red, application):
-    red.show(withBox.chosen.inputVolume)
-    first = withBox.run()
-    region.placeBox(withBox.chosen.region, withBox.chosen.inputVolume, [0, 1, 40, 72, 60, 92])
-    second = withBox.run()
-    assert red.composite.GetForegroundVolumeID() == second.GetID()
-    withBox.chosen.result = first
-    withBox.settle()
-    assert red.composite.GetForegroundVolumeID() == first.GetID()
-    application.scene.RemoveNode(first)  # as the Data module does
-    withBox.settle()
-    assert withBox.widget.viewing.kind == ""
 
 
 def test_bad_input_is_told_and_changes_nothing(withBox, application):
@@ -452,16 +405,16 @@ def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp
     assert volumes.modality(slicer.util.getNode("chest")) == "CT"  # it is asked once
 
 
-def test_a_radiograph_that_calls_itself_ct_is_noticed_by_its_values(application, panel, chest):
+def test_a_radiograph_that_calls_itself_ct_is_noticed_by_its_values(application, withBox, chest):
     application.setModality(chest, "CT")
-    panel.chosen.inputVolume, panel.chosen.regionKind = chest, "whole"
-    panel.settle()
-    assert panel.ui.messageLabel.text.startswith("'chest' calls itself CT, but no value lies below -200 HU")
-    assert not panel.ui.runButton.enabled
-    panel.ui.modalityComboBox.activated.emit(1)
-    panel.settle()
-    assert "For chest radiographs." in panel.ui.bundleLabel.text
-    assert panel.ui.runButton.enabled
+    chest.Modified()
+    withBox.settle()
+    assert withBox.ui.messageLabel.text.startswith("'chest' calls itself CT, but no value lies below -200 HU")
+    assert not withBox.ui.runButton.enabled
+    withBox.ui.modalityComboBox.activated.emit(1)
+    withBox.settle()
+    assert "For chest radiographs." in withBox.ui.bundleLabel.text
+    assert withBox.ui.runButton.enabled
 
 
 @pytest.mark.parametrize("isRemoved", [False, True])
@@ -567,6 +520,10 @@ def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, applica
     withBox.settle()
     assert withBox.ui.boxLabel.text == "The certainty is 'sure', expected a share such as 80 % or 0.8."
     assert table.item(0, 2).text() == "80%"
+    for text, certainty, shown in (("", None, ""), ("0.8", 0.8, "80%")):
+        table.item(0, 2).setText(text)
+        withBox.settle()
+        assert (box_nodes.wordsOf(node)[2], table.item(0, 2).text()) == (certainty, shown)
     addBox(withBox)
     table.selectRow(0)
     one, other = box_nodes.boxesOf(application.scene, chest)
@@ -591,13 +548,14 @@ def addBox(panel):
 
 def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
     module.newClient = lambda python=None: Shared(worker)
-    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
-    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
+    box = application.addRoi(chest, [0, 1, 40, 72, 50, 82])
     logic = module.SuperResolutionLogic()
     result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
     assert result_nodes.extentOf(result) == [0, 1, 40, 72, 50, 82]
-    box.SetCenter(5000, 0, 0)
     before = application.nodeIds()
+    with pytest.raises(InputError, match="'chest' was changed while its result was computed, so "):
+        logic.enhance(chest, box, idle=lambda: slicer.util.arrayFromVolumeModified(chest))
+    box.SetCenter(5000, 0, 0)
     with pytest.raises(InputError, match="lies outside"):
         logic.enhance(chest, box)
     with pytest.raises(InputError, match="is not installed"):
@@ -618,31 +576,21 @@ def test_slicers_self_test_passes_with_a_reason_without_the_models(module, appli
     assert "The models are not installed, so nothing was enhanced: " in caplog.text
 
 
-def test_the_timer_rests_without_work_and_stops_while_the_panel_is_closed(withBox, module):
+def test_work_goes_on_while_the_panel_is_closed_and_the_timer_rests_without_any(withBox, module):
     widget = withBox.widget
-    withBox.run()
     withBox.until(lambda: widget.timer.interval == module.IDLE_MS, "a panel that has nothing to do")
     withBox.ui.runButton.click()
     assert widget.timer.interval == module.TICK_MS
     widget.exit()
-    withBox.until(lambda: not widget.timer.active, "the panel at rest")
+    withBox.until(lambda: not widget.timer.active, "the end of the work")
+    assert withBox.chosen.result is not None
     widget.enter()
     assert widget.timer.active
 
 
-def test_work_goes_on_while_the_panel_is_closed_and_its_result_comes(withBox):
-    withBox.settle()
-    before = withBox.chosen.result
-    withBox.ui.runButton.click()
-    withBox.widget.exit()
-    withBox.until(lambda: not withBox.widget.timer.active, "the end of the work")
-    assert withBox.chosen.result is not before
-
-
-def test_compare_buttons_show_one_comparison_at_a_time(withBox, red):
-    red.show(withBox.chosen.inputVolume)
-    result = withBox.run()
-    buttons = withBox.widget.compareButtons
+def test_compare_buttons_show_one_comparison_at_a_time_of_the_selected_result(withBox, red, application, chest):
+    red.show(chest)
+    result, buttons = withBox.run(), withBox.widget.compareButtons
     assert [kind for kind, button in buttons.items() if button.checked] == ["inPlace"]
     buttons["difference"].click()
     assert [name for name, button in buttons.items() if button.checked] == ["difference"]
@@ -657,45 +605,37 @@ def test_compare_buttons_show_one_comparison_at_a_time(withBox, red):
     withBox.chosen.tolerance = 20.0
     withBox.widget.onOverlay()
     assert "of the pixels have an error bar wider than 20 grey levels." in withBox.ui.toleranceLabel.text
-
-
-def test_the_interface_goes_on_while_a_job_runs(withBox):
-    """The worker hears of the job only after the panel has gone on; whoever waited for it would wait for ever."""
-    shared, beats = withBox.worker, []
-    heart = qt.QTimer()
-    heart.setInterval(0)
-    heart.connect("timeout()", lambda: beats.append(withBox.ui.cancelButton.enabled))
+    region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, 60, 92])
+    second = withBox.run()
+    assert second is not result
+    assert red.composite.GetForegroundVolumeID() == second.GetID()
+    withBox.chosen.result = result
     withBox.settle()
-    with shared.silent():
-        withBox.ui.runButton.click()
-        heart.start()
-        withBox.until(lambda: sum(beats) > 10, "ten beats of another timer while the job runs")
-        heart.stop()
-        assert withBox.chosen.result is None
-    withBox.until(lambda: withBox.chosen.result is not None, "a result")
-
-
-def test_a_box_without_certainty_is_shown_without(withBox, application, chest):
-    withBox.chosen.reader = "A. Reader"
-    addBox(withBox)
-    table = withBox.ui.boxesTable
-    table.item(0, 2).setText("")
+    assert red.composite.GetForegroundVolumeID() == result.GetID()
+    application.scene.RemoveNode(result)  # as the Data module does
     withBox.settle()
-    (node,) = box_nodes.boxesOf(application.scene, chest)
-    assert box_nodes.wordsOf(node)[2] is None
-    assert (node.GetName(), table.item(0, 2).text()) == ("Finding", "")
+    assert withBox.widget.viewing.kind == ""
 
 
 @pytest.fixture
-def fromDicom(panel, application, workerPython, tmp_path, module, monkeypatch):
-    """The panel with a radiograph that was loaded from DICOM; its file lies in the folder "film"."""
-    (tmp_path / "film").mkdir()
-    code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
-    database = Database(tmp_path / "film", code, workerPython)
-    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+def dicom(application, workerPython, tmp_path, module, monkeypatch):
+    """Writes DICOM files by code into the folder "film", and opens Slicer's database of them: ``dicom(code)``."""
+
+    def make(code):
+        (tmp_path / "film").mkdir()
+        monkeypatch.setattr(slicer, "dicomDatabase", Database(tmp_path / "film", code, workerPython), raising=False)
+        return slicer.dicomDatabase
+
     python, environment = workerPython
     module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
-    panel.chosen.inputVolume = database.load(application)
+    return make
+
+
+@pytest.fixture
+def fromDicom(panel, application, dicom):
+    """The panel with a radiograph that was loaded from DICOM."""
+    code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
+    panel.chosen.inputVolume = dicom(code).load(application)
     panel.settle()
     panel.widget.setRegion([0, 1, 0, 128, 0, 128])
     return panel
@@ -718,30 +658,11 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, runPython, tm
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{file}.npy"))
 
 
-def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_path):
-    fromDicom.run()
-    source = fromDicom.chosen.inputVolume
-    before = sorted(tmp_path.iterdir())
-    slicer.dicomDatabase.fileForInstance = lambda uid: ""
-    fromDicom.widget.startExport(tmp_path)
-    assert fromDicom.ui.exportLabel.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
-    source.RemoveAttribute(volumes.UIDS)
-    fromDicom.widget.startExport(tmp_path)
-    assert fromDicom.ui.exportLabel.text.startswith("'chest' was not loaded from DICOM")
-    assert fromDicom.widget._export is None
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(
-    panel, application, workerPython, tmp_path, monkeypatch
-):
-    (tmp_path / "film").mkdir()
-    code = (
+def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, application, dicom):
+    database = dicom(
         "drawn = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
         "dicom_files.radiograph(folder / 'film.dcm', drawn.astype(np.uint16))"
     )
-    database = Database(tmp_path / "film", code, workerPython)
-    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     pixels = []
     for byDcmtk in (False, True):
         volume = database.load(application, byDcmtk=byDcmtk)
@@ -755,17 +676,15 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(
 
 
 def test_a_film_is_read_beside_the_panel_and_the_plan_and_the_windows_wait_for_it(
-    panel, application, workerPython, tmp_path, monkeypatch
+    panel, application, dicom, monkeypatch
 ):
     go, readFilm = threading.Event(), headers._Film.run
     monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
-    code = (
+    database = dicom(
         "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))\n"
         "from pydicom import dcmread; film = dcmread(folder / 'film.dcm')\n"
         "film.WindowCenter, film.WindowWidth = 1000, 2000; film.save_as(folder / 'film.dcm')"
     )
-    database = Database(tmp_path, code, workerPython)
-    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
     panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
     assert not panel.ui.runButton.enabled
@@ -809,33 +728,36 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert ui.saveReportButton.enabled
 
 
-def test_a_report_that_cannot_be_says_why_in_the_panel(fromDicom, tmp_path):
-    widget, message = fromDicom.widget, fromDicom.ui.boxLabel
-    (tmp_path / "sr.dcm").write_text("no report")
-    widget.startLoadingReport(str(tmp_path / "sr.dcm"))
-    fromDicom.until(lambda: widget._report is None, "the refusal")
-    assert message.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
-    widget.startSavingReport(str(tmp_path / "sr.dcm"))
-    assert message.text == "There are no boxes to save. Draw one first."
-    fromDicom.chosen.inputVolume.RemoveAttribute(volumes.UIDS)
-    widget.startLoadingReport(str(tmp_path / "sr.dcm"))
-    assert message.text.startswith("'chest' was not loaded from DICOM")
-    assert widget._report is None
-
-
-def test_without_a_dicom_database_that_is_told(fromDicom, monkeypatch, tmp_path):
+def test_what_cannot_be_done_with_dicom_is_told_and_nothing_is_written(fromDicom, tmp_path, monkeypatch):
     fromDicom.run()
+    widget, source = fromDicom.widget, fromDicom.chosen.inputVolume
+    export, report = fromDicom.ui.exportLabel, fromDicom.ui.boxLabel
+    path = tmp_path / "sr.dcm"
+    path.write_text("no report")
+    before = sorted(tmp_path.iterdir())
+    widget.startLoadingReport(str(path))
+    fromDicom.until(lambda: widget._report is None, "the refusal")
+    assert report.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
+    widget.startSavingReport(str(path))
+    assert report.text == "There are no boxes to save. Draw one first."
+    with monkeypatch.context() as moved:
+        moved.setattr(slicer.dicomDatabase, "fileForInstance", lambda uid: "")
+        widget.startExport(tmp_path)
+        assert export.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
+    uids = source.GetAttribute(volumes.UIDS)
+    source.RemoveAttribute(volumes.UIDS)
+    for begin, label in ((widget.startExport, export), (widget.startLoadingReport, report)):
+        begin(str(path))
+        assert label.text.startswith("'chest' was not loaded from DICOM")
+    source.SetAttribute(volumes.UIDS, uids)
     monkeypatch.delattr(slicer, "dicomDatabase")
-    message = "Slicer has no DICOM database open. Open the DICOM module once, and try again."
-    widget, ui = fromDicom.widget, fromDicom.ui
-    for begin, label in (
-        (widget.startExport, ui.exportLabel), (widget.startSavingReport, ui.boxLabel),
-        (widget.startLoadingReport, ui.boxLabel),
-    ):  # fmt: skip
+    starts = (widget.startExport, export), (widget.startSavingReport, report), (widget.startLoadingReport, report)
+    for begin, label in starts:
         label.text = ""
-        begin(str(tmp_path / "sr.dcm"))
-        assert label.text == message
+        begin(str(path))
+        assert label.text == "Slicer has no DICOM database open. Open the DICOM module once, and try again."
     assert (widget._export, widget._report) == (None, None)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_an_export_can_be_canceled_before_its_process_has_begun(fromDicom, tmp_path, monkeypatch):
@@ -869,14 +791,6 @@ def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
         dicom_export.optionsOf(result)
 
 
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory):
-    """A Python with pip and nothing else, in place of a Slicer that was just unpacked."""
-    folder = tmp_path_factory.mktemp("bare") / "environment"
-    subprocess.run([os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable, "-m", "venv", folder], check=True)
-    return str(folder / "bin" / "python")
-
-
 @pytest.fixture
 def uninstalled(module, application, chest, bare, monkeypatch):
     """A panel whose Python has no models, of a user who has chosen nothing yet."""
@@ -890,14 +804,6 @@ def uninstalled(module, application, chest, bare, monkeypatch):
     panel.worker._worker.close()
 
 
-def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
-    ui = uninstalled.ui
-    assert not ui.installCollapsibleButton.collapsed
-    assert ui.installLabel.text.startswith("monai-sr-bundle is not installed in this Python.")
-    assert not ui.inputsCollapsibleButton.enabled
-    assert not ui.runButton.enabled
-
-
 def clickInstall(panel, isOver=True):
     """Press Install… and wait until it has ended, or begun."""
     panel.ui.installButton.click()
@@ -908,23 +814,29 @@ def clickInstall(panel, isOver=True):
         assert panel.ui.installButton.enabled
 
 
-def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled, module, worker, tmp_path):
+def test_without_the_models_the_panel_offers_to_install_them_and_no_means_no(uninstalled, module, worker, tmp_path):
+    ui = uninstalled.ui
+    assert not ui.installCollapsibleButton.collapsed
+    assert ui.installLabel.text.startswith("monai-sr-bundle is not installed in this Python.")
+    assert not ui.inputsCollapsibleButton.enabled
+    assert not ui.runButton.enabled
     drawBundle(tmp_path / "wheels")
     slicer.app.asked, slicer.app.answer = [], False
-    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path / "wheels")
+    ui.wheelFolderLineEdit.text = str(tmp_path / "wheels")
     clickInstall(uninstalled)
     (question,) = slicer.app.asked
-    assert question.startswith(
-        f"2 packages would be installed from {tmp_path / 'wheels'}, 0 MB: monai-sr-bundle 0.2.0+"
-    )
+    size = f"2 packages would be installed from {tmp_path / 'wheels'}, 0 MB: monai-sr-bundle 0.2.0+"
+    assert question.startswith(size)
     assert "Nothing that Slicer or another extension has installed is replaced." in question
-    assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
+    assert ui.installProgressLabel.text == "Nothing was changed."
     reopened = Opened(module, worker)
     assert reopened.ui.wheelFolderLineEdit.text == str(tmp_path / "wheels")
     reopened.close()
 
 
-def test_an_installation_can_be_canceled_and_one_that_fails_says_why(uninstalled, tmp_path):
+def test_an_installation_that_does_not_succeed_says_why_and_can_be_begun_again(
+    uninstalled, module, tmp_path, monkeypatch
+):
     slicer.app.asked, ui = [], uninstalled.ui
     ui.wheelFolderLineEdit.text = str(tmp_path)
     clickInstall(uninstalled, isOver=False)
@@ -933,39 +845,22 @@ def test_an_installation_can_be_canceled_and_one_that_fails_says_why(uninstalled
     assert ui.installProgressLabel.text == "Nothing was changed."
     clickInstall(uninstalled)
     assert "has no wheel of monai-sr-bundle" in ui.installProgressLabel.text
-    assert slicer.app.asked == []
-
-
-def test_a_python_that_does_not_run_is_told_with_the_setting_that_names_it(uninstalled, module, monkeypatch):
-    monkeypatch.setattr(module, "chosenPython", lambda: "/nowhere/python")
-    clickInstall(uninstalled)
-    assert uninstalled.ui.installProgressLabel.text == (
-        "/nowhere/python does not run as Python (No such file or directory). Correct the entry SuperResolution/Python "
-        "of Slicer's settings, or remove it to use Slicer's own Python. Nothing was changed."
-    )
-
-
-def test_after_an_error_that_nobody_expects_install_can_be_pressed_again(uninstalled, module, monkeypatch):
-    monkeypatch.setattr(module, "chosenPython", lambda: "/bin/echo")
-    for _press in range(2):
+    drawBundle(tmp_path)
+    with monkeypatch.context() as windowless:
+        windowless.delattr(slicer.util, "confirmOkCancelDisplay")
         clickInstall(uninstalled)
-        assert not uninstalled.ui.cancelInstallButton.enabled
-        text = uninstalled.ui.installProgressLabel.text
-        assert text.startswith("The installation has failed (")
-        assert text.endswith("). Nothing was changed.")
-
-
-def test_a_question_that_cannot_be_shown_ends_the_installation(uninstalled, tmp_path, monkeypatch):
-    def refuse(*_arguments):
-        raise RuntimeError("no window")
-
-    drawBundle(tmp_path / "wheels")
-    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path / "wheels")
-    uninstalled.ui.installButton.click()
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", refuse)
-    uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
-    assert uninstalled.ui.installButton.enabled
-    assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
+        assert ui.installProgressLabel.text == "Nothing was changed."
+    for python, words in (
+        ("/nowhere/python", "/nowhere/python does not run as Python (No such file or directory). Correct the entry "
+         "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python. Nothing was changed."),
+        ("/bin/echo", "The installation has failed ("),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, "chosenPython", lambda python=python: python)
+        clickInstall(uninstalled)
+        assert not ui.cancelInstallButton.enabled
+        assert ui.installProgressLabel.text.startswith(words)
+        assert ui.installProgressLabel.text.endswith(" Nothing was changed.")
+    assert slicer.app.asked == []
 
 
 def test_after_an_installation_the_panel_goes_on(uninstalled, worker):

@@ -7,41 +7,28 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-
-MODULE = Path(__file__).resolve().parents[2]
-
-
-class SampleDataLogic:
-    offered: list = []  # noqa: RUF012
-
-    @classmethod
-    def registerCustomSampleDataSource(
-        cls, category=None, sampleName=None, uris=None, fileNames=None, nodeNames=None, customDownloader=None,
-        thumbnailFileName=None, loadFileType=None, loadFiles=None, loadFileProperties=None, checksums=None,
-    ):  # fmt: skip
-        cls.offered.append((category, sampleName, uris, fileNames, nodeNames, thumbnailFileName, loadFileType))
-
-
-def start(application):
-    """Load the module, and tell it as Slicer does that all modules are there."""
-    import slicer
-    import slicerpython
-
-    slicerpython.start(application)
-    slicerpython.openModule()
-    slicer.app.start()
+import slicer
+import slicerpython
 
 
 def test_a_drawn_radiograph_is_offered_once_slicer_has_started(application, monkeypatch):
-    import slicer
+    offered = []
 
-    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=SampleDataLogic))
-    monkeypatch.setattr(SampleDataLogic, "offered", [])
-    start(application)
-    [(category, sample, address, file, node, thumbnail, kind)] = SampleDataLogic.offered
-    assert (category, sample, node, kind) == (
-        "SuperResolution", "DrawnChestRadiograph", "DrawnChestRadiograph", "VolumeFile"
-    )  # fmt: skip
+    def register(
+        category=None, sampleName=None, uris=None, fileNames=None, nodeNames=None, customDownloader=None,
+        thumbnailFileName=None, loadFileType=None, loadFiles=None, loadFileProperties=None, checksums=None,
+    ):  # fmt: skip
+        offered.append((category, sampleName, nodeNames, loadFileType, uris, fileNames, thumbnailFileName))
+
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=register)
+    slicerpython.start(application)
+    slicerpython.openModule()
+    monkeypatch.setitem(sys.modules, "SampleData", None)  # its import fails, and the module starts all the same
+    slicer.app.start()
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    slicer.app.start()
+    [(*names, address, file, thumbnail)] = offered
+    assert names == ["SuperResolution", "DrawnChestRadiograph", "DrawnChestRadiograph", "VolumeFile"]
     assert Path(thumbnail).is_file()
     path = urllib.request.url2pathname(urllib.parse.urlsplit(address).path)
     assert (Path(path).name, address[:8]) == (file, "file:///")
@@ -50,10 +37,3 @@ def test_a_drawn_radiograph_is_offered_once_slicer_has_started(application, monk
     assert storage.ReadData(volume)
     assert slicer.util.arrayFromVolume(volume).shape[0] == 1
     assert np.ptp(slicer.util.arrayFromVolume(volume)) > 1000
-
-
-def test_without_sample_data_the_module_starts_all_the_same(application, monkeypatch):
-    monkeypatch.setitem(sys.modules, "SampleData", None)  # its import fails
-    monkeypatch.setattr(SampleDataLogic, "offered", [])
-    start(application)
-    assert SampleDataLogic.offered == []

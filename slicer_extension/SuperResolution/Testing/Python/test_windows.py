@@ -1,38 +1,29 @@
 """Windows to choose from, and the words for what lies under the mouse."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import phantom_volumes
 import pytest
 from SuperResolutionLib import headers, readout, volumes, windows
 
 
-class Database:
+def openDatabase(header):
     """A DICOM database of one file, as far as windows are asked of it."""
-
-    def __init__(self, **values):
-        self._values = values
-
-    def fileForInstance(self, uid):
-        return "/film.dcm" if uid == "1.2.3" else ""
-
-    def fileValue(self, file, tag):
-        return self._values.get("_" + tag.replace(",", "_"), "")
+    files = {"1.2.3": "/film.dcm"}
+    return SimpleNamespace(fileForInstance=lambda uid: files.get(uid, ""), fileValue=lambda _, tag: header.get(tag, ""))
 
 
 def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_range(application, source):
     application.setModality(source, "CT")
     source.SetAttribute(volumes.UIDS, "1.2.3")
-    database = Database(_0028_1050="40\\-600\\7", _0028_1051="400\\1200\\0", _0028_1055="SOFT\\LUNG")
+    header = {windows.CENTER: "40\\-600\\7", windows.WIDTH: "400\\1200\\0", windows.EXPLANATION: "SOFT\\LUNG"}
+    database = openDatabase(header)
     source.GetDisplayNode().AddWindowLevelPreset(1200, -600)  # Slicer's reader keeps one of them
     assert [windows.describe(window) for window in windows.windowsOf(source, database)] == [
         "SOFT: 400 / 40", "LUNG: 1200 / -600", "lung: 1500 / -600", "bone: 1800 / 400", "full",
     ]  # fmt: skip
     assert windows.windowsOf(source)[0] == ("file", 1200, -600)
-
-
-def test_a_film_has_no_windows_of_ct(application, source):
-    application.setModality(source, "DX")
-    assert [window.name for window in windows.windowsOf(source)] == ["full"]
 
 
 def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(application, monkeypatch):
@@ -42,15 +33,8 @@ def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(applicati
     for blackIsHigh, level in ((False, 3095), (True, 1000)):
         header = headers.Header(storedRange=(0, 4095), blackIsHigh=blackIsHigh)
         monkeypatch.setattr(headers, "headerOf", lambda *_, header=header: header)
-        database = Database(_0028_1050="1000", _0028_1051="2000", _0028_0004="MONOCHROME1")
-        assert windows.windowsOf(film, database)[0] == ("file", 2000, level)
-
-
-def test_while_a_film_is_read_its_windows_are_not_known(application, monkeypatch):
-    film = application.addVolume(np.full((1, 4, 4), 900, np.int16))
-    film.SetAttribute(volumes.UIDS, "1.2.3")
-    monkeypatch.setattr(headers, "headerOf", lambda *_: None)
-    assert windows.windowsOf(film, Database(_0028_1050="1000", _0028_1051="2000")) is None
+        database = openDatabase({windows.CENTER: "1000", windows.WIDTH: "2000", headers.PHOTOMETRIC: "MONOCHROME1"})
+        assert windows.windowsOf(film, database) == [("file", 2000, level), ("full", 0, 0)]  # and none of a CT
 
 
 def test_a_window_is_shown_and_full_is_all_that_the_volume_holds(source):

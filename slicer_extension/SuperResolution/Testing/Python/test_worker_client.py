@@ -41,15 +41,6 @@ def start(workerPython, tmp_path):
     assert [path for path in tmp_path.iterdir() if path.name.startswith("sr-")] == []
 
 
-@pytest.fixture(scope="module")
-def running(workerPython, tmp_path_factory):
-    """One worker for the tests that leave it as it was."""
-    python, environment = workerPython
-    worker = WorkerClient(workerCommand(python), environment, temporaryFolder=str(tmp_path_factory.mktemp("running")))
-    yield worker
-    worker.close()
-
-
 def until(worker, number, *names):
     """The first event of a request with one of these names, and all events so far; polls as a timer would."""
     events, names = [], names or ("done", "failed")
@@ -65,48 +56,52 @@ def film(side=64):
     return ((np.sin(row / 3)[:, None] * np.cos(row / 5) + 1) * 100).astype(np.uint8)[None]
 
 
-def volume(slices=60, side=160):
-    return np.repeat(film(side).astype(np.int16) * 5 - 900, slices, axis=0)
+def volume():
+    return np.repeat(film(160).astype(np.int16) * 5 - 900, 60, axis=0)
 
 
-def test_a_region_comes_back_with_its_error_bars(running):
-    done, events = until(running, running.enhance(film(), SMALL, "CXR", errorBars=True))
+def test_a_region_comes_back_with_its_error_bars(worker):
+    done, events = until(worker, worker.enhance(film(), SMALL, "CXR", errorBars=True))
     assert done["resultArray"].shape == done["errorBarsArray"].shape == (1, 128, 128)
     assert done["coverage"]["promised"] == 0.9
     assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1
     waitFor(lambda: not os.path.exists(os.path.dirname(done["result"])), what="the removal of arrays that were read")
 
 
-def test_bundles_and_plans_are_answered_by_their_numbers(running):
-    listed, planned = running.bundles(), running.plan([1, 64, 64], SMALL, "CXR", errorBars=True)
-    event, _ = until(running, listed, "bundles")
+def test_bundles_and_plans_are_answered_by_their_numbers(worker):
+    listed, planned = worker.bundles(), worker.plan([1, 64, 64], SMALL, "CXR", errorBars=True)
+    event, _ = until(worker, listed, "bundles")
     assert "chest_xray_residual_flow_x4" in [each["name"] for each in event["bundles"]]
-    event, _ = until(running, planned, "planned")
+    event, _ = until(worker, planned, "planned")
     assert event["seconds"] > 0
-    assert running._current is None
+    assert worker._current is None
 
 
-def test_what_the_worker_refuses_comes_as_it_says_it(running):
-    failed, _ = until(running, running.enhance(film(), [0, 1, 0, 900, 0, 16], "CXR"))
+def test_what_the_worker_refuses_comes_as_it_says_it(worker):
+    failed, _ = until(worker, worker.enhance(film(), [0, 1, 0, 900, 0, 16], "CXR"))
     assert (failed["event"], failed["kind"]) == ("failed", "input")
     assert "does not lie in the image of 64x64" in failed["message"]
-    assert until(running, running.enhance(film(), SMALL, "CXR"))[0]["event"] == "done"
+    assert until(worker, worker.enhance(film(), np.array(SMALL), "CXR"))[0]["event"] == "done"
 
 
-def test_arrays_of_numpy_numbers_are_regions_too(running):
-    region = np.array(SMALL)
-    assert until(running, running.enhance(film(), region, "CXR"))[0]["event"] == "done"
+def test_an_image_is_prepared_and_written_once_in_a_thread_and_forgotten_after_the_next(worker):
+    threads = []
 
+    def prepare(array):
+        threads.append(threading.current_thread())
+        return array + 1
 
-def test_an_image_with_the_same_key_is_written_once_and_forgotten_after_the_next(running):
     def images():
-        return sorted(name for name in os.listdir(running.folder) if name.startswith("image"))
+        return [name for name in os.listdir(worker.folder) if name.startswith("image")]
 
-    for _ in range(2):
-        until(running, running.enhance(film(), SMALL, "CXR", key=("node", 1)))
+    for region in (SMALL, [0, 1, 0, 9, 0, 9]):
+        until(worker, worker.enhance(film(), region, "CXR", key=("node", 1), prepare=prepare))
+    (thread,) = threads
+    assert thread is not threading.main_thread()
+    np.testing.assert_array_equal(np.load(worker._images[-1].path), film() + 1)
     waitFor(lambda: len(images()) == 1)
     one = images()
-    until(running, running.enhance(film(), SMALL, "CXR", key=("node", 2)))
+    until(worker, worker.enhance(film(), SMALL, "CXR", key=("node", 2)))
     waitFor(lambda: len(images()) == 1)
     assert images() != one
 
@@ -183,13 +178,10 @@ def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start,
     waitFor(lambda: isGone(stubborn))
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (signal.SIGKILL, "the system has ended the worker, most often because memory ran out (signal 9). Choose a"),
-        (signal.SIGSEGV, "the worker was ended by SIGSEGV."),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("number", "words"), [
+    (signal.SIGKILL, "the system has ended the worker, most often because memory ran out (signal 9). Choose a"),
+    (signal.SIGSEGV, "the worker was ended by SIGSEGV."),
+])  # fmt: skip
 def test_a_crash_is_told_and_the_next_request_gets_a_fresh_worker(start, number, words):
     worker = start()
     request = begun(worker)
@@ -231,24 +223,15 @@ def test_a_worker_that_never_gets_ready_is_given_up(start, monkeypatch):
 SPEAK = "import sys; print(sys.argv[1], flush=True); "
 
 
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        (
-            ("-I", "-S", "-m", "monai_sr_bundle.worker"),
-            "monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation.",
-        ),
-        (
-            ("-c", SPEAK + "input()", READY.replace("1,", "2,")),
-            "monai-sr-bundle 9 speaks protocol 2, and this extension 1. Update the older of the two.",
-        ),
-        (
-            ("-c", SPEAK + "input(); sys.exit('first\\nsecond\\nthird\\nMemoryError: too much')", READY),
-            "the worker has ended with code 1. Its last output: second | third | MemoryError: too much. Try again; if "
-            "it happens again, report this message.",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("script", "message"), [
+    (("-I", "-S", "-m", "monai_sr_bundle.worker"),
+     "monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation."),
+    (("-c", SPEAK + "input()", READY.replace("1,", "2,")),
+     "monai-sr-bundle 9 speaks protocol 2, and this extension 1. Update the older of the two."),
+    (("-c", SPEAK + "input(); sys.exit('first\\nsecond\\nthird\\nMemoryError: too much')", READY),
+     "the worker has ended with code 1. Its last output: second | third | MemoryError: too much. Try again; if it "
+     "happens again, report this message."),
+])  # fmt: skip
 def test_a_worker_that_cannot_answer_is_told_with_what_to_do(start, script, message):
     worker = start(*script)
     failed, _ = until(worker, worker.bundles(), "failed")
@@ -262,48 +245,28 @@ def test_a_python_that_is_not_there_is_told(tmp_path):
     worker.close()
 
 
-def test_an_image_that_cannot_be_written_is_told(start):
-    worker = start()
-    until(worker, worker.bundles(), "bundles")
-    shutil.rmtree(worker.folder)
-    failed, _ = until(worker, worker.enhance(film(), SMALL, "CXR"))
-    assert failed["kind"] == "output"
-    assert failed["message"].endswith("(No such file or directory). Make room there.")
-    os.mkdir(worker.folder)
-
-
-def test_a_folder_for_the_result_that_cannot_be_made_is_told(start):
-    worker = start()
-    number = worker.enhance(film(), SMALL, "CXR")
-    open(os.path.join(worker.folder, f"out{number}"), "x").close()
-    failed, _ = until(worker, number)
-    assert failed["kind"] == "output"
-    assert failed["message"] == f"no folder could be made in {worker.folder} (File exists). Make room there."
-    assert until(worker, worker.enhance(film(), SMALL, "CXR"))[0]["event"] == "done"
-
-
-def test_an_image_is_prepared_in_a_thread_of_its_own_and_once(start):
-    worker, threads = start(), []
-
-    def prepare(array):
-        threads.append(threading.current_thread())
-        return array + 1
-
-    for region in (SMALL, [0, 1, 0, 9, 0, 9]):
-        until(worker, worker.enhance(film(), region, "CXR", key="same", prepare=prepare))
-    (thread,) = threads
-    assert thread is not threading.main_thread()
-    np.testing.assert_array_equal(np.load(worker._images[-1].path), film() + 1)
-
-
-def test_an_image_that_cannot_be_prepared_fails_with_its_own_words(start):
+def test_an_image_or_a_folder_that_cannot_be_made_is_told_and_the_next_request_is_answered(start):
     def refuse(array):
         raise ValueError("'chest' holds 3 values that are not numbers. Replace them first.")
 
+    def enhance(**options):
+        answer, _ = until(worker, worker.enhance(film(), SMALL, "CXR", **options))
+        return answer["event"], answer.get("kind"), answer.get("message")
+
     worker = start()
-    failed, _ = until(worker, worker.enhance(film(), SMALL, "CXR", prepare=refuse))
-    assert (failed["event"], failed["kind"]) == ("failed", "input")
-    assert failed["message"] == "'chest' holds 3 values that are not numbers. Replace them first."
+    assert enhance(prepare=refuse) == (
+        "failed", "input", "'chest' holds 3 values that are not numbers. Replace them first."
+    )  # fmt: skip
+    open(os.path.join(worker.folder, "out2"), "x").close()
+    assert enhance() == (
+        "failed", "output", f"no folder could be made in {worker.folder} (File exists). Make room there."
+    )  # fmt: skip
+    shutil.rmtree(worker.folder)
+    *kind, message = enhance()
+    assert kind == ["failed", "output"]
+    assert message.endswith("(No such file or directory). Make room there.")
+    os.mkdir(worker.folder)
+    assert enhance()[0] == "done"
 
 
 def test_a_result_that_cannot_be_read_is_told_and_never_unpickled(tmp_path):
