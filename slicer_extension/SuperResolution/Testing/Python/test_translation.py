@@ -12,8 +12,6 @@ import phantom_volumes
 import pytest
 
 MODULE = Path(__file__).resolve().parents[2]
-SHARED = {"box.py", "readings.py"}
-"""Copies of the package's own files, whose messages are those of its command line."""
 CODE = [MODULE / "SuperResolution.py", *sorted((MODULE / "SuperResolutionLib").glob("*.py"))]
 NO_TEXTS = re.compile(r"font-weight|authors$|^No module named|^DICOM SR|^SR region$|^\nimport ")
 """Styles, names, code, and words that are looked for in what a process wrote."""
@@ -46,7 +44,7 @@ def texts(tree):
             yield node.lineno, text
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if path.name not in SHARED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.stem)
 def test_every_text_can_be_translated(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     glued = [(line, text) for line, text in texts(tree) if not NO_TEXTS.search(text) and text not in SOURCES]
