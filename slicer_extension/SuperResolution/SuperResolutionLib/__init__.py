@@ -9,4 +9,4 @@ in place they are read where they lie.
 
 from pathlib import Path
 
-__path__.append(str(Path(__file__).resolve().parents[3] / "monai_sr_bundle" / "boxes"))
+__path__.append(str(Path(__file__).resolve().parent / "../../../monai_sr_bundle/boxes"))

@@ -30,7 +30,10 @@ def optionsOf(resultNode) -> list[str]:
             _(
                 "'{name}' shows {count} of the {slices} slices of its source. A series is written of all of them: "
                 "enhance a box that goes through all slices, then export that."
-            ).format(name=resultNode.GetName(), count=k1 - k0, slices=slices)
+            ),
+            name=resultNode.GetName(),
+            count=k1 - k0,
+            slices=slices,
         )
     answer, stated = source.GetAttribute(volumes.MODALITY), volumes.statedModality(source)
     if answer and stated not in (answer, volumes.UNKNOWN):
@@ -38,7 +41,9 @@ def optionsOf(resultNode) -> list[str]:
             _(
                 "The files of '{name}' call it {stated}, and you have said that it is something else: a derived series "
                 "would say it wrongly too. Save the result with File, Save."
-            ).format(name=source.GetName(), stated=stated)
+            ),
+            name=source.GetName(),
+            stated=stated,
         )
     provenance = result_nodes.reportOf(resultNode)["provenance"]
     options = ["--bundle", provenance["bundle"], "--seed", str(provenance["seed"])]

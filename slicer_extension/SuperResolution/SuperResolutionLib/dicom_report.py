@@ -47,16 +47,16 @@ class SaveReport(Command):
         path = Path(path)
         if path.suffix.lower() != SUFFIX:
             raise InputError(
-                _("'{name}' does not end in {ending}, as DICOM files do. Add it.").format(name=path.name, ending=SUFFIX)
+                _("'{name}' does not end in {ending}, as DICOM files do. Add it."), name=path.name, ending=SUFFIX
             )
         if os.path.realpath(path) in {os.path.realpath(file) for file in files}:
             raise InputError(
-                _("'{name}' is a file of '{volume}', which is never replaced. Choose another name.").format(
-                    name=path.name, volume=volumeNode.GetName()
-                )
+                _("'{name}' is a file of '{volume}', which is never replaced. Choose another name."),
+                name=path.name,
+                volume=volumeNode.GetName(),
             )
         if path.exists() and not overwrite:
-            raise InputError(_("'{path}' exists already. Choose another name.").format(path=path))
+            raise InputError(_("'{path}' exists already. Choose another name."), path=path)
         self.summary, self._path, self._overwrite = "", path, overwrite
         self._tracking = {
             node: node.GetAttribute(box_nodes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes
@@ -70,7 +70,7 @@ class SaveReport(Command):
         try:
             self._readings = format_readings(_readings(rectangles, volumeNode, uids))
         except BoxError as error:
-            raise InputError(_("The boxes cannot be written: {error} Correct the box.").format(error=error)) from error
+            raise InputError(_("The boxes cannot be written: {error} Correct the box."), error=error) from error
         super().__init__(_("The report cannot begin."), files, python, environment)
 
     def words(self, image: str) -> list[str]:

@@ -143,7 +143,7 @@ def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int
     low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
     isOutside = ((points.max(axis=0) <= 0) | (points.min(axis=0) >= counts))[inPlane].any()
     if isOutside:
-        raise InputError(_("The mouse was outside '{name}'. Drag over the image.").format(name=volumeNode.GetName()))
+        raise InputError(_("The mouse was outside '{name}'. Drag over the image."), name=volumeNode.GetName())
     if pixels:  # near the edge of the volume the square is moved into it
         low = np.clip(np.round(points[1] - pixels / 2), 0, np.maximum(counts - pixels, 0))
         high = low + pixels

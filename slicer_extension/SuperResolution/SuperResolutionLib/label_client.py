@@ -91,7 +91,8 @@ class Content:
                 _(
                     "The file of the volume cannot be read ({reason}). The server finds the image by its file: "
                     "load the volume again."
-                ).format(reason=error.strerror)
+                ),
+                reason=error.strerror,
             ) from error
         return {"sha256": digest.hexdigest(), "size": str(size)}
 
@@ -116,9 +117,9 @@ class LabelClient:
             parts, host = urllib.parse.urlsplit(""), None
         if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or parts.fragment:
             raise InputError(
-                _("The address of the server is '{address}', expected one such as {example}.").format(
-                    address=address, example=ADDRESS
-                )
+                _("The address of the server is '{address}', expected one such as {example}."),
+                address=address,
+                example=ADDRESS,
             )
         if any(character <= " " or character > "~" for character in self._token):
             raise InputError(_("The token holds blanks or other characters that no token has. Copy it again."))
@@ -155,9 +156,8 @@ class LabelClient:
             return self._request("GET", "/datastore/image/find", content.query(), fields=fields)
         except _NotFound as error:
             raise InputError(
-                _(
-                    "The server does not have this image: {error} It must have the very file that is loaded here."
-                ).format(error=error)
+                _("The server does not have this image: {error} It must have the very file that is loaded here."),
+                error=error,
             ) from error
 
     def newest(self, image: str, reader: str) -> Version:
@@ -176,7 +176,7 @@ class LabelClient:
                     (reading,) = parse_readings(json.dumps(document))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                _("The server's boxes cannot be read: {reason} Is it another version?").format(reason=_reason(error))
+                _("The server's boxes cannot be read: {reason} Is it another version?"), reason=_reason(error)
             ) from error
         return Version(image, reader, number, reading)
 
@@ -199,7 +199,7 @@ class LabelClient:
         try:
             document = json.loads(format_readings([reading]))
         except BoxError as error:
-            raise InputError(_("The boxes cannot be sent: {error} Correct the box.").format(error=error)) from error
+            raise InputError(_("The boxes cannot be sent: {error} Correct the box."), error=error) from error
         answer = self._request("PUT", path, {"based_on": str(basedOn)}, document, fields=("number",))
         return Version(image, reader, int(answer["number"]), reading)
 
@@ -236,9 +236,9 @@ class LabelClient:
             reason = str(_parse(body, ("error",))["error"])
         except ValueError:
             return InputError(
-                _("{address} answered {status}, and is no server of `monai-sr label`.").format(
-                    address=self.address, status=status
-                )
+                _("{address} answered {status}, and is no server of `monai-sr label`."),
+                address=self.address,
+                status=status,
             )
         reason = reason[:1].upper() + reason[1:]
         if status == 409:
@@ -246,10 +246,10 @@ class LabelClient:
         if status == 404:
             return _NotFound(reason)
         if status == 401:
-            return InputError(_("The server refuses this user: {reason}").format(reason=reason))
+            return InputError(_("The server refuses this user: {reason}"), reason=reason)
         if status == 403:
-            return InputError(_("The server does not allow it: {reason}").format(reason=reason))
-        return InputError(_("The server refuses the request: {reason}").format(reason=reason))
+            return InputError(_("The server does not allow it: {reason}"), reason=reason)
+        return InputError(_("The server refuses the request: {reason}"), reason=reason)
 
     def _silence(self, error: Exception, isWriting: bool) -> str:
         """Return a sentence on a server that does not answer."""

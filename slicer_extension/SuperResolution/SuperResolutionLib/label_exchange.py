@@ -82,7 +82,7 @@ class _Exchange:
         except Exception as error:
             logging.exception("boxes and the labelling server")
             self._error = InputError(
-                _("A mistake of this module ({kind}). Slicer's log says where.").format(kind=type(error).__name__)
+                _("A mistake of this module ({kind}). Slicer's log says where."), kind=type(error).__name__
             )
 
     def _find(self) -> ImageIdentity:
@@ -90,9 +90,8 @@ class _Exchange:
         isAllowed = user.role == "admin" or (user.role == "adjudicator" and self._isOpenToAdjudicators())
         if self._reader != user.name and not isAllowed:
             raise InputError(
-                _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.").format(
-                    name=user.name
-                )
+                _("The token is that of the reader '{name}'. Enter this name as the reader, or another token."),
+                name=user.name,
             )
         image = self._client.find(self._content)
         here, there = (" x ".join(str(size[name]) for name in self._size) for size in (self._size, image))
@@ -101,7 +100,9 @@ class _Exchange:
                 _(
                     "The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
                     "the whole image, as it is."
-                ).format(here=here, there=there)
+                ),
+                here=here,
+                there=there,
             )
         return ImageIdentity(image["id"], image["sha256"], **self._size)
 
@@ -170,7 +171,9 @@ class SendBoxes(_Exchange):
                 _(
                     "The server has version {number} of the boxes of '{reader}', which were sent from elsewhere and "
                     "not fetched here. Nothing was sent. Press Fetch boxes to see them."
-                ).format(number=newest.number, reader=self._reader)
+                ),
+                number=newest.number,
+                reader=self._reader,
             ) from error
 
     def _finish(self) -> None:
@@ -256,7 +259,8 @@ def _contentOf(volumeNode, uids: Sequence[str]) -> Content:
             _(
                 "'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where the "
                 "server has its images."
-            ).format(name=volumeNode.GetName())
+            ),
+            name=volumeNode.GetName(),
         )
     return Content(file=file)
 

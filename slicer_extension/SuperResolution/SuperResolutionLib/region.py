@@ -52,14 +52,13 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
                 _(
                     "Region '{name}' lies outside '{volume}': it covers {axis} {low:.1f} to {high:.1f} of {count}. "
                     "Move it onto the volume."
-                ).format(
-                    name=roiNode.GetName(),
-                    volume=volumeNode.GetName(),
-                    axis=_axisInWords(axis),
-                    low=low,
-                    high=high,
-                    count=count,
-                )
+                ),
+                name=roiNode.GetName(),
+                volume=volumeNode.GetName(),
+                axis=_axisInWords(axis),
+                low=low,
+                high=high,
+                count=count,
             )
         if count == 1:
             extent[2 * axis : 2 * axis + 2] = [0, 0]
@@ -70,14 +69,13 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
                 _(
                     "Region '{name}' holds no whole voxel of '{volume}': along its {axis} it is {thickness:.3g} thick, "
                     "and a voxel is {voxel:.3g}. Make it at least {least:.3g} thick there."
-                ).format(
-                    name=roiNode.GetName(),
-                    volume=volumeNode.GetName(),
-                    axis=_axisInWords(axis),
-                    thickness=(high - low) * spacing[axis],
-                    voxel=spacing[axis],
-                    least=2 * spacing[axis],
-                )
+                ),
+                name=roiNode.GetName(),
+                volume=volumeNode.GetName(),
+                axis=_axisInWords(axis),
+                thickness=(high - low) * spacing[axis],
+                voxel=spacing[axis],
+                least=2 * spacing[axis],
             )
     return [extent[4], extent[5] + 1, extent[2], extent[3] + 1, extent[0], extent[1] + 1]
 
@@ -112,7 +110,9 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
                 _(
                     "The slice of view '{view}' lies beside '{name}'. Scroll the view onto the volume, or fit it to "
                     "the volume."
-                ).format(view=view, name=volumeNode.GetName())
+                ),
+                view=view,
+                name=volumeNode.GetName(),
             )
         bounds = [[0, count] for count in counts]
         bounds[axis] = [layer, layer + 1]
@@ -122,7 +122,9 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
         _(
             "View '{view}' is turned against the voxels of '{name}', so its slice cuts through many of their "
             "layers. Press 'Rotate to volume plane' in the view's bar, or draw a region."
-        ).format(view=view, name=volumeNode.GetName())
+        ),
+        view=view,
+        name=volumeNode.GetName(),
     )
 
 
@@ -143,7 +145,8 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
             _(
                 "The axes of '{name}' are not square to each other. Resample the volume first (module Resample "
                 "Scalar/Vector/DWI Volume)."
-            ).format(name=volumeNode.GetName())
+            ),
+            name=volumeNode.GetName(),
         )
     if np.linalg.det(axes) < 0:
         axes[2] = -axes[2]  # a box is its own mirror image, and handles need right-handed axes
@@ -174,9 +177,7 @@ def _copyToRoiSpace(roiNode, volumeNode):
     if roiNode is None:
         raise InputError(_("No region is chosen. Draw a region box (Markups, ROI) or choose the whole volume."))
     if roiNode.GetNumberOfDefinedControlPoints() == 0 or min(roiNode.GetSize()) <= 0:
-        raise InputError(
-            _("Region '{name}' has no size yet. Finish drawing it in a view.").format(name=roiNode.GetName())
-        )
+        raise InputError(_("Region '{name}' has no size yet. Finish drawing it in a view."), name=roiNode.GetName())
     roi = slicer.vtkMRMLMarkupsROINode()
     roi.CopyContent(roiNode)
     volume = slicer.vtkMRMLScalarVolumeNode()
