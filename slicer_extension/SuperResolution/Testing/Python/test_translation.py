@@ -67,7 +67,7 @@ def test_what_is_translated_is_a_constant_with_named_placeholders(path):
             assert not (isUsed and any(isinstance(part.ctx, ast.Store) for part in stored)), f"{path.name}: {node.name}"
 
 
-def test_slicers_own_function_translates_by_file(monkeypatch):
+def test_slicers_own_function_translates_by_file(module, monkeypatch):
     import slicer
     from SuperResolutionLib import volumes
 
@@ -78,7 +78,7 @@ def test_slicers_own_function_translates_by_file(monkeypatch):
     assert asked == ["SuperResolutionLib.volumes"]
 
 
-def test_names_and_labels_of_one_word_are_translated_too(application, source, monkeypatch):
+def test_names_and_labels_of_one_word_are_translated_too(application, module, source, monkeypatch):
     import slicer
     from SuperResolutionLib import compare, display, result_nodes
 
