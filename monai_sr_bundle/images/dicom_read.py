@@ -32,7 +32,7 @@ from monai_sr_bundle.images.dicom_geometry import (
 )
 from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio, decode
 from monai_sr_bundle.images.geometry import Grid
-from monai_sr_bundle.images.image import Image, Modality
+from monai_sr_bundle.images.image import MODALITIES, Image, Modality
 from monai_sr_bundle.images.memory import require_memory
 
 logger = logging.getLogger(__name__)
@@ -225,15 +225,11 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
 
 def modality_of(header: Dataset) -> Modality:
     """Return the modality of the pixel values: CT (HU), CXR (grey levels) or unknown."""
-    if header.SOPClassUID == CTImageStorage:
-        return "unknown" if _is_localizer(header) else "CT"
-    if header.SOPClassUID in RADIOGRAPHS:
-        return "CXR"
-    named = header.get("Modality")
-    if named in ("CR", "DX"):
-        return "CXR"
+    sop_class, named = header.SOPClassUID, header.get("Modality")
     # Without a rescale a captured CT slice is a screenshot: its numbers are grey levels, not HU.
-    return "CT" if named == "CT" and "RescaleSlope" in header else "unknown"
+    if sop_class == CTImageStorage or (sop_class in SECONDARY_CAPTURES and named == "CT" and "RescaleSlope" in header):
+        return "CT"
+    return "CXR" if sop_class in RADIOGRAPHS or named in MODALITIES["CXR"] else "unknown"
 
 
 def _rescale(header: Dataset) -> tuple[float, float]:

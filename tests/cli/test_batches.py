@@ -26,7 +26,7 @@ from monai_sr_bundle.cli.parallel import Lost, run_tasks
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.errors import OutOfMemoryError
 from monai_sr_bundle.images import files
-from tests.images.dicom_files import ct_series, phantom, radiograph, zipped
+from tests.images.dicom_files import capture, ct_series, phantom, radiograph, zipped
 
 ROOT = Path(__file__).parents[2]
 
@@ -182,6 +182,16 @@ def test_a_named_file_that_is_no_image_does_not_stop_the_others(films, tmp_path,
     assert "2 files: 1 done, 0 (0.0 %) of them interpolated, 0 with a warning; 0 skipped, 1 failed;" in out
     assert "      1  failed: an input cannot be used (3)" in out
     assert os.listdir(tmp_path / "out") == ["a_sr.png"]
+
+
+def test_an_image_of_another_modality_fails_alone_and_force_enlarges_it(films, tmp_path, capsys):
+    capture(films / "d.dcm", np.rint(255 * draw_phantom(32)).astype(np.uint8), Modality="US")
+    assert enhance(films, f"{tmp_path}/out/") == 3
+    out, err = capsys.readouterr()
+    assert "monai-sr: error: d.dcm: this is US, but bundle chest_xray_blind is made for CXR" in err
+    assert "4 files: 3 done," in out
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_sr.png", "b_sr.png", "c_sr.png"]
+    assert enhance(films / "d.dcm", tmp_path / "d_sr.dcm", "--force") == 0
 
 
 def test_a_batch_goes_on_where_it_was_ended(films, tmp_path, capsys):

@@ -8,7 +8,8 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.engine.session import Session, choose_bundle
+from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.input_checks import check_content
@@ -54,6 +55,39 @@ def test_a_screenshot_is_told_from_a_scanned_film(tmp_path):
     (sentence,) = check_content(read_one(capture(tmp_path / "a.dcm", FILM)), "CXR")
     assert sentence.startswith("This is a Secondary Capture, such as a screenshot")
     assert check_content(read_one(capture(tmp_path / "b.dcm", FILM, ConversionType="DF")), "CXR") == ()
+
+
+@pytest.mark.parametrize("named", ["US", "MR", "MG", "CT"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, named: capture(path, FILM, Modality=named),
+        lambda path, named: capture(path, np.stack([FILM, FILM]), Modality=named, RescaleSlope=None),
+        lambda path, named: radiograph(path, TWELVE_BITS, "CR", Modality=named),
+        lambda path, named: radiograph(path, TWELVE_BITS, "DX", Modality=named),
+    ],
+    ids=["capture", "frames", "CR", "DX"],
+)
+def test_a_file_that_names_another_modality_is_refused_unless_forced(tmp_path, write, named):
+    image = read_one(write(tmp_path / "a.dcm", named))
+    session = Session(choose_bundle(image))
+    with pytest.raises(InputError) as caught:
+        session.check(image)
+    assert str(caught.value) == (
+        f"a.dcm: this is {named}, but bundle chest_xray_blind is made for CXR (Modality CR, DX, RG, RF, DR, XR). "
+        "Choose another image, or pass --force to use it nevertheless."
+    )
+    forced = session.check(image, EnhanceOptions(force=True)).warnings
+    assert f"Bundle chest_xray_blind is made for CXR and was forced onto {named}." in forced
+    assert not any("does not name" in sentence for sentence in forced)
+    assert Session(choose_bundle(image, "bicubic")).check(image)  # which is made for any
+
+
+@pytest.mark.parametrize("named", ["OT", "", None, "RG", "RF", "DR"])
+def test_a_capture_of_no_named_modality_is_a_film_with_a_note_and_one_of_a_film_has_none(tmp_path, named):
+    image = read_one(capture(tmp_path / "a.dcm", FILM, Modality=named, ConversionType="DF"))
+    sentence = "The file does not name its modality; taken as a chest X-ray."
+    assert (sentence in Session(choose_bundle(image)).check(image).warnings) == (named in ("OT", "", None))
 
 
 def test_a_ct_without_air_or_with_pixels_that_no_scanner_has_is_said(tmp_path):
