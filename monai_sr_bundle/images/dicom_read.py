@@ -187,19 +187,16 @@ def _check_image(header: Dataset) -> None:
 
 
 def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset], tuple[str, ...]]:
-    slices = [header for header in headers if not _is_localizer(header)]
+    slices = [
+        header
+        for header in headers
+        if header.SOPClassUID != CTImageStorage or "LOCALIZER" not in (header.get("ImageType") or ())
+    ]
     if not slices:
-        if len(headers) > 1:
-            raise InputError(
-                f"{path.name}: holds {len(headers)} CT localizers, expected slices. Pass one file at a time."
-            )
-        return headers, ()
+        count = "a CT localizer (scout)" if len(headers) == 1 else f"{len(headers)} CT localizers (scouts)"
+        raise InputError(f"{path.name}: {count}, expected the slices of a CT. Pass the series that holds them.")
     left_out = len(headers) - len(slices)
     return slices, (f"{left_out} localizer (scout) image(s) in the series were left out.",) if left_out else ()
-
-
-def _is_localizer(header: Dataset) -> bool:
-    return header.SOPClassUID == CTImageStorage and "LOCALIZER" in (header.get("ImageType") or ())
 
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
@@ -278,8 +275,6 @@ def _record_lossy_compression(header: Dataset, dataset: Dataset) -> None:
 
 
 def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterator[str]:
-    if _is_localizer(header):
-        yield "This is a CT localizer (scout), not a slice."
     if header.SOPClassUID == CTImageStorage and "RescaleSlope" not in header:
         yield "The header has no rescale: its numbers are taken as HU."
     if "ModalityLUTSequence" in header:

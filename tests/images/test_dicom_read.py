@@ -200,7 +200,6 @@ def test_a_rescale_slope_that_is_no_number_or_zero_is_refused(tmp_path, value):
     [
         (ct, {"RescaleSlope": None, "RescaleIntercept": None}, "no rescale"),
         (ct, {"ModalityLUTSequence": [Dataset()]}, "non-linear"),
-        (ct, {"ImageType": SCOUT}, "localizer (scout), not a slice"),
         (ct, {"ImagePositionPatient": None}, "no usable position"),
         (dx, {"BodyPartExamined": "HAND"}, "HAND, not the chest"),
         (dx, {"PixelSpacing": [0, 0.1]}, "PixelSpacing is 0, 0.1"),
@@ -442,9 +441,10 @@ def test_mixed_sizes_are_refused(tmp_path):
     refused([*files, other], tmp_path / "ct", "differ in Rows", "small.dcm", "24", "8")
 
 
-def test_several_localizers_without_slices_are_refused(tmp_path):
+def test_localizers_without_slices_are_refused(tmp_path):
     files = [ct_slice(tmp_path / name, ImageType=SCOUT) for name in "ab"]
-    refused(files, tmp_path / "ct", "2 CT localizers")
+    refused(files, tmp_path / "ct", "ct: 2 CT localizers (scouts), expected the slices of a CT")
+    refused(files[:1], files[0], "a: a CT localizer (scout), expected the slices of a CT")
 
 
 # Files that are refused
