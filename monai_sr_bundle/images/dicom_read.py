@@ -47,6 +47,8 @@ SECONDARY_CAPTURES = (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
+CHEST_PARTS = ("CHEST", "THORA", "LUNG", "RIB", "HEART", "BODY", "TRUNK")
+"""Parts of the values of Body Part Examined (0018,0015) that hold the chest, or lie in it."""
 EXPECTED = "expected CT, CR, DX or Secondary Capture"
 PIXEL_DESCRIPTION = (
     "Rows",
@@ -282,7 +284,7 @@ def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterato
     if header.get("LossyImageCompression") == "01":
         yield "The source was compressed with loss."
     part = str(header.get("BodyPartExamined") or "")
-    if modality == "CXR" and part and not any(chest in part.upper() for chest in ("CHEST", "THORA", "LUNG", "RIB")):
+    if part and not any(chest in part.upper() for chest in CHEST_PARTS):
         yield f"BodyPartExamined is {quote(part)}, not the chest."
     padding = _padding(header)
     if padding and modality != "CT":
