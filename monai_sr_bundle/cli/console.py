@@ -28,7 +28,6 @@ from monai_sr_bundle.cli.events import (
 from monai_sr_bundle.cli.exit_codes import MEANINGS
 from monai_sr_bundle.images.geometry import UNKNOWN
 
-
 _NUMBER = re.compile(r"(?<!\w)[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 """A number in a sentence; none is the 4 of a bundle's name."""
 _PLACE = "\0"
