@@ -204,9 +204,10 @@ class Terminal:
                 f"  {_size(event.shape_zyx)} pixels{how} in {event.seconds:.1f} s -> {', '.join(event.written)}"
             )
         else:
+            how = "interpolated; " if event.interpolated else ""
             self._print(
-                f"  estimate: {event.seconds:.1f} s, {_bytes(event.memory_bytes)} of memory, "
-                f"{_bytes(event.disk_bytes)} on disk before compression{', interpolated' if event.interpolated else ''}"
+                f"  {how}estimate: {event.seconds:.1f} s, {_bytes(event.memory_bytes)} of memory, "
+                f"{_bytes(event.disk_bytes)} on disk before compression"
             )
         for warning in new_warnings:
             self._print(f"  note: {warning}")

@@ -262,6 +262,8 @@ def test_a_warning_of_a_batch_is_told_once_and_counted(tmp_path, capsys):
     # The note is that of the first image; each says that it was interpolated.
     assert [line.startswith("  256 x 256 pixels, interpolated, in ") for line in lines if " -> " in line] == [True] * 3
     assert [line for line in lines if line.startswith("3 files: 3 done, 3 (100.0 %) of them interpolated, 3 with a")]
+    assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--overwrite", "--dry-run") == 0
+    assert capsys.readouterr().out.count("\n  interpolated; estimate: ") == 3
     # A program gets those of every image.
     assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--overwrite", "--progress", "json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
