@@ -781,16 +781,24 @@ def number(value: Any, metric: str, sign: str = "") -> str:
     return f"{mean}{unit}" + (f" [{', '.join(ends)}]" if ends and (interval or sign) else "")
 
 
+def _texture(row: Row) -> str:
+    """Return the texture that a row was measured with, in words; empty where it is that of the bundle."""
+    found = re.search(r"\+texture=([\d.]+)", row["method"]) or re.search(r"--texture ([\d.]+)", row.get("command", ""))
+    return f"texture {float(found[1]):g}" if found else ""
+
+
+def _method(run: Row, row: Row) -> str:
+    texture = _texture(row)
+    return f"{row['label']}, {texture}" if texture and "texture" not in row["label"] else str(row["label"])
+
+
 def _tested_on(run: Row, row: Row) -> str:
     images = f"{run['images']} {'slices' if run['sets'] == ['ct'] else 'images'}"
     patients = (
         f" of {run['patients']} patients" if (run["patients"] or 0) > 1 and run["patients"] != run["images"] else ""
     )
     extra = f"; {row['sampling']}" if "sampling" in row else ""
-    texture = re.search(r"\+texture=([\d.]+)", row["method"]) or re.search(
-        r"--texture ([\d.]+)", row.get("command", "")
-    )
-    extra += f"; texture {float(texture[1]):g}" if texture and "texture" not in extra else ""
+    extra += f"; {texture}" if (texture := _texture(row)) and "texture" not in extra else ""
     losses = run["operator"].partition("+")[2].replace("+", ", ")
     extra += f"; with {losses}" if losses else ""
     # A set that is to train on alone has no images to test on.
@@ -813,7 +821,7 @@ def _multiply_adds(run: Row, row: Row) -> str:
 
 
 COLUMNS: dict[str, Callable[[Row, Row], str]] = {
-    "method": lambda run, row: row["label"],
+    "method": _method,
     "bundle": lambda run, row: "" if row["method"] == "bicubic" else f"`{re.split(r'[+@]', row['method'])[0]}`",
     "task": _task,
     "tested_on": _tested_on,

@@ -50,6 +50,20 @@ def test_every_result_names_the_command_that_printed_it(results):
             assert row["version"]
 
 
+def test_rows_of_one_table_that_differ_in_texture_say_so_and_name_the_minutes(results):
+    text = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    tables = re.findall(r"<!-- table: [^>]*\| (method,[^>]*) -->\n(.*?)\n\n", text, flags=re.DOTALL)
+    assert len(tables) > 5
+    for columns, table in tables:
+        rows = [line.split(" | ")[: 1 + ("bundle" in columns)] for line in table.splitlines()[2:]]
+        repeated = [row for row in rows if rows.count(row) > 1]
+        assert repeated == [], columns
+    for protocol in ("chest_xray_flow", "chest_ct_flow", "chest_xray_trust", "chest_xray_trust_external"):
+        asked = re.findall(rf"<!-- table[^>]*{protocol}[+/][^>]*\|([^>|]*)-->", text)
+        assert asked, protocol
+        assert all("minutes" in columns for columns in asked), protocol
+
+
 def test_what_evaluate_prints_is_recorded_as_it_is(results):
     header = "test split of cxr_nih: 4 images of 3 patients | bicubic_antialias_x4 | torch on cpu"
     printed = f"""chest_xray_edsr_x4 0.2.0 | {header}

@@ -1,7 +1,7 @@
 """A box around a finding, on one slice of an image.
 
-Only the standard library is imported: the Slicer extension carries a copy of this file, which a test compares, and a
-server uses it without numpy.
+Only the standard library is imported: the Slicer extension ships this file without the package, and a server uses it
+without numpy.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A reading is what one reader says about one image: boxes, or explicitly no finding. `SCHEMA` describes the JSON (the
 package ships it as boxes.schema.json); `parse_readings` reads and checks it, `format_readings` writes it.
 
-Only the standard library is imported: the Slicer extension carries a copy of this file, which a test compares, and a
-server uses it without numpy.
+Only the standard library is imported, and `box` relatively: the Slicer extension ships both files without the package,
+and a server uses them without numpy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box, BoxError, Figures, FindingCode, check_edges
+from .box import LONGEST_TEXT, Box, BoxError, Figures, FindingCode, check_edges
 
 VERSION = "sr-boxes/1"
 """Value of `schema` in the JSON. A change that older programs cannot read gets a new number."""

@@ -28,6 +28,11 @@ from monai_sr_bundle.cli.events import (
 from monai_sr_bundle.cli.exit_codes import MEANINGS
 from monai_sr_bundle.images.geometry import UNKNOWN
 
+_NUMBER = re.compile(r"(?<!\w)[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
+"""A number in a sentence; none is the 4 of a bundle's name."""
+_PLACE = "\0"
+"""Stands for a number in the kind of a warning; no warning holds it."""
+
 
 def one_line(text: object) -> str:
     """Return a text that stays on its line and cannot steer the terminal, whatever a file name holds."""
@@ -64,7 +69,6 @@ class Tally:
         done, interpolated, warned: numbers of images.
         skipped: number of files for each reason.
         failed: number of files for each exit code.
-        warnings: number of images for each kind of warning, whose first one stands for all.
         seconds, memory_bytes, disk_bytes: of a dry run: the sum, the largest and the sum of the estimates.
     """
 
@@ -73,9 +77,9 @@ class Tally:
         self.processes: int | None = 1
         self.skipped: Counter[str] = Counter()
         self.failed: Counter[int] = Counter()
-        self.warnings: Counter[str] = Counter()
         self.seconds, self.memory_bytes, self.disk_bytes = 0.0, 0, 0
-        self._first_of_kind: dict[str, str] = {}
+        self._kinds: Counter[str] = Counter()
+        self._numbers: dict[str, list[str]] = {}
         self._start = time.monotonic()
 
     @property
@@ -110,18 +114,30 @@ class Tally:
     def _add_warnings(self, warnings: Sequence[str]) -> list[str]:
         new = []
         for warning in warnings:
-            kind = re.sub(r"[-+]?\d[\d.,]*", "#", warning)
-            if kind not in self._first_of_kind:
-                self._first_of_kind[kind] = warning
+            kind, numbers = _NUMBER.sub(_PLACE, warning), _NUMBER.findall(warning)
+            if kind not in self._kinds:
                 new.append(warning)
-            self.warnings[self._first_of_kind[kind]] += 1
+            of_all = self._numbers.get(kind, numbers)
+            self._numbers[kind] = [a if a == b else "..." for a, b in zip(of_all, numbers, strict=True)]
+            self._kinds[kind] += 1
         return new
+
+    @property
+    def warnings(self) -> list[tuple[str, int]]:
+        """Each kind of warning with its number of images, most frequent first; "..." for numbers that differ."""
+        texts = []
+        for kind, count in self._kinds.most_common():
+            first, *others = kind.split(_PLACE)
+            pairs = zip(self._numbers[kind], others, strict=True)
+            texts.append((first + "".join(number + other for number, other in pairs), count))
+        return texts
 
 
 class Terminal:
     """Lines for a person: a bar with the time left on stderr, results on stdout.
 
-    Of several images, each kind of warning is told once, and counted in a table at the end.
+    Of several images, each kind of warning is told once, and counted in a table at the end. That an image was
+    interpolated is told of each.
 
     Args:
         bar: show the bar. Default True.
@@ -183,10 +199,14 @@ class Terminal:
             self._close_bar()
         if isinstance(event, Finished):
             self.written += map(Path, event.written)
-            self._print(f"  {_size(event.shape_zyx)} pixels in {event.seconds:.1f} s -> {', '.join(event.written)}")
-        else:
+            how = ", interpolated," if event.interpolated else ""
             self._print(
-                f"  estimate: {event.seconds:.1f} s, {_bytes(event.memory_bytes)} of memory, "
+                f"  {_size(event.shape_zyx)} pixels{how} in {event.seconds:.1f} s -> {', '.join(event.written)}"
+            )
+        else:
+            how = "interpolated; " if event.interpolated else ""
+            self._print(
+                f"  {how}estimate: {event.seconds:.1f} s, {_bytes(event.memory_bytes)} of memory, "
                 f"{_bytes(event.disk_bytes)} on disk before compression"
             )
         for warning in new_warnings:
@@ -208,7 +228,7 @@ class Terminal:
         )
         rows = [(count, f"skipped: {reason}") for reason, count in tally.skipped.most_common()]
         rows += [(count, f"failed: {MEANINGS[code]} ({code})") for code, count in sorted(tally.failed.items())]
-        rows += [(count, f"note: {warning}") for warning, count in tally.warnings.most_common() if count > 1]
+        rows += [(count, f"note: {warning}") for warning, count in tally.warnings if count > 1]
         for count, text in rows:
             self._print(f"{count:>7}  {text}")
         if self.dry_run and tally.done:
@@ -278,9 +298,9 @@ class JsonLines:
             self._write(type(event).__name__.lower(), **asdict(event))
 
     def conclude(self) -> None:
-        """Write `summary`: what became of all files, and the warnings, the first one of each kind with its count."""
+        """Write `summary`: what became of all files, and the kinds of warnings with their counts."""
         tally = self._tally
-        warnings = [{"text": text, "count": count} for text, count in tally.warnings.most_common()]
+        warnings = [{"text": text, "count": count} for text, count in tally.warnings]
         self._write(
             "summary", images=tally.images, done=tally.done, interpolated=tally.interpolated,
             skipped=tally.skipped.total(), failed=tally.failed.total(), warned=tally.warned, warnings=warnings,

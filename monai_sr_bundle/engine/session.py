@@ -27,7 +27,7 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.image import Image, with_spacing
+from monai_sr_bundle.images.image import Image, named_modality, with_spacing
 from monai_sr_bundle.images.input_checks import (
     LEAST_SIDE,
     InputComparison,
@@ -363,7 +363,7 @@ def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = No
 def _bundle_named_or_by_modality(image: Image, name: str | None) -> Bundle:
     if name is not None:
         return find_bundle(name)
-    if image.modality == "unknown" and image.pixels.shape[0] > 1:
+    if image.modality == named_modality(image) == "unknown" and image.pixels.shape[0] > 1:
         raise InputError(
             f"{image.path.name}: a stack of {image.pixels.shape[0]} slices that does not say whether it is CT. "
             "Name a bundle with --bundle (`monai-sr bundles` lists them)."

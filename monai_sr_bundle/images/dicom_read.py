@@ -32,7 +32,7 @@ from monai_sr_bundle.images.dicom_geometry import (
 )
 from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio, decode
 from monai_sr_bundle.images.geometry import Grid
-from monai_sr_bundle.images.image import Image, Modality
+from monai_sr_bundle.images.image import MODALITIES, Image, Modality
 from monai_sr_bundle.images.memory import require_memory
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ SECONDARY_CAPTURES = (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
+CHEST_PARTS = ("CHEST", "THORA", "LUNG", "RIB", "HEART", "BODY", "TRUNK")
+"""Parts of the values of Body Part Examined (0018,0015) that hold the chest, or lie in it."""
 EXPECTED = "expected CT, CR, DX or Secondary Capture"
 PIXEL_DESCRIPTION = (
     "Rows",
@@ -187,19 +189,16 @@ def _check_image(header: Dataset) -> None:
 
 
 def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset], tuple[str, ...]]:
-    slices = [header for header in headers if not _is_localizer(header)]
+    slices = [
+        header
+        for header in headers
+        if header.SOPClassUID != CTImageStorage or "LOCALIZER" not in (header.get("ImageType") or ())
+    ]
     if not slices:
-        if len(headers) > 1:
-            raise InputError(
-                f"{path.name}: holds {len(headers)} CT localizers, expected slices. Pass one file at a time."
-            )
-        return headers, ()
+        count = "a CT localizer (scout)" if len(headers) == 1 else f"{len(headers)} CT localizers (scouts)"
+        raise InputError(f"{path.name}: {count}, expected the slices of a CT. Pass the series that holds them.")
     left_out = len(headers) - len(slices)
     return slices, (f"{left_out} localizer (scout) image(s) in the series were left out.",) if left_out else ()
-
-
-def _is_localizer(header: Dataset) -> bool:
-    return header.SOPClassUID == CTImageStorage and "LOCALIZER" in (header.get("ImageType") or ())
 
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
@@ -225,15 +224,11 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
 
 def modality_of(header: Dataset) -> Modality:
     """Return the modality of the pixel values: CT (HU), CXR (grey levels) or unknown."""
-    if header.SOPClassUID == CTImageStorage:
-        return "unknown" if _is_localizer(header) else "CT"
-    if header.SOPClassUID in RADIOGRAPHS:
-        return "CXR"
-    named = header.get("Modality")
-    if named in ("CR", "DX"):
-        return "CXR"
+    sop_class, named = header.SOPClassUID, header.get("Modality")
     # Without a rescale a captured CT slice is a screenshot: its numbers are grey levels, not HU.
-    return "CT" if named == "CT" and "RescaleSlope" in header else "unknown"
+    if sop_class == CTImageStorage or (sop_class in SECONDARY_CAPTURES and named == "CT" and "RescaleSlope" in header):
+        return "CT"
+    return "CXR" if sop_class in RADIOGRAPHS or named in MODALITIES["CXR"] else "unknown"
 
 
 def _rescale(header: Dataset) -> tuple[float, float]:
@@ -282,8 +277,6 @@ def _record_lossy_compression(header: Dataset, dataset: Dataset) -> None:
 
 
 def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterator[str]:
-    if _is_localizer(header):
-        yield "This is a CT localizer (scout), not a slice."
     if header.SOPClassUID == CTImageStorage and "RescaleSlope" not in header:
         yield "The header has no rescale: its numbers are taken as HU."
     if "ModalityLUTSequence" in header:
@@ -291,7 +284,7 @@ def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterato
     if header.get("LossyImageCompression") == "01":
         yield "The source was compressed with loss."
     part = str(header.get("BodyPartExamined") or "")
-    if modality == "CXR" and part and not any(chest in part.upper() for chest in ("CHEST", "THORA", "LUNG", "RIB")):
+    if part and not any(chest in part.upper() for chest in CHEST_PARTS):
         yield f"BodyPartExamined is {quote(part)}, not the chest."
     padding = _padding(header)
     if padding and modality != "CT":

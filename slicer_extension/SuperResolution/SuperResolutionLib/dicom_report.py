@@ -25,6 +25,11 @@ SUFFIX = ".dcm"
 TOOL = Tool("3D Slicer")
 
 
+def newTracking() -> str:
+    """Return a new UID for a lesion."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
 class SaveReport(Command):
     """A process that writes boxes as a report; see `Command`.
 
@@ -34,44 +39,40 @@ class SaveReport(Command):
         path: path of the report; ends in `SUFFIX`.
         database: Slicer's DICOM database.
         overwrite: replace an existing report. Default False.
-        python, environment: passed to `Command`.
+        process: `python` and `environment`; see `Command`.
 
     Attributes:
         summary: text for the user, once the report is written.
     """
 
-    def __init__(self, roiNodes: Sequence, volumeNode, path, database, overwrite=False, python=None, environment=None):
+    def __init__(self, roiNodes: Sequence, volumeNode, path, database, overwrite=False, **process):
         if not roiNodes:
             raise InputError(_("There are no boxes to save. Draw one first."))
         files = filesOf(volumeNode, database.fileForInstance)
         path = Path(path)
         if path.suffix.lower() != SUFFIX:
-            raise InputError(
-                _("'{name}' does not end in {ending}, as DICOM files do. Add it.").format(name=path.name, ending=SUFFIX)
-            )
+            message = _("'{name}' does not end in {ending}, as DICOM files do. Add it.")
+            raise InputError(message, name=path.name, ending=SUFFIX)
         if os.path.realpath(path) in {os.path.realpath(file) for file in files}:
-            raise InputError(
-                _("'{name}' is a file of '{volume}', which is never replaced. Choose another name.").format(
-                    name=path.name, volume=volumeNode.GetName()
-                )
-            )
+            message = _("'{name}' is a file of '{volume}', which is never replaced. Choose another name.")
+            raise InputError(message, name=path.name, volume=volumeNode.GetName())
         if path.exists() and not overwrite:
-            raise InputError(_("'{path}' exists already. Choose another name.").format(path=path))
+            raise InputError(_("'{path}' exists already. Choose another name."), path=path)
         self.summary, self._path, self._overwrite = "", path, overwrite
-        self._tracking = {
-            node: node.GetAttribute(box_nodes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes
-        }
+        self._tracking = {node: node.GetAttribute(box_nodes.TRACKING) or newTracking() for node in roiNodes}
         uids = slicesOf(volumeNode, files, database)
-        rectangles = [
-            replace(rectangle, tracking_uid=tracking)
-            for node, tracking in self._tracking.items()
-            for rectangle in box_nodes.toBoxes(node, volumeNode, uids)
-        ]
+        slices, rows, columns = shapeOf(volumeNode)
+        image = ImageIdentity(uids[0], columns=int(columns), rows=int(rows), slices=int(slices))
+        readers: dict[str, list[Box]] = {}
+        for node, tracking in self._tracking.items():
+            for rectangle in box_nodes.toBoxes(node, volumeNode, uids):
+                readers.setdefault(rectangle.reader, []).append(replace(rectangle, tracking_uid=tracking))
+        readings = [Reading(image, Reader(reader), tuple(boxes), tool=TOOL) for reader, boxes in readers.items()]
         try:
-            self._readings = format_readings(_readings(rectangles, volumeNode, uids))
+            self._readings = format_readings(readings)
         except BoxError as error:
-            raise InputError(_("The boxes cannot be written: {error} Correct the box.").format(error=error)) from error
-        super().__init__(_("The report cannot begin."), files, python, environment)
+            raise InputError(_("The boxes cannot be written: {error} Correct the box."), error=error) from error
+        super().__init__(_("The report cannot begin."), files, **process)
 
     def words(self, image: str) -> list[str]:
         table = os.path.join(os.path.dirname(image), "boxes.json")
@@ -94,17 +95,17 @@ class LoadReport(Command):
         path: path of the report, from any program.
         volumeNode: volume that was loaded from DICOM and that the report describes.
         database: Slicer's DICOM database.
-        python, environment: passed to `Command`.
+        process: `python` and `environment`; see `Command`.
 
     Attributes:
         summary: text for the user about what was read and what was not understood, once it is done.
     """
 
-    def __init__(self, path, volumeNode, database, python=None, environment=None):
+    def __init__(self, path, volumeNode, database, **process):
         files = filesOf(volumeNode, database.fileForInstance)
         self.summary, self._path, self._volume = "", Path(path), volumeNode
         self._uids = slicesOf(volumeNode, files, database)
-        super().__init__(_("The report cannot be read."), files, python, environment)
+        super().__init__(_("The report cannot be read."), files, **process)
 
     def words(self, image: str) -> list[str]:
         table = os.path.join(os.path.dirname(image), "boxes.json")
@@ -119,13 +120,3 @@ class LoadReport(Command):
         added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
         text = _("Boxes read: {count}, from {name}.").format(count=len(added), name=self._path.name)
         self.summary = "\n".join([text, *notes])
-
-
-def _readings(rectangles: Sequence[Box], volumeNode, uids: Sequence[str]) -> list[Reading]:
-    """Return one reading of the volume for each reader."""
-    slices, rows, columns = shapeOf(volumeNode)
-    image = ImageIdentity(uids[0], columns=int(columns), rows=int(rows), slices=int(slices))
-    readers: dict[str, list[Box]] = {}
-    for rectangle in rectangles:
-        readers.setdefault(rectangle.reader, []).append(rectangle)
-    return [Reading(image, Reader(reader), tuple(boxes), tool=TOOL) for reader, boxes in readers.items()]

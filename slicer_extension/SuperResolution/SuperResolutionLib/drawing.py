@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import slicer
 
-from SuperResolutionLib import display, nodes, region, voxel_grid
+from SuperResolutionLib import box_nodes, display, nodes, region, voxel_grid
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.framing import YELLOW
 from SuperResolutionLib.translation import _
@@ -25,8 +25,6 @@ _CLICK = 3
 class BoxDrawing:
     """The drawing of one box: press, drag, release. A click without a drag draws a square around the mouse.
 
-    It ends without a box if its volume is removed from the scene.
-
     Args:
         views: pairs of a slice node and the interactor of its view.
         volumeNode: volume to draw on.
@@ -40,15 +38,11 @@ class BoxDrawing:
     ):
         check(volumeNode)
         self.volume, self._pixels, self._onEnd, self._onError = volumeNode, pixels, onEnd, onError
-        self._start, self._preview = None, None
-        scene = volumeNode.GetScene()
-        self._observed = [(scene, scene.AddObserver(scene.NodeRemovedEvent, self._onNodeRemoved))]
+        self._start, self._preview, self._observed = None, None, []
         for view, interactor in views:
-            for event, function in (
-                ("LeftButtonPressEvent", self._press), ("MouseMoveEvent", self._move),
-                ("LeftButtonReleaseEvent", self._release),
-            ):  # fmt: skip
-                self._observe(view, interactor, event, function)
+            self._observe(view, interactor, "LeftButtonPressEvent", self._press)
+            self._observe(view, interactor, "MouseMoveEvent", self._move)
+            self._observe(view, interactor, "LeftButtonReleaseEvent", self._release)
 
     def stop(self) -> None:
         """End the drawing without a box. Calling it again does nothing."""
@@ -68,15 +62,6 @@ class BoxDrawing:
         tag = interactor.AddObserver(event, called, _FIRST)
         self._observed.append((interactor, tag))
 
-    @property
-    def isOver(self) -> bool:
-        """True once there is nothing to draw any more."""
-        return not self._observed
-
-    def _onNodeRemoved(self, scene, event=None) -> None:
-        if not scene.IsNodePresent(self.volume):
-            self.stop()
-
     def _press(self, view, position) -> bool:
         self._start = (view, position)
         return True
@@ -85,13 +70,9 @@ class BoxDrawing:
         if self._start is None or self._start[0] is not view:
             return False
         extent = self._extent(position)
-        if extent is not None:
-            if self._preview is None:
-                self._preview = slicer.vtkMRMLMarkupsROINode()
-                self._preview.SetHideFromEditors(True)
-                self.volume.GetScene().AddNode(self._preview)
-                display.outlineOnly(self._preview, YELLOW)
-                display.showHandles(self._preview, False)
+        if extent is not None and self._preview is None:
+            self._preview = _addOutline(self.volume, extent, isHidden=True)
+        elif extent is not None:
             region.placeBox(self._preview, self.volume, extent)
         return True
 
@@ -99,22 +80,20 @@ class BoxDrawing:
         if self._start is None:
             return False
         extent = self._extent(position)
-        if extent is None:
-            self._start = None
-            return True
-        self.stop()
-        self._onEnd(extent)
+        self._start = None
+        if extent is not None:
+            self.stop()
+            self._onEnd(extent)
         return True
 
     def _extent(self, position):
         view, start = self._start
         isClick = max(abs(a - b) for a, b in zip(start, position)) <= _CLICK
         try:
-            extent = extentBetween(view, self.volume, start, position, self._pixels if isClick else 0)
+            return extentBetween(view, self.volume, start, position, self._pixels if isClick else 0)
         except InputError as error:
             self._onError(str(error))
             return None
-        return extent
 
 
 def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int], pixels: int = 0) -> list[int]:
@@ -141,9 +120,8 @@ def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int
     counts = np.array(shapeOf(volumeNode)[::-1])
     inPlane = [axis for axis in range(3) if axis != through]
     low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
-    isOutside = ((points.max(axis=0) <= 0) | (points.min(axis=0) >= counts))[inPlane].any()
-    if isOutside:
-        raise InputError(_("The mouse was outside '{name}'. Drag over the image.").format(name=volumeNode.GetName()))
+    if ((points.max(axis=0) <= 0) | (points.min(axis=0) >= counts))[inPlane].any():
+        raise InputError(_("The mouse was outside '{name}'. Drag over the image."), name=volumeNode.GetName())
     if pixels:  # near the edge of the volume the square is moved into it
         low = np.clip(np.round(points[1] - pixels / 2), 0, np.maximum(counts - pixels, 0))
         high = low + pixels
@@ -159,16 +137,7 @@ def addRegion(volumeNode, extent: Sequence[int]):
     Raises:
         InputError: the volume's axes are not perpendicular. The scene is not changed.
     """
-    scene = volumeNode.GetScene()
-    node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", scene.GenerateUniqueName("SR region"))
-    try:
-        region.placeBox(node, volumeNode, extent)
-    except InputError:
-        scene.RemoveNode(node)
-        raise
-    display.outlineOnly(node, YELLOW)
-    display.showHandles(node, False)
-    return node
+    return _addOutline(volumeNode, extent)
 
 
 def snap(roiNode, volumeNode) -> None:
@@ -182,11 +151,23 @@ def snap(roiNode, volumeNode) -> None:
     axes = np.abs(axes / np.linalg.norm(axes, axis=0))
     if np.abs(axes - axes.round()).max() > region.TOLERANCE:
         return
-    corners = voxel_grid.transformPoints(worldToIndex, region.cornersWorld(roiNode)) + 0.5
-    counts = np.array(shapeOf(volumeNode)[::-1])
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    counts = np.array(shapeOf(volumeNode))
+    low, high = np.reshape(box_nodes.boundsIn(roiNode, volumeNode), (3, 2)).T
     if (high <= 0).any() or (low >= counts).any():
         return  # it lies outside, which is told when it is used
     low = np.clip(np.round(low), 0, counts - 1)
     high = np.clip(np.maximum(np.round(high), low + 1), 1, counts)
-    region.placeBox(roiNode, volumeNode, [int(edge) for edge in np.stack([low, high], axis=1)[::-1].ravel()])
+    region.placeBox(roiNode, volumeNode, np.stack([low, high], axis=1).ravel())
+
+
+def _addOutline(volumeNode, extent: Sequence[int], isHidden: bool = False):
+    """Add a region box as an outline without handles; no list shows it if it is hidden."""
+    scene = volumeNode.GetScene()
+    node = slicer.vtkMRMLMarkupsROINode()
+    region.placeBox(node, volumeNode, extent)
+    node.SetName(scene.GenerateUniqueName("SR region"))
+    node.SetHideFromEditors(isHidden)
+    scene.AddNode(node)
+    display.outlineOnly(node, YELLOW)
+    display.showHandles(node, False)
+    return node

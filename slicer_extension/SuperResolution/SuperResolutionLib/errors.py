@@ -2,4 +2,12 @@
 
 
 class InputError(ValueError):
-    """Something the user can change. The message says what was found, what was expected and what to do."""
+    """Something the user can change. The message says what was found, what was expected and what to do.
+
+    Args:
+        text: translated sentences.
+        values: what their named placeholders stand for. Default none: the text is shown as it is.
+    """
+
+    def __init__(self, text: str, /, **values: object) -> None:
+        super().__init__(text.format(**values) if values else text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import socket
 import urllib.error
 import urllib.parse
@@ -83,17 +82,15 @@ class Content:
         digest = hashlib.sha256()
         try:
             with open(self.file, "rb") as file:
-                for block in iter(lambda: file.read(_BLOCK), b""):
+                while block := file.read(_BLOCK):
                     digest.update(block)
-            size = os.path.getsize(self.file)
+                return {"sha256": digest.hexdigest(), "size": str(file.tell())}
         except OSError as error:
-            raise InputError(
-                _(
-                    "The file of the volume cannot be read ({reason}). The server finds the image by its file: "
-                    "load the volume again."
-                ).format(reason=error.strerror)
-            ) from error
-        return {"sha256": digest.hexdigest(), "size": str(size)}
+            message = _(
+                "The file of the volume cannot be read ({reason}). The server finds the image by its file: load the "
+                "volume again."
+            )
+            raise InputError(message, reason=error.strerror) from error
 
 
 class LabelClient:
@@ -113,23 +110,18 @@ class LabelClient:
             parts = urllib.parse.urlsplit(address)
             host, _port = parts.hostname, parts.port
         except ValueError:
-            parts, host = urllib.parse.urlsplit(""), None
-        if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or parts.fragment:
-            raise InputError(
-                _("The address of the server is '{address}', expected one such as {example}.").format(
-                    address=address, example=ADDRESS
-                )
-            )
+            host = None
+        if not host or parts.scheme not in ("http", "https") or parts.username or parts.query or parts.fragment:
+            message = _("The address of the server is '{address}', expected one such as {example}.")
+            raise InputError(message, address=address, example=ADDRESS)
         if any(character <= " " or character > "~" for character in self._token):
             raise InputError(_("The token holds blanks or other characters that no token has. Copy it again."))
         isLocal = host in _LOOPBACK
         if self._token and parts.scheme == "http" and not isLocal:
-            raise InputError(
-                _(
-                    "The token would cross the network unencrypted, and was not sent. Use the https address of the "
-                    "server."
-                )
+            message = _(
+                "The token would cross the network unencrypted, and was not sent. Use the https address of the server."
             )
+            raise InputError(message)
         self.address = address
         # A proxy of the system is none for a server on this machine. A redirection would take the token elsewhere.
         proxies = [urllib.request.ProxyHandler({})] if isLocal else []
@@ -141,7 +133,7 @@ class LabelClient:
         Raises:
             InputError: the server does not answer, does not know the token, or is another program.
         """
-        answer = self._request("GET", "/", fields=("reader", "role"))
+        answer = self._request("GET", "/", {}, ("reader", "role"))
         return User(str(answer["reader"]), str(answer["role"]))
 
     def find(self, content: Content) -> dict[str, Any]:
@@ -152,13 +144,10 @@ class LabelClient:
         """
         try:
             fields = ("id", "sha256", "columns", "rows", "slices")
-            return self._request("GET", "/datastore/image/find", content.query(), fields=fields)
+            return self._request("GET", "/datastore/image/find", content.query(), fields)
         except _NotFound as error:
-            raise InputError(
-                _(
-                    "The server does not have this image: {error} It must have the very file that is loaded here."
-                ).format(error=error)
-            ) from error
+            message = _("The server does not have this image: {error} It must have the very file that is loaded here.")
+            raise InputError(message, error=error) from error
 
     def newest(self, image: str, reader: str) -> Version:
         """Return the newest version of a reader's boxes; a draft if that is newer than what was submitted.
@@ -166,7 +155,7 @@ class LabelClient:
         Raises:
             InputError: the server refuses, or see `user`.
         """
-        answer = self._request("GET", f"/boxes/{_quote(image)}/history", {"reader": reader}, fields=("versions",))
+        answer = self._request("GET", f"/boxes/{_quote(image)}/history", {"reader": reader}, ("versions",))
         number, reading = 0, None
         try:
             for version in answer["versions"]:
@@ -175,9 +164,9 @@ class LabelClient:
                     document = {"schema": version["schema"], "readings": version["readings"]}
                     (reading,) = parse_readings(json.dumps(document))
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                _("The server's boxes cannot be read: {reason} Is it another version?").format(reason=_reason(error))
-            ) from error
+            reason = str(error) if isinstance(error, BoxError) else f"{type(error).__name__}."
+            message = _("The server's boxes cannot be read: {reason} Is it another version?")
+            raise InputError(message, reason=reason) from error
         return Version(image, reader, number, reading)
 
     def save(self, reading: Reading, basedOn: int) -> Version:
@@ -199,79 +188,63 @@ class LabelClient:
         try:
             document = json.loads(format_readings([reading]))
         except BoxError as error:
-            raise InputError(_("The boxes cannot be sent: {error} Correct the box.").format(error=error)) from error
-        answer = self._request("PUT", path, {"based_on": str(basedOn)}, document, fields=("number",))
+            raise InputError(_("The boxes cannot be sent: {error} Correct the box."), error=error) from error
+        answer = self._request("PUT", path, {"based_on": str(basedOn)}, ("number",), document)
         return Version(image, reader, int(answer["number"]), reading)
 
     def _request(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str] | None = None,
-        document: Any = None,
-        fields: Sequence[str] = (),
-    ) -> dict[str, Any]:
+        self, method: str, path: str, query: dict[str, str], fields: Sequence[str], document: Any = None
+    ) -> dict:
         """Send a request, and return the answer, which has these fields."""
-        url = self.address + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         headers = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         body = None
         if document is not None:
             body, headers["Content-Type"] = json.dumps(document).encode(), "application/json"
+        url = f"{self.address}{path}?{urllib.parse.urlencode(query)}"
         request = urllib.request.Request(url, body, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
-                answer = _parse(response.read(LONGEST_ANSWER), fields)
+                return _parse(response.read(LONGEST_ANSWER), fields)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error.code, error.read(LONGEST_ANSWER)) from error
-        except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise InputError(self._silence(error, isWriting=document is not None)) from error
-        return answer
 
     def _refusal(self, status: int, body: bytes) -> InputError:
         """Return an error with the server's reason."""
         try:
             reason = str(_parse(body, ("error",))["error"])
         except ValueError:
-            return InputError(
-                _("{address} answered {status}, and is no server of `monai-sr label`.").format(
-                    address=self.address, status=status
-                )
-            )
+            message = _("{address} answered {status}, and is no server of `monai-sr label`.")
+            return InputError(message, address=self.address, status=status)
         reason = reason[:1].upper() + reason[1:]
-        if status == 409:
-            return ConflictError(reason)
-        if status == 404:
-            return _NotFound(reason)
-        if status == 401:
-            return InputError(_("The server refuses this user: {reason}").format(reason=reason))
-        if status == 403:
-            return InputError(_("The server does not allow it: {reason}").format(reason=reason))
-        return InputError(_("The server refuses the request: {reason}").format(reason=reason))
+        if status in (404, 409):
+            return (_NotFound if status == 404 else ConflictError)(reason)
+        messages = {
+            401: _("The server refuses this user: {reason}"),
+            403: _("The server does not allow it: {reason}"),
+        }
+        return InputError(messages.get(status, _("The server refuses the request: {reason}")), reason=reason)
 
     def _silence(self, error: Exception, isWriting: bool) -> str:
         """Return a sentence on a server that does not answer."""
         cause = getattr(error, "reason", error)
         if isinstance(cause, (socket.timeout, TimeoutError)):
-            text = _("{address} does not answer within {seconds:g} s. Try again later.").format(
-                address=self.address, seconds=TIMEOUT
-            )
+            text = _("{address} does not answer within {seconds:g} s. Try again later.")
         elif isinstance(cause, ConnectionRefusedError):
             text = _(
-                "No server runs at {address}. Start it there with `monai-sr label`, or correct the address "
-                "of the server."
-            ).format(address=self.address)
+                "No server runs at {address}. Start it there with `monai-sr label`, or correct the address of the "
+                "server."
+            )
         elif isinstance(error, ValueError):
-            text = _("{address} gives an answer that is not one of a server of `monai-sr label`.").format(
-                address=self.address
-            )
+            text = _("{address} gives an answer that is not one of a server of `monai-sr label`.")
         else:
-            detail = getattr(cause, "strerror", None) or type(cause).__name__
-            text = _("{address} cannot be reached ({detail}). Check the address, and that the server runs.").format(
-                address=self.address, detail=detail
-            )
+            text = _("{address} cannot be reached ({detail}). Check the address, and that the server runs.")
+        detail = getattr(cause, "strerror", None) or type(cause).__name__
+        text = text.format(address=self.address, seconds=TIMEOUT, detail=detail)
         if isWriting and not isinstance(cause, ConnectionRefusedError):
             text += " " + _("The boxes may have been saved: send them again, the same ones are saved once.")
         return text
@@ -295,7 +268,3 @@ def _parse(body: bytes, fields: Sequence[str]) -> dict[str, Any]:
 
 def _quote(name: str) -> str:
     return urllib.parse.quote(name, safe="")
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, BoxError) else f"{type(error).__name__}."

@@ -10,16 +10,15 @@ import hashlib
 import json
 import logging
 import threading
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
 from SuperResolutionLib import box_nodes, result_nodes
-from SuperResolutionLib.dicom_report import TOOL
+from SuperResolutionLib.dicom_report import TOOL, newTracking
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
 from SuperResolutionLib.label_client import CONSENSUS, ConflictError, Content, LabelClient, Version
-from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, box_to_dict
+from SuperResolutionLib.readings import ImageIdentity, Reader, Reading
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS, shapeOf
 
@@ -45,6 +44,9 @@ class _Exchange:
     Attributes:
         message: reason of a failure; empty while it runs and after success.
         summary: text for the user after success.
+
+    Raises:
+        InputError: no reader, or a volume that no server can know.
     """
 
     def __init__(self, client: LabelClient, volumeNode, reader: str) -> None:
@@ -57,6 +59,8 @@ class _Exchange:
         slices, rows, columns = shapeOf(volumeNode)
         self._size = {"columns": int(columns), "rows": int(rows), "slices": int(slices)}
         self._error = None
+        self._own = ownBoxes(volumeNode, self._reader)
+        self._digest = _digest(self._own, volumeNode)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def step(self) -> bool:
@@ -75,41 +79,35 @@ class _Exchange:
 
     def _run(self) -> None:
         try:
-            self._identity = self._find()
-            self._exchange()
+            self._exchange(self._find())
         except InputError as error:
             self._error = error
         except Exception as error:
             logging.exception("boxes and the labelling server")
-            self._error = InputError(
-                _("A mistake of this module ({kind}). Slicer's log says where.").format(kind=type(error).__name__)
-            )
+            message = _("A mistake of this module ({kind}). Slicer's log says where.")
+            self._error = InputError(message, kind=type(error).__name__)
 
     def _find(self) -> ImageIdentity:
         user = self._client.user()
         isAllowed = user.role == "admin" or (user.role == "adjudicator" and self._isOpenToAdjudicators())
         if self._reader != user.name and not isAllowed:
-            raise InputError(
-                _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.").format(
-                    name=user.name
-                )
-            )
+            message = _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.")
+            raise InputError(message, name=user.name)
         image = self._client.find(self._content)
         here, there = (" x ".join(str(size[name]) for name in self._size) for size in (self._size, image))
         if here != there:
-            raise InputError(
-                _(
-                    "The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
-                    "the whole image, as it is."
-                ).format(here=here, there=there)
+            message = _(
+                "The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load the "
+                "whole image, as it is."
             )
+            raise InputError(message, here=here, there=there)
         return ImageIdentity(image["id"], image["sha256"], **self._size)
 
     def _isOpenToAdjudicators(self) -> bool:
         """Return whether an adjudicator may do this with the boxes of this reader, who is another one."""
         raise NotImplementedError
 
-    def _exchange(self) -> None:
+    def _exchange(self, identity: ImageIdentity) -> None:
         """Send the requests, in the thread."""
         raise NotImplementedError
 
@@ -119,27 +117,25 @@ class _Exchange:
 
 
 class SendBoxes(_Exchange):
-    """Sends the boxes of a reader as the next version.
+    """Sends the boxes of a reader as the next version; see `_Exchange`.
 
     Args:
         client: the server.
         volumeNode: the source image.
         reader: the reader whose boxes are sent; `CONSENSUS` for the decision of an adjudicator.
-        isDraft: send them as a draft. Default False: as submitted. No boxes then say that there is no finding.
+        isDraft: send them as a draft, not as submitted. No boxes that are submitted say that there is no finding.
 
     Raises:
-        InputError: no reader, a box outside the volume, or a volume that no server can know.
+        InputError: also a box outside the volume.
     """
 
-    def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool = False) -> None:
+    def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool) -> None:
         super().__init__(client, volumeNode, reader)
-        self._nodes, self._isDraft = ownBoxes(volumeNode, self._reader), isDraft
-        self._others = len(box_nodes.boxesOf(volumeNode.GetScene(), volumeNode)) - len(self._nodes)
-        for node in self._nodes:
+        self._isDraft = isDraft
+        for node in self._own:
             if not node.GetAttribute(box_nodes.TRACKING):
-                box_nodes.track(node, f"2.25.{uuid.uuid4().int}")
-        self._digest = _digest(self._nodes, volumeNode)
-        self._boxes = [box for node in self._nodes for box in box_nodes.toBoxes(node, volumeNode, self._uids)]
+                box_nodes.track(node, newTracking())
+        self._boxes = [box for node in self._own for box in box_nodes.toBoxes(node, volumeNode, self._uids)]
         self._sawEnhanced = bool(result_nodes.resultsOf(volumeNode))
         self._lastVersion = _lastVersions(volumeNode).get(self._reader, {})
         self._thread.start()
@@ -147,15 +143,15 @@ class SendBoxes(_Exchange):
     def _isOpenToAdjudicators(self) -> bool:
         return self._reader == CONSENSUS
 
-    def _exchange(self) -> None:
+    def _exchange(self, identity: ImageIdentity) -> None:
         last = self._lastVersion
-        isSame = (last.get("address"), last.get("image")) == (self._client.address, self._identity.id)
-        newest = self._client.newest(self._identity.id, self._reader)
-        former = newest.reading or Reading(self._identity, Reader(self._reader))
+        isSame = (last.get("address"), last.get("image")) == (self._client.address, identity.id)
+        newest = self._client.newest(identity.id, self._reader)
+        former = newest.reading or Reading(identity, Reader(self._reader))
         # The scene does not hold codes: those of the former version stay with its findings.
         codes = {box.finding: box.codes for box in former.boxes}
         reading = Reading(
-            self._identity,
+            identity,
             Reader(self._reader, former.reader.role),
             tuple(replace(box, codes=codes.get(box.finding, ())) for box in self._boxes),
             status="draft" if self._isDraft else "submitted",
@@ -166,55 +162,50 @@ class SendBoxes(_Exchange):
         try:
             self._version = self._client.save(reading, last["number"] if isSame else 0)
         except ConflictError as error:
-            raise InputError(
-                _(
-                    "The server has version {number} of the boxes of '{reader}', which were sent from elsewhere and "
-                    "not fetched here. Nothing was sent. Press Fetch boxes to see them."
-                ).format(number=newest.number, reader=self._reader)
-            ) from error
+            message = _(
+                "The server has version {number} of the boxes of '{reader}', which were sent from elsewhere and not "
+                "fetched here. Nothing was sent. Press Fetch boxes to see them."
+            )
+            raise InputError(message, number=newest.number, reader=self._reader) from error
 
     def _finish(self) -> None:
         _remember(self._volume, self._client, self._version, self._digest)
-        count = len(self._nodes)
         if self._isDraft:
             text = _("Version {number} is on the server, a draft. Boxes: {count}.")
-        elif count:
+        elif self._own:
             text = _("Version {number} is on the server, submitted. Boxes: {count}.")
         else:
             text = _("Version {number} is on the server, submitted: no finding.")
-        self.summary = text.format(number=self._version.number, count=count)
-        if self._others:
+        self.summary = text.format(number=self._version.number, count=len(self._own))
+        others = len(set(box_nodes.boxesOf(self._volume.GetScene(), self._volume)) - set(self._own))
+        if others:
             text = _("Boxes of other readers that stay here: {count}. Each reader sends their own.")
-            self.summary += " " + text.format(count=self._others)
+            self.summary += " " + text.format(count=others)
 
 
 class FetchBoxes(_Exchange):
-    """Puts the newest version of a reader's boxes in the place of those that the volume has of this reader.
+    """Puts the newest version of a reader's boxes in the place of those that the volume has of them; see `_Exchange`.
 
     Args:
         client: the server.
         volumeNode: the source image.
         reader: the reader; an adjudicator may name another one, or `CONSENSUS`.
-
-    Raises:
-        InputError: no reader, or a volume that no server can know.
     """
 
     def __init__(self, client: LabelClient, volumeNode, reader: str) -> None:
         super().__init__(client, volumeNode, reader)
-        self._before = _digest(ownBoxes(volumeNode, self._reader), volumeNode)
         self._thread.start()
 
     def _isOpenToAdjudicators(self) -> bool:
         return True
 
-    def _exchange(self) -> None:
-        self._version = self._client.newest(self._identity.id, self._reader)
+    def _exchange(self, identity: ImageIdentity) -> None:
+        self._version = self._client.newest(identity.id, self._reader)
 
     def _finish(self) -> None:
         version, reading = self._version, self._version.reading
         replaced = ownBoxes(self._volume, self._reader)
-        if _digest(replaced, self._volume) != self._before:
+        if _digest(replaced, self._volume) != self._digest:
             raise InputError(_("The boxes were changed while others were fetched, and stay as they are. Fetch again."))
         if reading is None:
             # A version whose content was deleted on request counts as seen, so that the reader can go on.
@@ -252,38 +243,25 @@ def _contentOf(volumeNode, uids: Sequence[str]) -> Content:
     storage = volumeNode.GetStorageNode()
     file = (storage.GetFileName() if storage else None) or ""
     if not file:
-        raise InputError(
-            _(
-                "'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where the "
-                "server has its images."
-            ).format(name=volumeNode.GetName())
+        message = _(
+            "'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where the "
+            "server has its images."
         )
+        raise InputError(message, name=volumeNode.GetName())
     return Content(file=file)
 
 
 def _digest(roiNodes: Sequence, volumeNode) -> str:
-    """Return a digest of places and words of boxes, in any order; empty without boxes.
-
-    A box outside the volume counts by its bounds, as it cannot be sent.
-    """
+    """Return a digest of places and words of boxes, in any order; empty without boxes."""
     entries = []
     for node in roiNodes:
-        try:
-            entries += [{**box_to_dict(box), "reader": box.reader} for box in box_nodes.toBoxes(node, volumeNode)]
-        except InputError:
-            entries.append({"bounds": box_nodes.boundsIn(node, volumeNode)})
-    for entry in entries:
-        entry.pop("tracking_uid", None)
-    lines = sorted(json.dumps(entry, sort_keys=True) for entry in entries)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
+        bounds = [round(edge, 3) + 0.0 for edge in box_nodes.boundsIn(node, volumeNode)]  # there is no -0.0
+        entries.append(json.dumps([*box_nodes.wordsOf(node), *bounds]))
+    return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest() if entries else ""
 
 
 def _lastVersions(volumeNode) -> dict:
-    try:
-        entries = json.loads(volumeNode.GetAttribute(SEEN) or "{}")
-    except ValueError:
-        return {}
-    return entries if isinstance(entries, dict) else {}
+    return json.loads(volumeNode.GetAttribute(SEEN) or "{}")
 
 
 def _remember(volumeNode, client: LabelClient, version: Version, digest: str) -> None:

@@ -43,42 +43,27 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
     roi, volume = _copyToRoiSpace(roiNode, volumeNode)
     extent = [0] * 6
     slicer.vtkSlicerCropVolumeLogic.GetVoxelBasedCropOutputExtent(roi, volume, extent, True)
-    bounds = _boundsIjk(roi, volume)
-    counts = shapeOf(volumeNode)[::-1]
-    for axis, count in enumerate(counts):
-        low, high = bounds[axis] + 0.5
+    points = transformPoints(np.linalg.inv(ijkToRasOf(volume)), cornersWorld(roi)) + 0.5
+    spacings = spacingOf(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
+    names = {"name": roiNode.GetName(), "volume": volumeNode.GetName()}
+    axes = (_("columns"), _("rows"), _("slices"))
+    for axis, (count, spacing) in enumerate(zip(shapeOf(volumeNode)[::-1], spacings)):
+        low, high = points[:, axis].min(), points[:, axis].max()
         if high <= 0 or low >= count:
-            raise InputError(
-                _(
-                    "Region '{name}' lies outside '{volume}': it covers {axis} {low:.1f} to {high:.1f} of {count}. "
-                    "Move it onto the volume."
-                ).format(
-                    name=roiNode.GetName(),
-                    volume=volumeNode.GetName(),
-                    axis=_axisInWords(axis),
-                    low=low,
-                    high=high,
-                    count=count,
-                )
+            message = _(
+                "Region '{name}' lies outside '{volume}': it covers {axis} {low:.1f} to {high:.1f} of {count}. "
+                "Move it onto the volume."
             )
+            raise InputError(message, **names, axis=axes[axis], low=low, high=high, count=count)
         if count == 1:
             extent[2 * axis : 2 * axis + 2] = [0, 0]
-    spacing = spacingOf(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    for axis, (low, high) in enumerate(bounds):
         if extent[2 * axis] > extent[2 * axis + 1]:
-            raise InputError(
-                _(
-                    "Region '{name}' holds no whole voxel of '{volume}': along its {axis} it is {thickness:.3g} thick, "
-                    "and a voxel is {voxel:.3g}. Make it at least {least:.3g} thick there."
-                ).format(
-                    name=roiNode.GetName(),
-                    volume=volumeNode.GetName(),
-                    axis=_axisInWords(axis),
-                    thickness=(high - low) * spacing[axis],
-                    voxel=spacing[axis],
-                    least=2 * spacing[axis],
-                )
+            message = _(
+                "Region '{name}' holds no whole voxel of '{volume}': along its {axis} it is {thickness:.3g} thick, "
+                "and a voxel is {voxel:.3g}. Make it at least {least:.3g} thick there."
             )
+            sizes = {"thickness": (high - low) * spacing, "voxel": spacing, "least": 2 * spacing}
+            raise InputError(message, **names, axis=axes[axis], **sizes)
     return [extent[4], extent[5] + 1, extent[2], extent[3] + 1, extent[0], extent[1] + 1]
 
 
@@ -91,7 +76,7 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
     check(volumeNode)
     if sliceNode is None:
         raise InputError(_("No slice view is chosen. Choose the view whose slice is to be enhanced."))
-    view = sliceNode.GetName()
+    names = {"view": sliceNode.GetName(), "name": volumeNode.GetName()}
     sliceToRas = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
     normal, point = sliceToRas[:3, 2], sliceToRas[:3, 3]
     ijkToWorld = toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
@@ -108,22 +93,20 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
             continue
         layer = int(np.floor(cuts.mean() + 0.5))
         if not 0 <= layer < counts[axis]:
-            raise InputError(
-                _(
-                    "The slice of view '{view}' lies beside '{name}'. Scroll the view onto the volume, or fit it to "
-                    "the volume."
-                ).format(view=view, name=volumeNode.GetName())
+            message = _(
+                "The slice of view '{view}' lies beside '{name}'. Scroll the view onto the volume, or fit it to the "
+                "volume."
             )
+            raise InputError(message, **names)
         bounds = [[0, count] for count in counts]
         bounds[axis] = [layer, layer + 1]
         columns, rows, slices = bounds
         return [*slices, *rows, *columns]
-    raise InputError(
-        _(
-            "View '{view}' is turned against the voxels of '{name}', so its slice cuts through many of their "
-            "layers. Press 'Rotate to volume plane' in the view's bar, or draw a region."
-        ).format(view=view, name=volumeNode.GetName())
+    message = _(
+        "View '{view}' is turned against the voxels of '{name}', so its slice cuts through many of their layers. Press "
+        "'Rotate to volume plane' in the view's bar, or draw a region."
     )
+    raise InputError(message, **names)
 
 
 def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
@@ -137,14 +120,13 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     points = outerCorners(ijkToRasOf(volumeNode), extent)
     edges = points[[1, 2, 4]] - points[0]
     size = np.linalg.norm(edges, axis=1)
-    axes = edges / np.where(size > 0, size, 1)[:, None]
+    axes = edges / size[:, None]
     if np.abs(axes @ axes.T - np.eye(3)).max() > _SQUARE:
-        raise InputError(
-            _(
-                "The axes of '{name}' are not square to each other. Resample the volume first (module Resample "
-                "Scalar/Vector/DWI Volume)."
-            ).format(name=volumeNode.GetName())
+        message = _(
+            "The axes of '{name}' are not square to each other. Resample the volume first (module Resample "
+            "Scalar/Vector/DWI Volume)."
         )
+        raise InputError(message, name=volumeNode.GetName())
     if np.linalg.det(axes) < 0:
         axes[2] = -axes[2]  # a box is its own mirror image, and handles need right-handed axes
     matrix = np.eye(4)
@@ -165,18 +147,12 @@ def cornersWorld(roiNode) -> np.ndarray:
     return transformPoints(toWorldOf(roiNode) @ objectToNode, corners(np.stack([-half, half], axis=1).ravel()))
 
 
-def _axisInWords(axis: int) -> str:
-    return (_("columns"), _("rows"), _("slices"))[axis]
-
-
 def _copyToRoiSpace(roiNode, volumeNode):
     """Copy the box, and the volume without voxels, into the box's own coordinates, without parent transforms."""
     if roiNode is None:
         raise InputError(_("No region is chosen. Draw a region box (Markups, ROI) or choose the whole volume."))
     if roiNode.GetNumberOfDefinedControlPoints() == 0 or min(roiNode.GetSize()) <= 0:
-        raise InputError(
-            _("Region '{name}' has no size yet. Finish drawing it in a view.").format(name=roiNode.GetName())
-        )
+        raise InputError(_("Region '{name}' has no size yet. Finish drawing it in a view."), name=roiNode.GetName())
     roi = slicer.vtkMRMLMarkupsROINode()
     roi.CopyContent(roiNode)
     volume = slicer.vtkMRMLScalarVolumeNode()
@@ -186,9 +162,3 @@ def _copyToRoiSpace(roiNode, volumeNode):
     voxels.SetExtent(volumeNode.GetImageData().GetExtent())
     volume.SetAndObserveImageData(voxels)
     return roi, volume
-
-
-def _boundsIjk(roi, volume) -> np.ndarray:
-    """Return the lowest and highest index of a box along i, j and k: ``[3, 2]``. Both nodes share one space."""
-    points = transformPoints(np.linalg.inv(ijkToRasOf(volume)), cornersWorld(roi))
-    return np.stack([points.min(axis=0), points.max(axis=0)], axis=1)

@@ -19,27 +19,17 @@ class Viewing:
 
     Args:
         applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
+
+    Attributes:
+        kind: the comparison that is shown, one of `KINDS`; empty if there is none.
+        result: the result that is compared; None if there is none.
+        isOriginal: True while the original is shown in place of the result.
     """
 
     def __init__(self, applicationLogic):
         self._logic = applicationLogic
-        self._kind, self._result, self._isOriginal = "", None, False
+        self.kind, self.result, self.isOriginal = "", None, False
         self._bars, self._mask, self._legend, self._parts = None, None, None, []
-
-    @property
-    def kind(self) -> str:
-        """The comparison that is shown, one of `KINDS`; empty if there is none."""
-        return self._kind
-
-    @property
-    def result(self):
-        """The result that is compared; None if there is none."""
-        return self._result
-
-    @property
-    def isOriginal(self) -> bool:
-        """True while the original is shown in place of the result."""
-        return self._isOriginal
 
     def show(self, kind: str, resultNode, viewName: str = "Red", fit: bool = True) -> None:
         """Show a result with its source around it, framed, captioned, with one window and level for both.
@@ -64,15 +54,15 @@ class Viewing:
             if kind == DIFFERENCE:
                 overlay = result_nodes.addDifference(resultNode, wait=False)
                 filling.step()
-            for composite in self._composites():
+            for composite in _compositesOf(self._logics()):
                 modified = composite.StartModify()
                 composite.SetBackgroundVolumeID(source.GetID())
                 composite.SetForegroundVolumeID(overlay.GetID())
                 composite.SetForegroundOpacity(1.0)
                 composite.EndModify(modified)
-        self._kind, self._result, self._saved = kind, resultNode, saved
+        self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
-        captionView = compare.pairOf(self._logic)[1].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
+        captionView = self._overlaidLogics()[0].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
         self._frame = Frame(resultNode, self._caption(), captionView)
         self._parts += [self._frame, display.WindowLink(source, resultNode)]
         if fit or kind == SIDE_BY_SIDE:
@@ -85,7 +75,7 @@ class Viewing:
         """Show what the views showed before; their zoom stays. Calling it again does nothing."""
         self.showOriginal(False)
         self.hideMask()
-        if not self._kind:
+        if not self.kind:
             return
         self.hideErrorBars()
         if self._legend is not None:
@@ -93,20 +83,19 @@ class Viewing:
         for part in self._parts:
             part.stop()
         self._saved.restore()
-        self._kind, self._result, self._legend, self._parts = "", None, None, []
+        self.kind, self.result, self._legend, self._parts = "", None, None, []
 
     def follow(self) -> None:
         """Show that the result has new voxels, perhaps at another place (live mode). The views stay."""
-        if self._kind:
+        if self.kind:
             self._frame.update()
 
     def showOriginal(self, isOriginal: bool) -> None:
         """Show the original in place of the result, or the result again: one change of every view."""
-        if not self._kind or isOriginal == self._isOriginal:
+        if not self.kind or isOriginal == self.isOriginal:
             return
-        self._isOriginal = isOriginal
-        for logic in self._comparedLogics():
-            composite = logic.GetSliceCompositeNode()
+        self.isOriginal = isOriginal
+        for composite in _compositesOf(self._comparedLogics()):
             if not composite.GetForegroundVolumeID():
                 continue  # the left one of two views side by side
             modified = composite.StartModify()
@@ -125,14 +114,12 @@ class Viewing:
             InputError: as `showErrorBars` and `showMask`.
         """
         hasBars = resultNode is not None and result_nodes.errorBarsOf(resultNode) is not None
+        self.hideErrorBars()
+        self.hideMask()
         if hasBars and errorBars:
             self.showErrorBars(resultNode, tolerance)
-        else:
-            self.hideErrorBars()
         if hasBars and mask:
             self.showMask(resultNode, tolerance)
-        else:
-            self.hideMask()
 
     def showErrorBars(self, resultNode, tolerance: float) -> None:
         """Lay the error bars over the image where they are wider than `tolerance`; 0 shows the widest quarter.
@@ -144,28 +131,26 @@ class Viewing:
         """
         bars = result_nodes.existingErrorBars(resultNode)
         self.hideErrorBars()
-        if not self._kind:
+        if not self.kind:
             self.show(IN_PLACE, resultNode)
         self.showOriginal(False)
         display.colorErrorBars(bars, threshold=tolerance or None)
         self._bars = bars
-        for logic in self._overlaidLogics():
-            composite = logic.GetSliceCompositeNode()
+        for composite in _compositesOf(self._overlaidLogics()):
             composite.SetNthLayerVolumeID(_LAYER, bars.GetID())
             composite.SetNthLayerOpacity(_LAYER, _BARS_OPACITY)
-        unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
-        self._showLegend(bars, _("± {unit}").format(unit=unit))
+        self._showLegend(bars, _("± {unit}").format(unit=_unitOf(resultNode)))
 
     def hideErrorBars(self) -> None:
         """Hide the error bars."""
         if self._bars is None:
             return
-        for composite in self._composites():
+        for composite in _compositesOf(self._logics()):
             if composite.GetNthLayerVolumeID(_LAYER):
                 composite.SetNthLayerVolumeID(_LAYER, None)
         self._bars = None
         self._legend.stop()
-        if self._kind == DIFFERENCE and self._difference.GetScene() is not None:
+        if self.kind == DIFFERENCE and self._difference.GetScene() is not None:
             self._showDifferenceLegend()
 
     def showMask(self, resultNode, tolerance: float) -> float:
@@ -182,8 +167,7 @@ class Viewing:
         mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
         self.hideMask()
-        composites = [logic.GetSliceCompositeNode() for logic in self._overlaidLogics()]
-        self._mask = display.MaskLayer(composites, mask, _MASK_OPACITY)
+        self._mask = display.MaskLayer(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)
         return result_nodes.uncertainShare(mask)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
@@ -193,10 +177,9 @@ class Viewing:
             return "", False
         if filling.fillingOf(mask) is not None:
             return _("Marking…"), True
-        unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
-        return _("{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}.").format(
-            share=result_nodes.uncertainShare(mask), tolerance=result_nodes.toleranceOf(mask), unit=unit
-        ), False
+        text = _("{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}.")
+        share, tolerance = result_nodes.uncertainShare(mask), result_nodes.toleranceOf(mask)
+        return text.format(share=share, tolerance=tolerance, unit=_unitOf(resultNode)), False
 
     def hideMask(self) -> None:
         """Hide the trust mask; the user's label maps come back."""
@@ -205,11 +188,11 @@ class Viewing:
             self._mask = None
 
     def _caption(self) -> str:
-        if self._isOriginal:
+        if self.isOriginal:
             return _("original")
-        if self._kind == DIFFERENCE:
+        if self.kind == DIFFERENCE:
             return _("what super-resolution added to interpolation")
-        report = result_nodes.reportOf(self._result)
+        report = result_nodes.reportOf(self.result)
         scale = result_nodes.describeScale(report["scaleZYX"])
         if report["provenance"].get("instead_of"):
             return _("interpolated {scale}, nothing added").format(scale=scale)
@@ -218,8 +201,7 @@ class Viewing:
         return _("enhanced {scale}, predicted detail").format(scale=scale)
 
     def _showDifferenceLegend(self) -> None:
-        unit = result_nodes.reportOf(self._result)["consistency"]["unit"]
-        self._showLegend(self._difference, _("added {unit}").format(unit=unit))
+        self._showLegend(self._difference, _("added {unit}").format(unit=_unitOf(self.result)))
 
     def _showLegend(self, volumeNode, title: str) -> None:
         if self._legend is not None:
@@ -240,16 +222,21 @@ class Viewing:
         logics = self._logic.GetSliceLogics()
         return [logics.GetItemAsObject(n) for n in range(logics.GetNumberOfItems())]
 
-    def _composites(self) -> list:
-        return [logic.GetSliceCompositeNode() for logic in self._logics()]
-
     def _comparedLogics(self) -> list:
-        return compare.pairOf(self._logic) if self._kind == SIDE_BY_SIDE else self._logics()
+        return compare.pairOf(self._logic) if self.kind == SIDE_BY_SIDE else self._logics()
 
     def _overlaidLogics(self) -> list:
-        return compare.pairOf(self._logic)[1:] if self._kind == SIDE_BY_SIDE else self._logics()
+        return compare.pairOf(self._logic)[1:] if self.kind == SIDE_BY_SIDE else self._logics()
 
     def _orientationOf(self, viewName: str) -> str:
         logic = self._logic.GetSliceLogicByLayoutName(viewName)
         orientation = logic.GetSliceNode().GetOrientation() if logic else ""
         return orientation if orientation in ("Axial", "Coronal", "Sagittal") else "Axial"
+
+
+def _compositesOf(sliceLogics) -> list:
+    return [logic.GetSliceCompositeNode() for logic in sliceLogics]
+
+
+def _unitOf(resultNode) -> str:
+    return result_nodes.reportOf(resultNode)["consistency"]["unit"]

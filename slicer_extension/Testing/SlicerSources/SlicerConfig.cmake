@@ -52,6 +52,7 @@ function(ctkAppLauncherConfigureForExecutable)
 endfunction()
 function(ctkMacroCompilePythonScript)
   cmake_parse_arguments(SCRIPT "NO_INSTALL_SUBDIR" "TARGET_NAME;DESTINATION_DIR;INSTALL_DIR" "SCRIPTS;RESOURCES" ${ARGN})
+  install(DIRECTORY "${SCRIPT_DESTINATION_DIR}/" DESTINATION "${SCRIPT_INSTALL_DIR}") # CTK copies all files here before
   foreach(file IN LISTS SCRIPT_SCRIPTS SCRIPT_RESOURCES)
     get_filename_component(folder "${file}" DIRECTORY)
     install(FILES "${file}" DESTINATION "${SCRIPT_INSTALL_DIR}/${folder}")

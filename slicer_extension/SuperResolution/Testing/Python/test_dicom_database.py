@@ -38,19 +38,23 @@ def made(application, film, worker):
 
 
 @pytest.fixture
+def box(film):
+    return box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
+
+
+@pytest.fixture
 def send(database, workerPython):
-    """Sends to the database; returns the sending when it is over."""
+    """Sends to the database; returns the sending when it is over, or when `afterSteps` says so."""
     python, environment = workerPython
 
     def send(*arguments, afterSteps=lambda sending: None):
-        sending = dicom_database.SendToDatabase(*arguments, database, python, environment)
+        sending = dicom_database.SendToDatabase(*arguments, database, python=python, environment=environment)
 
-        def step():
+        def isOver():
             isRunning = sending.step()
-            afterSteps(sending)
-            return not isRunning
+            return afterSteps(sending) or not isRunning
 
-        waitFor(step, what="the end of the sending")
+        waitFor(isOver, what="the end of the sending")
         return sending
 
     return send
@@ -65,9 +69,8 @@ def temporaryFiles(tmp_path):
     return list((tmp_path / "temporary").rglob("*.dcm"))
 
 
-def test_a_result_and_boxes_come_beside_the_study_they_belong_to(database, film, made, send, tmp_path):
+def test_a_result_and_boxes_come_beside_the_study_they_belong_to(database, film, made, box, send, tmp_path):
     [(_, study)] = stored(database)
-    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
     sending = send(film, made, [box])
     assert (sending.message, sending.summary) == (
         "", "Sent to the study in Slicer's DICOM database: 2 files in 2 series.",
@@ -79,32 +82,16 @@ def test_a_result_and_boxes_come_beside_the_study_they_belong_to(database, film,
     assert temporaryFiles(tmp_path) == []
 
 
-def test_boxes_can_be_sent_without_a_result(database, film, send):
-    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", None)
+def test_boxes_can_be_sent_without_a_result(database, film, box, send):
     assert send(film, None, [box]).message == ""
     assert [modality for modality, _ in stored(database)] == ["DX", "SR"]
 
 
-def test_a_database_that_does_not_take_all_keeps_nothing(database, film, made, send, monkeypatch, tmp_path):
+def test_a_database_that_does_not_take_all_keeps_nothing(database, film, made, box, send, monkeypatch, tmp_path):
     before, insert = stored(database), database.insert
-    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
     monkeypatch.setattr(database, "insert", lambda file: "boxes" in file or insert(file))
     sending = send(film, made, [box])
     assert sending.message.startswith("Slicer's DICOM database took 1 of 2 files, so none was kept there.")
-    assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
-
-
-def test_slicer_that_ends_meanwhile_leaves_no_half_of_it(database, film, made, send, tmp_path):
-    before = stored(database)
-    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
-
-    def end(sending):
-        if sending._inserted:
-            sending.close()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        send(film, made, [box], afterSteps=end)
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
@@ -128,24 +115,27 @@ def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film,
     assert stored(database) == sorted([*before, *before])
 
 
-@pytest.mark.parametrize("isInserting", [False, True])
-def test_cancelled_it_leaves_the_database_as_it_was(database, film, made, send, tmp_path, isInserting):
+@pytest.mark.parametrize("moment", ["while it is written", "while it is copied", "when Slicer ends"])
+def test_what_is_cancelled_or_ended_leaves_the_database_as_it_was(database, film, made, box, send, tmp_path, moment):
     before = stored(database)
-    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
 
-    def cancel(sending):
-        if not isInserting or sending._inserted:
+    def stop(sending):
+        if sending._inserted and moment == "when Slicer ends":
+            sending.close()
+            return True
+        if sending._inserted or moment == "while it is written":
             sending.cancel()
+        return False
 
-    assert "Nothing was" in send(film, made, [box], afterSteps=cancel).message
+    sending = send(film, made, [box], afterSteps=stop)
+    assert moment == "when Slicer ends" or "Nothing was" in sending.message
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
-def test_what_cannot_be_sent_says_why_and_changes_nothing(application, database, film, made, send, tmp_path):
+def test_what_cannot_be_sent_says_why_and_changes_nothing(database, film, made, box, send, tmp_path):
     before = stored(database)
     with pytest.raises(InputError, match="There is no result and no box to send"):
         send(film, None, [])
-    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
     box.SetCenter(5000, 0, 0)
     with pytest.raises(InputError, match="The box 'Nodule' lies outside 'chest'"):
         send(film, made, [box])
@@ -155,7 +145,7 @@ def test_what_cannot_be_sent_says_why_and_changes_nothing(application, database,
     film.RemoveAttribute(volumes.UIDS)
     with pytest.raises(InputError, match="'chest' was not loaded from DICOM"):
         send(film, made, [])
-    assert (stored(database), list((tmp_path / "temporary").rglob("*.dcm"))) == (before, [])
+    assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
 def test_a_result_whose_source_was_removed_is_not_exported(application, film, made):

@@ -12,8 +12,6 @@ import phantom_volumes
 import pytest
 
 MODULE = Path(__file__).resolve().parents[2]
-SHARED = {"box.py", "readings.py"}
-"""Copies of the package's own files, whose messages are those of its command line."""
 CODE = [MODULE / "SuperResolution.py", *sorted((MODULE / "SuperResolutionLib").glob("*.py"))]
 NO_TEXTS = re.compile(r"font-weight|authors$|^No module named|^DICOM SR|^SR region$|^\nimport ")
 """Styles, names, code, and words that are looked for in what a process wrote."""
@@ -46,7 +44,7 @@ def texts(tree):
             yield node.lineno, text
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if path.name not in SHARED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.stem)
 def test_every_text_can_be_translated(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     glued = [(line, text) for line, text in texts(tree) if not NO_TEXTS.search(text) and text not in SOURCES]
@@ -69,7 +67,7 @@ def test_what_is_translated_is_a_constant_with_named_placeholders(path):
             assert not (isUsed and any(isinstance(part.ctx, ast.Store) for part in stored)), f"{path.name}: {node.name}"
 
 
-def test_slicers_own_function_translates_by_file(monkeypatch):
+def test_slicers_own_function_translates_by_file(module, monkeypatch):
     import slicer
     from SuperResolutionLib import volumes
 
@@ -80,7 +78,7 @@ def test_slicers_own_function_translates_by_file(monkeypatch):
     assert asked == ["SuperResolutionLib.volumes"]
 
 
-def test_names_and_labels_of_one_word_are_translated_too(application, source, monkeypatch):
+def test_names_and_labels_of_one_word_are_translated_too(application, module, source, monkeypatch):
     import slicer
     from SuperResolutionLib import compare, display, result_nodes
 

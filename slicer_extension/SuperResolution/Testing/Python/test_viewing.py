@@ -1,4 +1,7 @@
-"""Real slice views during a comparison: what they show, and that they show what they did before when it ends."""
+"""Real slice views during a comparison: what they show, and that they show what they did before when it ends.
+
+SUPERRESOLUTION_PICTURES=FOLDER keeps what they showed.
+"""
 
 import numpy as np
 import phantom_volumes
@@ -18,12 +21,15 @@ def viewing(application, red):
 
 
 @pytest.fixture
-def pair(sliceView):
+def pair(application, sliceView):
+    """The views of our layout, which in Slicer the layout manager makes, and the node that asks for them."""
+    layout = application.scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutOneUpRedSliceView)
     return [sliceView(name, 300, 300) for name in (compare.BEFORE, compare.AFTER)]
 
 
 def layersOf(view):
-    composite = view.logic.GetSliceCompositeNode()
+    composite = view.composite
     names = [composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(), composite.GetLabelVolumeID()]
     return [*names, composite.GetForegroundOpacity(), composite.GetNumberOfAdditionalLayers()]
 
@@ -42,6 +48,50 @@ def outsideOf(view, picture):
     return outside
 
 
+def captionsOf(source):
+    points = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", source.GetScene())
+    return {each.GetNthControlPointLabel(n) for each in points for n in range(each.GetNumberOfControlPoints())}
+
+
+def windowsOf(*volumes):
+    return [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in volumes]
+
+
+def grey(hu):
+    """Return the grey level that Slicer shows for HU with window 1400 and level -400."""
+    return np.clip((hu - (-400 - 700)) / 1400, 0, 1) * 255
+
+
+def showsTheFineChest(view, picture, tolerance=12):
+    """Return whether a picture shows the fine chest at the rims of ribs, where before and after differ most."""
+    before = np.repeat(np.repeat(phantom_volumes.COARSE, 4, axis=1), 4, axis=2)
+    rows, columns = np.nonzero(np.abs(grey(phantom_volumes.FINE[2]) - grey(before[2])) > 60)
+    voxels = [(2, int(r), int(c)) for r, c in zip(rows, columns) if 36 < r < 92 and 36 < c < 124]
+    return all(
+        np.abs(view.colorAt(picture, phantom_volumes.world(*voxel)) - grey(phantom_volumes.FINE[voxel])).max()
+        <= tolerance
+        for voxel in voxels[:: len(voxels) // 12]
+    )
+
+
+def test_a_result_lies_exactly_over_its_source(red, source, result, keep):
+    for node in (source, result):
+        node.GetDisplayNode().SetInterpolate(False)
+    before = red.picture()
+    red.composite.SetForegroundVolumeID(result.GetID())
+    red.composite.SetForegroundOpacity(1)
+    after = red.picture()
+    keep(before, "before")
+    keep(after, "after")
+    assert showsTheFineChest(red, after)
+    assert not showsTheFineChest(red, before)
+    column0, row0 = red.pixel(phantom_volumes.world(2, 31.5, 31.5))
+    column1, row1 = red.pixel(phantom_volumes.world(2, 95.5, 127.5))
+    rows, columns = np.nonzero(difference(before, after) > 2)  # only the region changed
+    assert row0 - 1 <= rows.min() <= rows.max() <= row1 + 1
+    assert column0 - 1 <= columns.min() <= columns.max() <= column1 + 1
+
+
 @pytest.mark.parametrize("kind", ["inPlace", "difference"])
 def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, viewing, red, result, application):
     nodes = application.nodeIds()
@@ -51,8 +101,7 @@ def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, vie
     assert (red.picture() != picture).any()
     viewing.stop()
     viewing.stop()
-    assert viewing.kind == ""
-    assert layersOf(red) == before
+    assert (viewing.kind, layersOf(red)) == ("", before)
     np.testing.assert_array_equal(red.picture(), picture)
     added = [slicer.mrmlScene.GetNodeByID(name) for name in set(application.nodeIds()) - set(nodes)]
     assert all(node.GetNodeReferenceID(result_nodes.RESULT) or node.IsA("vtkMRMLVolumeDisplayNode")
@@ -82,7 +131,7 @@ def test_the_region_is_seen_at_once_with_its_surroundings_a_frame_and_a_caption(
     ({"synthetic": True}, "enhanced x4, texture: generated"),
     ({"provenance": {"instead_of": "chest_ct_blind"}}, "interpolated x4, nothing added"),
 ])  # fmt: skip
-def test_the_caption_says_what_the_pixels_are(report, caption, viewing, red, source):
+def test_the_caption_says_what_the_pixels_are_and_goes_with_them(report, caption, viewing, application, source):
     done = {**phantom_volumes.DONE, **report}
     result = result_nodes.addResult(source, phantom_volumes.RESULT, phantom_volumes.EXTENT, done)
     viewing.show("inPlace", result)
@@ -91,13 +140,9 @@ def test_the_caption_says_what_the_pixels_are(report, caption, viewing, red, sou
     assert captionsOf(source) == {"original"}
     viewing.showOriginal(False)
     assert captionsOf(source) == {caption}
-
-
-def captionsOf(source):
-    captions = set()
-    for points in slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", source.GetScene()):
-        captions |= {points.GetNthControlPointLabel(n) for n in range(points.GetNumberOfControlPoints())}
-    return captions
+    application.scene.RemoveNode(result)  # by hand
+    viewing.stop()
+    assert captionsOf(source) == set()
 
 
 def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, source, result):
@@ -108,8 +153,7 @@ def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, 
     viewing.showOriginal(True)
     assert len(changes) == 1
     original = red.picture()
-    rows, columns = insideOf(red)
-    assert difference(after, original)[rows, columns].max() > 60
+    assert difference(after, original)[insideOf(red)].max() > 60
     assert difference(after, original)[outsideOf(red, after)].max() == 0
     viewing.showOriginal(False)
     assert difference(after, red.picture()).max() == 0
@@ -117,56 +161,92 @@ def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, 
 
 
 def test_error_bars_lie_over_the_image_and_never_instead_of_it(viewing, red, source, result, keep):
-    viewing.show("inPlace", result)
+    viewing.showErrorBars(result, 0.0)
+    assert viewing.kind == "inPlace"  # they start a comparison where there is none
+    viewing.hideErrorBars()
     before, plain = layersOf(red), red.picture()
-    bars = result_nodes.errorBarsOf(result)
     viewing.showErrorBars(result, 20.0)
     assert layersOf(red)[:4] == before[:4]
-    assert bars.GetDisplayNode().GetLowerThreshold() == 20.0
-    picture = red.picture()
+    assert result_nodes.errorBarsOf(result).GetDisplayNode().GetLowerThreshold() == 20.0
+    picture, region = red.picture(), insideOf(red)
     keep(picture, "viewing_error_bars")
-    rows, columns = insideOf(red)
     coloured = np.ptp(picture.astype(int), axis=2) > 30
-    assert coloured[rows, columns].mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.4)
+    assert coloured[region].mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.4)
     legend = np.zeros(coloured.shape, bool)
     legend[:, round(0.75 * coloured.shape[1]) :] = True
     surroundings = outsideOf(red, picture)
     assert difference(plain, picture)[surroundings & ~legend].max() == 0
     assert difference(plain, picture)[surroundings & legend].max() > 60
     viewing.showOriginal(True)
-    assert (np.ptp(red.picture()[rows, columns].astype(int), axis=2) > 30).sum() == 0
+    assert (np.ptp(red.picture()[region].astype(int), axis=2) > 30).sum() == 0
     viewing.showOriginal(False)
     viewing.hideErrorBars()
     assert layersOf(red) == before
     assert difference(plain, red.picture()).max() == 0
 
 
-def test_error_bars_start_a_comparison_where_there_is_none(viewing, red, result):
-    viewing.showErrorBars(result, 0.0)
-    assert viewing.kind == "inPlace"
-
-
-def test_side_by_side_shows_both_with_their_surroundings_and_goes_away(viewing, red, result, source, pair):
-    before = layersOf(red)
-    left, right = pair
+def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, result, pair, application, keep):
+    layout, before, (left, right) = compare.layoutNode(application.scene), layersOf(red), pair
     viewing.show("sideBySide", result)
+    assert layout.GetViewArrangement() == compare.LAYOUT
     assert (layersOf(left)[:2], layersOf(right)[:2]) == ([source.GetID(), None], [source.GetID(), result.GetID()])
+    np.testing.assert_allclose(left.ras(70, 90), right.ras(70, 90), atol=1e-9)
+    pictures = [view.picture() for view in pair]
+    keep(np.concatenate(pictures, axis=1), "side_by_side")
+    assert showsTheFineChest(right, pictures[1], tolerance=70)
+    assert difference(*pictures).max() > 60
     viewing.showErrorBars(result, 0.0)
     assert (layersOf(left)[4], layersOf(right)[4]) == (0, 1)
     viewing.showOriginal(True)
-    rows, columns = insideOf(left)
-    assert difference(left.picture(), right.picture())[rows, columns].max() == 0
+    region = insideOf(left)
+    assert difference(left.picture(), right.picture())[region].max() == 0
     viewing.stop()
-    assert layersOf(red) == before
-
-
-def test_a_view_that_gets_its_size_later_is_fitted_again_until_the_user_zooms(viewing, red, result, pair):
+    assert (layersOf(red), layout.GetViewArrangement()) == (before, layout.SlicerLayoutOneUpRedSliceView)
+    red.node.SetOrientation("Coronal")
     viewing.show("sideBySide", result)
-    right = pair[1]
+    assert "Coronal" in layout.GetLayoutDescription(compare.LAYOUT)
+    assert all(view.picture().max() > 0 for view in pair)
+    layout.SetViewArrangement(layout.SlicerLayoutFourUpView)  # by the user
+    viewing.stop()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+
+
+def test_what_moves_in_one_view_moves_in_the_other_and_one_cursor_shows_the_place(viewing, pair, result, keep):
+    viewing.show("sideBySide", result)
+    left, right = pair
+    without = right.picture()
+    left.moveMouse(100, 200)
+    picture = right.picture()
+    keep(picture, "cursor")
+    rows, columns = np.nonzero(difference(without, picture) > 60)
+    assert (columns.mean(), 299 - rows.mean()) == pytest.approx((100, 200), abs=2)
+    start = right.logic.GetSliceOffset()
+    left.wheel()
+    assert left.logic.GetSliceOffset() == right.logic.GetSliceOffset() != start
+    right.logic.StartSliceNodeInteraction(right.node.FieldOfViewFlag | right.node.XYZOriginFlag)
+    right.node.SetFieldOfView(80, 80, 1)
+    right.logic.EndSliceNodeInteraction()
+    assert left.node.GetFieldOfView()[:2] == (80, 80)
+    viewing.stop()
+    after = right.picture()
+    left.moveMouse(50, 50)
+    assert difference(after, right.picture()).max() == 0
+
+
+def test_without_a_layout_manager_side_by_side_says_so(viewing, red, result):
+    background = red.composite.GetBackgroundVolumeID()
+    with pytest.raises(RuntimeError, match="The views SuperResolutionBefore and SuperResolutionAfter were not made"):
+        viewing.show("sideBySide", result)
+    assert red.composite.GetBackgroundVolumeID() == background
+
+
+def test_a_view_that_gets_its_size_later_is_fitted_again_until_the_user_zooms(viewing, result, pair):
+    viewing.show("sideBySide", result)
     for view in pair:
         view.logic.ResizeSliceNode(200, 400)
     width = 96 * 0.7  # of the region in millimetres
     assert [view.node.GetFieldOfView()[0] for view in pair] == pytest.approx([framing.CONTEXT * width] * 2)
+    right = pair[1]
     right.node.SetFieldOfView(30, 60, 1)
     right.logic.ResizeSliceNode(300, 400)
     assert right.node.GetFieldOfView()[1] == pytest.approx(60)
@@ -186,74 +266,47 @@ def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blu
         assert color[channel] == color.max() > 100
 
 
-def test_before_and_after_have_one_window_while_they_are_compared(viewing, result, source):
-    def windows():
-        return [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in (source, result)]
-
+def test_before_and_after_have_one_window_while_they_are_compared(application, viewing, red, result, source):
     source.GetDisplayNode().SetWindowLevel(300, 40)
     viewing.show("inPlace", result)
-    assert windows() == 2 * [(300, 40)]
+    assert windowsOf(source, result) == 2 * [(300, 40)]
     result.GetDisplayNode().SetWindowLevel(500, 60)
-    assert windows() == 2 * [(500, 60)]
-    viewing.stop()
-    source.GetDisplayNode().SetWindowLevel(700, 80)
-    assert windows() == [(700, 80), (500, 60)]
-
-
-def test_the_mouse_drags_the_window_of_both_as_slicer_does_it(application, viewing, red, result, source):
-    viewing.show("inPlace", result)
+    assert windowsOf(source, result) == 2 * [(500, 60)]
     interaction = application.logic.GetInteractionNode()
     interaction.SetCurrentInteractionMode(interaction.AdjustWindowLevel)
     red.drag((200, 150), (260, 190))
-    windows = [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in (source, result)]
-    assert windows[0] == windows[1] != (1400, -400)
     interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+    dragged, ofResult = windowsOf(source, result)
+    assert dragged == ofResult != (500, 60)
+    viewing.stop()
+    source.GetDisplayNode().SetWindowLevel(700, 80)
+    assert windowsOf(source, result) == [(700, 80), dragged]
 
 
 def test_arrow_keys_change_the_slice(viewing, red, result):
     viewing.show("inPlace", result)
     start = red.logic.GetSliceOffset()
     red.moveMouse(200, 150)
-    red.pressKey("Up")
-    assert red.logic.GetSliceOffset() == pytest.approx(start + 5)
-    red.pressKey("Down")
-    assert red.logic.GetSliceOffset() == pytest.approx(start)
+    for key, offset in (("Up", 5), ("Down", 0)):
+        red.pressKey(key)
+        assert red.logic.GetSliceOffset() == pytest.approx(start + offset)
 
 
 def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(application, viewing, red, source, result):
+    def aids():
+        return view.GetRulerType(), view.GetOrientationMarkerType()
+
     view = red.node
     view.SetRulerType(view.RulerTypeThick)
     viewing.show("inPlace", result)
-    assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (
-        view.RulerTypeThin, view.OrientationMarkerTypeAxes
-    )  # fmt: skip
+    assert aids() == (view.RulerTypeThin, view.OrientationMarkerTypeAxes)
     viewing.stop()
-    assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (
-        view.RulerTypeThick, view.OrientationMarkerTypeNone
-    )  # fmt: skip
+    assert aids() == (view.RulerTypeThick, view.OrientationMarkerTypeNone)
     film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
     application.setModality(film, "DX")
     whole = [0, 1, 0, 32, 0, 40]
     viewing.show("inPlace", result_nodes.addResult(film, phantom_volumes.FINE[:1], whole, phantom_volumes.DONE))
-    assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (
-        view.RulerTypeNone, view.OrientationMarkerTypeNone
-    )  # fmt: skip
-
-
-def test_a_result_that_is_removed_by_hand_leaves_no_frame(application, viewing, red, source, result):
-    viewing.show("inPlace", result)
-    viewing.showErrorBars(result, 20.0)
-    application.scene.RemoveNode(result)
-    viewing.stop()
-    assert captionsOf(source) == set()
-
-
-def test_the_mask_marks_what_is_wider_than_the_tolerance_and_tells_its_share(viewing, red, result):
-    share = viewing.showMask(result, 20.0)
-    assert share == pytest.approx((phantom_volumes.BARS > 20.0).mean(), abs=1e-3)
-    assert layersOf(red)[2] is not None
-    viewing.hideMask()
-    assert layersOf(red)[2] is None
+    assert aids() == (view.RulerTypeNone, view.OrientationMarkerTypeNone)
 
 
 @pytest.fixture
@@ -267,7 +320,9 @@ def labels(application, red):
 
 
 @pytest.mark.parametrize("kind", ["", "inPlace"])
-def test_the_users_label_map_comes_back_when_the_mask_goes(kind, application, viewing, red, result, labels):
+def test_the_mask_marks_what_is_wide_and_the_users_label_map_comes_back_when_it_goes(
+    kind, viewing, red, result, labels
+):
     def layer():
         return red.composite.GetLabelVolumeID(), red.composite.GetLabelOpacity()
 
@@ -275,10 +330,11 @@ def test_the_users_label_map_comes_back_when_the_mask_goes(kind, application, vi
     if kind:
         viewing.show(kind, result)
         assert layer() == before
-    viewing.showMask(result, 20.0)
+    share = viewing.showMask(result, 20.0)
+    assert share == pytest.approx((phantom_volumes.BARS > 20.0).mean(), abs=1e-3)
     viewing.showMask(result, 30.0)
     masked = layer()
-    assert masked[0] != before[0]
+    assert masked[0] not in (before[0], None)
     viewing.hideMask()
     assert layer() == before
     viewing.showMask(result, 20.0)
@@ -288,11 +344,9 @@ def test_the_users_label_map_comes_back_when_the_mask_goes(kind, application, vi
     assert layer() == before
     viewing.showOriginal(False)
     viewing.showMask(result, 20.0)
-    assert layer() == masked
-    viewing.showOriginal(True)
-    assert layer() == before
-    viewing.showOriginal(False)
-    assert layer() == masked
+    for isOriginal, shown in ((False, masked), (True, before), (False, masked)):
+        viewing.showOriginal(isOriginal)
+        assert layer() == shown
     viewing.stop()
     assert layer() == before
 
