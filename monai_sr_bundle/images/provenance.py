@@ -44,7 +44,7 @@ class Provenance:
         bundle, version: name and version of the bundle.
         weights_sha256: SHA-256 of the weights file, `bundles.combined_sha256` of several; empty for interpolation,
             which has none.
-        manufacturer: authors of the bundle, from its metadata.
+        manufacturer: authors of the bundle, from its metadata, without what stands in brackets.
         scale_zyx: output samples per input sample.
         operator: degradation that the model was trained to undo, such as `bicubic_antialias_x4`.
         generative: True if the result contains generated texture.

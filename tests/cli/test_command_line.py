@@ -95,7 +95,8 @@ def test_dicom_of_an_interpolated_image_says_so_and_never_ai(tmp_path, make, bun
     outside = f" The image is outside the limits of {default}." in written.DerivationDescription
     assert outside == (bundle is None)
     assert not re.search("AI|predicted, not|sha256|Super-resolution", written.DerivationDescription)
-    assert written.ContributingEquipmentSequence[-1].ManufacturerModelName == "bicubic"
+    equipment = written.ContributingEquipmentSequence[-1]
+    assert (equipment.ManufacturerModelName, equipment.Manufacturer) == ("bicubic", "The monai-sr-bundle authors")
     assert describes_result(written.DerivationDescription)  # so that a batch leaves it out
 
 
