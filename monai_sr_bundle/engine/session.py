@@ -162,13 +162,14 @@ class Session:
             return Checked(region, slices, sampler, calibration, warnings)
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
+        comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
         if (outside := describe_outside(measured, limits)) and not options.force_model:
             sentence = (
                 f"Interpolated, not enlarged by {bundle.name}: {outside}. --force-model enlarges it nevertheless."
             )
             without = ("No error bars: interpolation has none.",) if calibration is not None else ()
-            return Checked(region, slices, sampler, None, (sentence, *without, *warnings), interpolated=True)
-        comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
+            warnings = (sentence, *without, *warnings)
+            return Checked(region, slices, sampler, None, warnings, comparison, interpolated=True)
         warnings = (*warnings, *describe_differences(comparison))
         return Checked(region, slices, sampler, calibration, warnings, comparison)
 
@@ -283,6 +284,7 @@ class Session:
             result,
             provenance=replace(result.provenance, instead_of=self.bundle.name),
             warnings=(*image.notes, *checked.warnings),
+            input_comparison=checked.comparison,
         )
 
 

@@ -34,7 +34,8 @@ def page(
         removed_picture: PNG that outlines removed artifacts, or nothing.
     """
     model, made_by = report["model"], report["made_by"]
-    title = f"Super-resolution {model['factor']} of {report['source']['name']}"
+    process = "Interpolation" if _is_interpolated(report) else "Super-resolution"
+    title = f"{process} {model['factor']} of {report['source']['name']}"
     warnings = "".join(f"<li>{escape(warning)}</li>" for warning in report["warnings"])
     if warnings:
         warnings = f'<h2 id="w">Please note</h2><ul>{warnings}</ul>'
@@ -43,7 +44,7 @@ def page(
     if notes:
         notes = f'<section aria-labelledby="n"><h2 id="n">Found in the file</h2><ul>{notes}</ul></section>'
     created = report["created"].replace("T", " ")
-    header = f"""<h1>Super-resolution {escape(model["factor"])} of {escape_name(report["source"]["name"])}</h1>
+    header = f"""<h1>{process} {escape(model["factor"])} of {escape_name(report["source"]["name"])}</h1>
 <p class="quiet">{escape(created)} · {escape_name(model["name"])} {escape(model["version"])}</p>"""
     main = f"""{warnings}
 {_figure(picture, report) if picture else ""}
@@ -72,6 +73,11 @@ def page(
     return html_document("report", title, header, main, footer=footer, style=colours)
 
 
+def _is_interpolated(report: Mapping[str, Any]) -> bool:
+    """Return whether a formula made the result."""
+    return report["model"]["weights_sha256"] is None
+
+
 def _code(value: Any) -> str:
     return f"<code>{escape(value)}</code>"
 
@@ -83,11 +89,13 @@ def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
         f"({_size(report['output'])}) and the coloured difference between result and {short}; "
         "below them the outlined square, magnified."
     )
+    difference = f"red and blue are what the model changed compared with {full}; grey is no change"
+    if _is_interpolated(report):
+        difference = f"grey is no change: the result is {full}"
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
 {embed_png(picture, alt)}</div>
-<figcaption>Top: the whole image. Bottom: the outlined square, magnified. In the last column, red and blue are what
-the model changed compared with {full}; grey is no change.</figcaption>
+<figcaption>Top: the whole image. Bottom: the outlined square, magnified. In the last column, {difference}.</figcaption>
 </figure>"""
 
 
@@ -126,14 +134,18 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
         f" Only columns {roi[0]} to {roi[2] - 1} and rows {roi[1]} to {roi[3] - 1} of it were enlarged." if roi else ""
     )
     samples, between = ("slices", "between_slices") if model["scale_zyx"][0] > 1 else ("pixels", "between_columns")
+    by = f"the model {escape_name(model['name'])}, version {escape(model['version'])}"
     detail = (
         f"The texture between the measured {samples} was <strong>generated</strong>: it is one of many that would fit."
         if model["generative"]
         else f"The detail between the measured {samples} was <strong>predicted</strong> from other images of the same "
         "kind."
     )
-    if model["weights_sha256"] is None:
-        detail = "It was interpolated by formula: nothing was learnt and no detail was added."
+    if _is_interpolated(report):
+        outside = f"because it is outside the limits of the model {escape_name(model['instead_of'] or '')}"
+        why = f", {outside}" if model["instead_of"] else ""
+        by = f"interpolation ({escape_name(model['name'])} {escape(model['version'])}){why}"
+        detail = "Nothing was predicted, and no detail was added."
     distance = ""
     if source["spacing_mm"]:
         before, after = source["spacing_mm"], output["spacing_mm"]
@@ -144,8 +156,7 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     else:
         distance = " The distance between the pixels is unknown, so nothing here can be measured in millimetres."
     return f"""<p>The {_modality(report)} {escape_name(source["name"])} ({_size(source)}) was enlarged
-{escape(model["factor"])} to {_size(output)} by the model {escape_name(model["name"])}, version
-{escape(model["version"])}.{part} {detail}{distance} The original file was not changed.</p>
+{escape(model["factor"])} to {_size(output)} by {by}.{part} {detail}{distance} The original file was not changed.</p>
 <p><strong>What this does not mean.</strong> The scanner did not measure more than before. A fine line, a nodule's edge
 or a texture that can be seen only in the result may not exist in the patient, and one that exists may be missing. Read
 the original for any finding.</p>"""
@@ -204,6 +215,12 @@ def _fidelity(report: Mapping[str, Any]) -> str:
             f"<td>{largest}</td></tr>"
         )
     good = format_number(measured["good_rms"])
+    proof = (
+        ""
+        if _is_interpolated(report)
+        else " It does <strong>not</strong> prove that the added detail is true: many different fine images become the "
+        "same input when they are reduced."
+    )
     exception = ""
     if measured["share"] < 1:
         share = escape(percent(measured["share"]))
@@ -218,8 +235,7 @@ model that takes away noise differs from the input by it.</p>
 <tbody>{rows}</tbody></table></div>
 <p>The input's values span {format_number(measured["value_span"])} {unit}. A typical difference of up to
 <strong>{good} {unit}</strong> is good: it is no more than rounding, or less than a screen can show. A good
-number means that the result does not contradict the input. It does <strong>not</strong> prove that the added detail is
-true: many different fine images become the same input when they are reduced.{exception}</p>"""
+number means that the result does not contradict the input.{proof}{exception}</p>"""
 
 
 def _removed_artifacts(report: Mapping[str, Any], picture: bytes) -> str:
@@ -312,7 +328,7 @@ wider. The pattern of small squares, one for each pixel of the input, is the met
 
 
 def _invented_detail(report: Mapping[str, Any]) -> str:
-    if report["model"]["weights_sha256"] is None:
+    if _is_interpolated(report):
         return '<p class="verdict good">No: a formula drew smooth lines between what was measured.</p>'
     if report["model"]["generative"]:
         return """<p class="verdict caution">Yes: fine texture was generated. It looks like that of an original, and is
@@ -344,7 +360,8 @@ def _judge_grain(report: Mapping[str, Any]) -> tuple[str, str]:
 def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:
     """Judge `report["input_range"]`: return a class of the page and a sentence."""
     comparisons = {name: InputComparison(**measure) for name, measure in report["input_range"].items() if name in NAMES}
-    if report["model"]["weights_sha256"] is None:
+    instead_of = report["model"]["instead_of"]
+    if _is_interpolated(report) and not instead_of:
         return "good", "Any image is: nothing was learnt, the result is that of a formula."
     if not comparisons:
         return "caution", "Not judged, because this model does not state what its training images were like."
@@ -353,6 +370,9 @@ def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:
     outside = [NAMES[name].words for name, comparison in comparisons.items() if comparison.side]
     if outside:
         lies = "lies" if len(outside) == 1 else "lie"
+        if _is_interpolated(report):
+            limits = f"outside the limits of {instead_of}"
+            return "caution", f"No: its {_join_words(outside)} {lies} {limits}, so the image was interpolated."
         return "caution", f"No: its {_join_words(outside)} {lies} outside the known range; {MAY_NOT_HOLD}."
     unknown = _join_words([NAMES[name].words for name, comparison in comparisons.items() if comparison.value is None])
     if unknown:

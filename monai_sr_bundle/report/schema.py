@@ -107,7 +107,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "weights_sha256": {
                         **_SHA256_OR_NULL,
                         "description": "of the file; of several (the ONNX files of a diffusion model) as "
-                        "combined_sha256; null without weights",
+                        "combined_sha256; null for interpolation, which has none",
                     },
                     "scale_zyx": _COUNTS,
                     "factor": _TEXT,
@@ -117,6 +117,10 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "blind": {
                         "type": "boolean",
                         "description": "trained on many losses of resolution, whichever an image may have had",
+                    },
+                    "instead_of": {
+                        "type": ["string", "null"],
+                        "description": "model that was asked for, outside whose limits the image is; else null",
                     },
                 }
             ),

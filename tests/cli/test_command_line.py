@@ -35,6 +35,11 @@ def enhance(*words):
     return main(["enhance", "--backend", "onnx", *map(str, words)])
 
 
+def words_of(page):
+    """The words of a report, without its tags."""
+    return " ".join(re.sub("<[^>]+>", "", page.read_text()).split())
+
+
 def names(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -98,6 +103,38 @@ def test_dicom_of_an_interpolated_image_says_so_and_never_ai(tmp_path, make, bun
     equipment = written.ContributingEquipmentSequence[-1]
     assert (equipment.ManufacturerModelName, equipment.Manufacturer) == ("bicubic", "The monai-sr-bundle authors")
     assert describes_result(written.DerivationDescription)  # so that a batch leaves it out
+
+
+@pytest.mark.parametrize(("make", "default"), [(radiograph, "chest_xray_blind"), (ct_slice, "chest_ct_blind")])
+def test_the_report_of_an_image_outside_the_limits_says_that_nothing_was_predicted_and_why(tmp_path, make, default):
+    pixels = np.random.default_rng(0).integers(0, 4096, (48, 48)).astype("uint16" if make is radiograph else "int16")
+    source = make(tmp_path / "noise.dcm", pixels)
+    assert enhance(source, tmp_path / "out.dcm", "--report") == 0
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert (report["model"]["weights_sha256"], report["model"]["instead_of"]) == (None, default)
+    assert report["input_range"]["noise_percent"]["value"] > report["input_range"]["noise_percent"]["high"]
+    assert "Nothing was predicted: there is no more detail than in the source." in report["statement"]
+    page = words_of(tmp_path / "out.report.html")
+    assert "Interpolation x4 of noise.dcm" in page
+    assert (
+        f"by interpolation (bicubic 0.2.0), because it is outside the limits of the model {default}. Nothing was "
+        "predicted, and no detail was added." in page
+    )
+    assert re.search(f"No: its [a-z ,]+ outside the limits of {default}, so the image was interpolated.", page)
+    assert "No: a formula drew smooth lines between what was measured." in page
+    assert "other images of the same kind" not in page
+    assert "what the model" not in page
+    assert "is predicted, not measured" not in page
+    assert "Not judged" not in page
+
+
+def test_the_report_of_a_chosen_interpolation_names_no_model_that_refused(film, tmp_path):
+    assert enhance(film, tmp_path / "out.png", "--report", "--bundle", "bicubic") == 0
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert (report["model"]["weights_sha256"], report["model"]["instead_of"]) == (None, None)
+    page = words_of(tmp_path / "out.report.html")
+    assert "by interpolation (bicubic 0.2.0). Nothing was predicted, and no detail was added." in page
+    assert "Any image is: nothing was learnt" in page
 
 
 def test_a_scale_that_a_bundle_does_not_have_is_refused_before_an_image_is_read(tmp_path, capsys):

@@ -529,7 +529,11 @@ def test_without_error_bars_the_page_says_so(tmp_path):
     [
         ({}, 'caution">No texture was drawn at random. Whether grain of the input has become structure was not', ""),
         ({"generative": True}, 'caution">Yes: fine texture was generated. It looks like', "<strong>generated</strong>"),
-        ({"weights_sha256": ""}, 'good">No: a formula drew smooth lines between', "interpolated by formula"),
+        (
+            {"weights_sha256": ""},
+            'good">No: a formula drew smooth lines between',
+            "Nothing was predicted, and no detail",
+        ),
     ],
 )
 def test_the_page_says_whether_anything_was_invented(tmp_path, changes, verdict, words):
