@@ -146,7 +146,10 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
         why = f", {outside}" if model["instead_of"] else ""
         by = f"interpolation ({escape_name(model['name'])} {escape(model['version'])}){why}"
         detail = "Nothing was predicted, and no detail was added."
-    distance = ""
+    strength = report["run"]["strength"]
+    if strength is not None:
+        cost = f"<strong>Noise was reduced</strong> with strength {strength:g} of 1, and texture that may be real too."
+        detail += f" {cost}" if strength else " Noise was not reduced (strength 0)."
     if source["spacing_mm"]:
         before, after = source["spacing_mm"], output["spacing_mm"]
         distance = (
@@ -162,8 +165,9 @@ or a texture that can be seen only in the result may not exist in the patient, a
 the original for any finding.</p>"""
 
 
-def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool) -> tuple[str, str]:
+def _judge_fidelity(report: Mapping[str, Any], interpolated: str) -> tuple[str, str]:
     """Judge the numbers of `report["consistency"]`: return a class of the page and a sentence."""
+    measured, strength = report["consistency"], report["run"]["strength"]
     result, bicubic = measured["result"], measured["bicubic"]
     if result is None or result["rms"] is None:
         return "caution", "Not measured: nothing can be said about how well the result agrees with the input."
@@ -172,10 +176,13 @@ def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool)
         worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
-    if blind:
+    if report["model"]["blind"]:
+        takes = "takes noise, blur and JPEG away; whether all that it took was that"
+        if strength is not None:
+            takes = f"reduces noise, here with strength {strength:g} of 1; whether all that it took was noise"
         return "caution", (
-            "The result differs from the input by more than a screen can hide. The model takes noise, blur and JPEG "
-            f"away; whether all that it took was that cannot be measured here.{worst_pixel}"
+            f"The result differs from the input by more than a screen can hide. The model {takes} cannot be measured "
+            f"here.{worst_pixel}"
         )
     if bicubic is None or bicubic["rms"] is None:
         return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
@@ -194,7 +201,7 @@ def _fidelity(report: Mapping[str, Any]) -> str:
     measured = report["consistency"]
     unit = escape(measured["unit"])
     short, full = name_interpolation(report["model"]["scale_zyx"])
-    kind, sentence = _judge_fidelity(measured, full, report["model"]["blind"])
+    kind, sentence = _judge_fidelity(report, full)
     distances = {f"Before: {short}": measured["bicubic"]}
     if measured["network"]:
         distances["The network alone"] = measured["network"]

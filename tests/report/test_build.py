@@ -525,6 +525,32 @@ def test_without_error_bars_the_page_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("strength", "taken", "done"),
+    [
+        (None, "takes noise, blur and JPEG away; whether all that it took was that cannot", ""),
+        (
+            0.7,
+            "reduces noise, here with strength 0.7 of 1; whether all that it took was noise cannot",
+            "Noise was reduced with strength 0.7 of 1, and texture that may be real too.",
+        ),
+        (
+            0.0,
+            "reduces noise, here with strength 0 of 1; whether all that it took was noise cannot",
+            "Noise was not reduced (strength 0).",
+        ),
+    ],
+)
+def test_the_page_says_what_a_blind_model_takes_away(tmp_path, strength, taken, done):
+    measured = {"consistency": Consistency(30.0, 90.0, "HU"), "blind": True}
+    report = report_of(*images(tmp_path), provenance=replace(PROVENANCE, strength=strength), **measured)
+    page = page_of(report, tmp_path)
+    assert f"The model {taken}" in words_of(section(page, "f", "s"))
+    what_was_done = words_of(section(page, "d", "f"))
+    assert done in what_was_done
+    assert ("Noise was" in what_was_done) == (strength is not None)
+
+
+@pytest.mark.parametrize(
     ("changes", "verdict", "words"),
     [
         ({}, 'caution">No texture was drawn at random. Whether grain of the input has become structure was not', ""),
