@@ -253,7 +253,7 @@ def describe_findings(
     }[resembles_training]
     mean = format_number(bars.mean)
     guaranteed = calibration.guaranteed_percent(bars.entry)
-    few = "" if guaranteed is None else f" With so few, only {guaranteed:g} % can be promised for another patient."
+    few = "" if guaranteed is None else f" So few guarantee only {guaranteed:g} %, on average over further patients."
     return (
         f"{sentence} Error bars: half-width {mean} {unit} on average, made to hold {calibration.coverage_percent:g} % "
         f"of the pixels, on average over images like those {by} calibrated them on: {calibration.images} images of "

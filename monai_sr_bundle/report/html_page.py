@@ -299,7 +299,8 @@ be.</p></section>
     few = (
         ""
         if guaranteed is None
-        else f"\nWith so few, only {format_number(guaranteed)} % can be promised for another patient."
+        else f"\nSo few guarantee only {format_number(guaranteed)} %, on average over further patients; of one "
+        "patient fewer pixels may be inside."
     )
     links = " and ".join(f'<a href="{escape(quote(name))}">{escape_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
@@ -317,7 +318,8 @@ There they held {escape(f"{100 * calibration['coverage']:.1f}")} %.{few} The wid
 {unit}); the default is {format_number(100 * TOLERATED)} % of that span.</p>
 {f"<p>As files, pixel by pixel: {links}.</p>" if links else ""}
 <p><strong>What they do not say.</strong> One pixel in {format_number(100 / max(100 - bars["percent"], 1e-9))} may lie
-outside. They may not hold for another scanner, another kind of patient or another loss of detail:
+outside, and of a single image or patient more. They
+may not hold for another scanner, another kind of patient or another loss of detail:
 <code>monai-sr calibrate</code> makes new error bars from 50 to 100 images of your own hospital.</p></section>
 """
 

@@ -162,7 +162,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "unit": _UNIT,
                     "percent": {
                         **_NUMBER,
-                        "description": "of the pixels that are promised to be within their error bars",
+                        "description": "of the pixels that error bars are made to hold, on average over images",
                     },
                     "mean": {**_NUMBER_FROM_0, "description": "half-width over all pixels"},
                     "largest_twentieth": {**_NUMBER_FROM_0, "description": "95 % of them are smaller"},
@@ -180,7 +180,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                             "coverage": _SHARE,
                             "guaranteed_percent": {
                                 **_NUMBER_OR_NULL,
-                                "description": "for another patient; null where the patients are enough for `percent`",
+                                "description": "on average over further patients; null where it is `percent`",
                             },
                             "drawn": {"type": ["string", "null"], "description": "how; null for one pass"},
                         }

@@ -467,7 +467,7 @@ def test_the_page_says_what_few_patients_guarantee(tmp_path):
     entries = (CalibrationEntry(None, 2.0, 0.915, 0.01, guaranteed=0.7625),)
     bars = error_bars(np.ones((1, 4, 4)), entries=entries, patients=5)
     words = words_of(page_of(report_of(*images(tmp_path), error_bars=bars), tmp_path))
-    assert "There they held 91.5 %. With so few, only 76.2 % can be promised for another patient." in words
+    assert "There they held 91.5 %. So few guarantee only 76.2 %, on average over further patients;" in words
 
 
 def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
@@ -484,7 +484,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
         "with --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255",
         "the default is 5 % of that span",
         "they held 91.5 %",
-        "One pixel in 20 may lie outside",
+        "One pixel in 20 may lie outside, and of a single image or patient more.",
     ):
         assert sentence in words
     assert "<b>" not in text

@@ -103,7 +103,7 @@ def test_few_patients_are_calibrated_on_and_what_they_guarantee_is_said(folder, 
         assert entry.guaranteed == pytest.approx(0.75)
         result = enlarged(scan, folder, scale=entry.scale, calibration=tmp_path / "site.json")
         assert result.describe_error_bars()["calibrated_on"]["guaranteed_percent"] == 75
-        assert "only 75 % can be promised for another patient." in result.described_provenance.findings
+        assert "So few guarantee only 75 %, on average over further patients." in result.described_provenance.findings
 
 
 def test_enough_patients_are_corrected_for(folder, tmp_path, few_losses, monkeypatch):

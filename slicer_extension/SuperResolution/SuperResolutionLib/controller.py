@@ -411,7 +411,7 @@ class Controller:
 
 
 def resultText(done: dict) -> str:
-    """Describe a result: how it was made, how much it differs from the input, what its error bars promise.
+    """Describe a result: how it was made, how much it differs from the input, what its error bars hold.
 
     Args:
         done: the worker's event "done", or the report of `result_nodes.reportOf`.
