@@ -87,7 +87,7 @@ class Provenance:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
         """Return the provenance that `as_dict` wrote, with JSON's lists as tuples."""
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        fields: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in record.items()}
         fields["created"] = datetime.fromisoformat(fields["created"])
         fields["sampling"] = Sampling(**fields["sampling"]) if fields["sampling"] else None
         return cls(**fields)

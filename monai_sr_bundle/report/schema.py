@@ -164,6 +164,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                         **_NUMBER,
                         "description": "of the pixels that error bars are made to hold, on average over images",
                     },
+                    "too_narrow": {"type": ["string", "null"], "description": "how far, of images like this one"},
                     "mean": {**_NUMBER_FROM_0, "description": "half-width over all pixels"},
                     "largest_twentieth": {**_NUMBER_FROM_0, "description": "95 % of them are smaller"},
                     "tolerance": _NUMBER_FROM_0,

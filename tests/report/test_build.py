@@ -463,6 +463,15 @@ def test_the_widest_error_bars_of_a_long_volume_are_measured_on_some_of_its_slic
     assert error_bars(half_width)["mean"] == pytest.approx(50.5)
 
 
+def test_the_page_says_beside_the_error_bars_that_they_are_too_narrow(tmp_path):
+    bars = error_bars(np.ones((1, 8, 8))) | {"too_narrow": "Its error bars are too narrow: <b>."}
+    report = report_of(*images(tmp_path), error_bars=bars, input_comparison=INSIDE)
+    validate(report)
+    verdict = section(page_of(report, tmp_path), "s", "a")
+    assert '<p class="verdict caution">' in verdict
+    assert "Its error bars are too narrow: &lt;b&gt;.</p>" in verdict
+
+
 def test_the_page_says_what_few_patients_guarantee(tmp_path):
     entries = (CalibrationEntry(None, 2.0, 0.915, 0.01, guaranteed=0.7625),)
     bars = error_bars(np.ones((1, 4, 4)), entries=entries, patients=5)
