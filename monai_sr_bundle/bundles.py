@@ -232,7 +232,7 @@ class Bundle:
             bundle=self.name,
             version=self.version,
             weights_sha256=weights_sha256,
-            manufacturer=str(self.metadata["authors"]),
+            manufacturer=str(self.metadata["authors"]).partition(" (")[0],
             scale_zyx=self.scale_zyx,
             operator=self.operator,
             generative=self.family.generates(options),

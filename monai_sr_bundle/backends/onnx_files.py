@@ -69,7 +69,8 @@ class OnnxFilesBackend(ABC):
         self._models = {part.name: self._open(bundle, part, name) for part, name in zip(parts, names, strict=True)}
         self._input_names = {part.name: part.inputs for part in (*parts, _ERROR_SCALE)}
         hashes = {name: str(bundle.metadata["weights_sha256"][name]) for name in names}
-        self.weights_sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined_sha256(hashes)
+        sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined_sha256(hashes)
+        self.weights_sha256 = sha256 if bundle.parameters else ""  # the file of an interpolation holds a formula
         self.has_error_bars = bundle.has_file(bundle.error_bars_onnx)
         if self.has_error_bars:
             self._models[ERROR_BARS_PART] = self._open(bundle, _ERROR_SCALE, bundle.error_bars_onnx)

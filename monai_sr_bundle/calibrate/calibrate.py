@@ -52,7 +52,7 @@ def calibrate(
     several ways, drawn at random as in its training, and every scale gets a factor of its own.
 
     Patients are the unit. With fewer than 20 of them (CT alone) the error bars hold on average over these, and the
-    entry states the smaller share that is guaranteed for another patient.
+    entry states the smaller share that is guaranteed on average over further patients.
 
     Args:
         name: name or folder of a bundle with error bars.

@@ -83,10 +83,10 @@ def run(options: argparse.Namespace) -> int:
     for entry in calibration.entries:
         sampling = f"{entry.sampling.words}: " if entry.sampling else f"x{entry.scale}: " if entry.scale else ""
         guaranteed = calibration.guaranteed_percent(entry)
-        few = "" if guaranteed is None else f", guaranteed for another patient: {guaranteed:g} %"
+        few = "" if guaranteed is None else f", guaranteed on average over further patients: {guaranteed:g} %"
         print(
             f"{sampling}factor {entry.factor:.3g} covers {100 * entry.coverage:.1f} % of the pixels here "
-            f"(promised: {calibration.coverage_percent:g} %{few}), error bars of +-{100 * entry.half_width:.2f} % "
+            f"(made to hold: {calibration.coverage_percent:g} %{few}), error bars of +-{100 * entry.half_width:.2f} % "
             "of the window"
         )
     print(f"written: {out}")

@@ -207,7 +207,7 @@ class Enlarger:
                 written=tuple(map(str, written)),
                 shape_zyx=(slices, rows, columns),
                 interpolated=bool(result.provenance.instead_of),
-                warnings=result.warnings,
+                warnings=(*result.warnings, *result.grain_warnings),
                 seconds=time.perf_counter() - start,
             )
         )

@@ -29,8 +29,8 @@ from monai_sr_bundle.report.build import (
     measure_consistency,
 )
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines
-from monai_sr_bundle.report.grain import Grain, measure_grain
-from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit, viewing_steps
+from monai_sr_bundle.report.grain import Grain, describe_more_grain, measure_grain
+from monai_sr_bundle.report.preview import draw_preview, name_interpolation, slice_values, value_unit, viewing_steps
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
 
 
@@ -149,7 +149,7 @@ class Result:
             removed=self.removed,
             input_comparison=self.input_comparison,
             blind=self.bundle.family.is_blind,
-            grain=self._measure_grain(),
+            grain=self.grain,
         )
         require_unchanged(self.original.file_states)  # the hashes are those of the pixels
         return contents
@@ -228,6 +228,23 @@ class Result:
         )
         return replace(self.provenance, findings=findings)
 
+    @cached_property
+    def grain(self) -> Grain | None:
+        """The grain of the middle slice and of its interpolation; None where it cannot be measured."""
+        middle = self.image.pixels.shape[0] // 2
+        values, interpolated = slice_values(self.image, middle), self._interpolated(middle)
+        return measure_grain(values, interpolated, self.bundle.scale_zyx[1:], hu=self.original.modality == "CT")
+
+    @property
+    def grain_warnings(self) -> tuple[str, ...]:
+        """A sentence where the result of a CT is noisier than interpolation, which no user of a CT expects.
+
+        Of a film, whose one slice may not fit into memory again, the report alone says so.
+        """
+        if self.bundle.modality != "CT" or self.provenance.generative:
+            return ()
+        return describe_more_grain(self.grain, name_interpolation(self.bundle.scale_zyx)[1])
+
     def tolerance(self, requested: float | None = None) -> float:
         """Return the half-width above which a pixel is marked: as requested, else a share of the window."""
         return TOLERATED * (self.window[1] - self.window[0]) if requested is None else requested
@@ -262,11 +279,6 @@ class Result:
         if self.padding is not None:
             mask &= ~surroundings(self.padding[index], reach)
         return mask
-
-    def _measure_grain(self) -> Grain | None:
-        middle = self.image.pixels.shape[0] // 2
-        values, interpolated = slice_values(self.image, middle), self._interpolated(middle)
-        return measure_grain(values, interpolated, self.bundle.scale_zyx[1:], hu=self.original.modality == "CT")
 
     def _interpolated(self, index: int) -> np.ndarray:
         return self.bundle.family.interpolate(

@@ -42,6 +42,7 @@ from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntr
 from monai_sr_bundle.uncertainty.error_bars import (
     ErrorBars,
     can_be_measured,
+    describe_too_narrow,
     find_bundle_calibration,
     find_calibration,
     has_error_bars,
@@ -162,15 +163,17 @@ class Session:
             return Checked(region, slices, sampler, calibration, warnings)
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
+        comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
         if (outside := describe_outside(measured, limits)) and not options.force_model:
             sentence = (
                 f"Interpolated, not enlarged by {bundle.name}: {outside}. --force-model enlarges it nevertheless."
             )
             without = ("No error bars: interpolation has none.",) if calibration is not None else ()
-            return Checked(region, slices, sampler, None, (sentence, *without, *warnings), interpolated=True)
-        comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
-        warnings = (*warnings, *describe_differences(comparison))
-        return Checked(region, slices, sampler, calibration, warnings, comparison)
+            warnings = (sentence, *without, *warnings)
+            return Checked(region, slices, sampler, None, warnings, comparison, interpolated=True)
+        too_narrow = describe_too_narrow(bundle, image) if calibration and not self.calibration else ""
+        warnings = (*warnings, *describe_differences(comparison), *filter(None, [too_narrow]))
+        return Checked(region, slices, sampler, calibration, warnings, comparison, too_narrow)
 
     def enhance(
         self,
@@ -258,7 +261,7 @@ class Session:
             provenance=provenance,
             warnings=(*image.notes, *checked.warnings, *artifact_warning),
             seconds=seconds,
-            error_bars=ErrorBars(enlarged.half_width, *checked.calibration)
+            error_bars=ErrorBars(enlarged.half_width, *checked.calibration, checked.too_narrow)
             if checked.calibration and enlarged.half_width is not None
             else None,
             before_consistency=(span * residuals.rms, span * residuals.maximum) if residuals.count else None,
@@ -283,6 +286,7 @@ class Session:
             result,
             provenance=replace(result.provenance, instead_of=self.bundle.name),
             warnings=(*image.notes, *checked.warnings),
+            input_comparison=checked.comparison,
         )
 
 
@@ -297,6 +301,7 @@ class Checked:
         calibration: calibration of the error bars, and its entry for these options; None without error bars.
         warnings: one sentence each, beside the notes of the image.
         comparison: measures of the image with the limits, or else the range, of the bundle; empty if it states none.
+        too_narrow: sentence of `describe_too_narrow`, among the warnings too; empty for none. Default: none.
         interpolated: whether the image is outside the limits of the bundle and will be interpolated. Default False.
     """
 
@@ -306,6 +311,7 @@ class Checked:
     calibration: tuple[Calibration, CalibrationEntry] | None
     warnings: tuple[str, ...]
     comparison: Mapping[str, InputComparison] = field(default_factory=dict)
+    too_narrow: str = ""
     interpolated: bool = False
 
 

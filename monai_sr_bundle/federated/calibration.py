@@ -160,7 +160,7 @@ def describe_coverage(calibration: Calibration, coverage: Mapping[str, Sequence[
     """Return the table for the terminal: coverage of every site before and after a calibration."""
     lines = [
         f"{calibration.bundle} {calibration.version} | {calibration.images} images of {calibration.patients} patients "
-        f"at {calibration.data} | promised: {calibration.coverage_percent:g} % of the pixels",
+        f"at {calibration.data} | made to hold: {calibration.coverage_percent:g} % of the pixels",
         "factors: " + ", ".join(f"{entry.factor:.3g}" for entry in calibration.entries),
         f"{'site':22}{'scale':>6}{'patients':>10}{'before':>9}{'after':>9}",
     ]

@@ -162,8 +162,7 @@ def _set_identity(derived: Dataset, source: Dataset, provenance: Provenance, ser
     number = numbers(source, "SeriesNumber", 1)
     new_number = int(number[0]) * 100 + 1 if number else None
     derived.SeriesNumber = new_number if new_number and abs(new_number) <= LARGEST_INTEGER_STRING else None
-    # A method without weights (interpolation) is no AI.
-    prefix = "AI" if provenance.weights_sha256 else "Interpolated"
+    prefix = "Interpolated" if provenance.is_interpolated else "AI"
     description = f"{prefix} {provenance.factor} {series_description(source)}"
     derived.SeriesDescription = description.strip()[:DESCRIPTION_LENGTH]
     set_times(derived, source, provenance.created)
@@ -213,8 +212,7 @@ def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: I
     earlier = str(derived.get("DerivationDescription") or "")
     derivation = f"{sentence} Before: {earlier}" if earlier else sentence
     derived.DerivationDescription = derivation[:DERIVATION_LENGTH]
-    resampling = code("113085", "Spatial resampling")
-    derived.DerivationCodeSequence = [*derived.get("DerivationCodeSequence", []), resampling]
+    derived.DerivationCodeSequence = [*derived.get("DerivationCodeSequence", []), code("113085", "Spatial resampling")]
     derived.SourceImageSequence = [source_reference(origin) for origin in origins]
 
     _add_equipment(derived, provenance, sentence)
@@ -222,10 +220,9 @@ def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: I
 
 def _add_equipment(derived: Dataset, provenance: Provenance, description: str) -> None:
     """Add the bundle to the equipment that contributed to the image."""
-    processing, synthesizing = ("109102", "Processing Equipment"), ("109100", "Synthesizing Equipment")
+    purpose = ("109100", "Synthesizing") if provenance.has_synthetic_pixels else ("109102", "Processing")
     equipment = Dataset()
-    purpose = synthesizing if provenance.has_synthetic_pixels else processing
-    equipment.PurposeOfReferenceCodeSequence = [code(*purpose)]
+    equipment.PurposeOfReferenceCodeSequence = [code(purpose[0], f"{purpose[1]} Equipment")]
     equipment.Manufacturer = short_text(provenance.manufacturer) or "unknown"
     equipment.ManufacturerModelName = short_text(provenance.bundle)
     equipment.SoftwareVersions = short_text(provenance.version)
@@ -279,8 +276,8 @@ def source_reference(header: Dataset) -> Dataset:
 
 
 def short_text(text: str) -> str:
-    """Return the text as ASCII of at most 64 characters, which an element of VR LO holds."""
-    return ascii_only(text)[:64]
+    """Return the text as ASCII of at most 64 characters, which an element of VR LO holds, cut between words."""
+    return ascii_only(text)[:65].rsplit(" ", maxsplit=int(len(text) > 64))[0][:64]
 
 
 def ascii_only(text: str) -> str:

@@ -50,7 +50,7 @@ def check_content(image: Image, modality: str) -> tuple[str, ...]:
 
 def _check_header(image: Image, modality: str) -> Iterator[str]:
     if describes_result(image.derivation):
-        yield "This is a result of super-resolution: detail that was predicted is enlarged again. Take the original."
+        yield "This is a result of this program: what was enlarged is enlarged again. Take the original."
     if image.format != "dicom" or not image.header:
         return
     # Not above: a viewer without DICOM files starts sooner.

@@ -64,7 +64,7 @@ def write_maps(
         provenance: record of the bundle and settings that made the result.
         written: file or folder of the result.
         paths: paths of the maps, from `map_paths`.
-        percent: share of the pixels that the error bars promise to contain, in percent.
+        percent: share of the pixels that the error bars are made to hold, on average over images, in percent.
         unit: "HU" or "grey levels".
         tolerance: largest half-width outside the mask, in `unit`.
         overwrite: replace older files.

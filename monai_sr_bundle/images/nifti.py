@@ -144,7 +144,7 @@ def write_nifti(result: Image, provenance: Provenance, out: Path, meaning: str =
     if slices != result.header.raw["dim"][3]:
         for field in ("slice_start", "slice_end", "slice_code", "slice_duration"):
             header[field] = 0
-    sentence = f"Super-resolution {provenance.factor}, {provenance.bundle} {provenance.version}. Not for diagnosis."
+    sentence = f"{provenance.process} {provenance.factor}, {provenance.bundle} {provenance.version}. Not for diagnosis."
     sentence = f"{meaning}. {sentence}" if meaning else sentence
     header["descrip"] = sentence.encode("ascii", "replace")[:_DESCRIP_LENGTH]
     header["vox_offset"] = header.single_vox_offset

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-_RESULT_SENTENCE = re.compile(r"Super-resolution x\d+( x\d+)*( along the slices)?(,| by) \S")
+_RESULT_SENTENCE = re.compile(r"(Super-resolution|Interpolation) x\d+( x\d+)*( along the slices)?(,| by) \S")
 NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not measured. Not for diagnosis."
+NOTHING_PREDICTED = "Nothing was predicted: there is no more detail than in the source. Not for diagnosis."
 
 
 class Sampling(NamedTuple):
@@ -41,9 +42,9 @@ class Provenance:
 
     Attributes:
         bundle, version: name and version of the bundle.
-        weights_sha256: SHA-256 of the weights file, `bundles.combined_sha256` of several; empty for a method without
-            weights (bicubic).
-        manufacturer: authors of the bundle, from its metadata.
+        weights_sha256: SHA-256 of the weights file, `bundles.combined_sha256` of several; empty for interpolation,
+            which has none.
+        manufacturer: authors of the bundle, from its metadata, without what stands in brackets.
         scale_zyx: output samples per input sample.
         operator: degradation that the model was trained to undo, such as `bicubic_antialias_x4`.
         generative: True if the result contains generated texture.
@@ -86,9 +87,7 @@ class Provenance:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
         """Return the provenance that `as_dict` wrote, with JSON's lists as tuples."""
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
-        }
+        fields: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in record.items()}
         fields["created"] = datetime.fromisoformat(fields["created"])
         fields["sampling"] = Sampling(**fields["sampling"]) if fields["sampling"] else None
         return cls(**fields)
@@ -97,6 +96,16 @@ class Provenance:
     def has_synthetic_pixels(self) -> bool:
         """True if pixels are synthetic: generated texture, or filled in where an artifact was removed."""
         return self.generative or self.removed_places > 0
+
+    @property
+    def is_interpolated(self) -> bool:
+        """True if a formula made the pixels: it was chosen, or the image is outside the limits of a model."""
+        return not self.weights_sha256
+
+    @property
+    def process(self) -> str:
+        """What was done, as a noun."""
+        return "Interpolation" if self.is_interpolated else "Super-resolution"
 
     @property
     def factor(self) -> str:
@@ -111,15 +120,13 @@ class Provenance:
     def sentence(self) -> str:
         """One ASCII sentence for DICOM Derivation Description and picture tags (at most 1024 characters)."""
         weights = f", weights sha256 {self.weights_sha256[:12]}" if self.weights_sha256 else ""
-        sampling = f", {self.sampling.words}" if self.sampling else ""
+        drawn = f", {self.sampling.words}" if self.sampling else ""
         noise = "" if self.strength is None else f", noise reduced with strength {self.strength:g} of 1"
-        how = f"{weights}{sampling}{noise}"
-        method = f"Super-resolution {self.factor} by {self.bundle} {self.version}{how}, seed {self.seed}."
+        how = f"{self.process} {self.factor} by {self.bundle} {self.version}{weights}{drawn}{noise}, seed {self.seed}."
         count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
         removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
-        outside = f" The image is outside the limits of {self.instead_of}, so it was interpolated."
-        instead = outside if self.instead_of else ""
-        return f"{method}{removed}{instead} {NOT_FOR_DIAGNOSIS}"
+        outside = f" The image is outside the limits of {self.instead_of}." if self.instead_of else ""
+        return f"{how}{removed}{outside} {NOTHING_PREDICTED if self.is_interpolated else NOT_FOR_DIAGNOSIS}"
 
 
 def describes_result(text: str) -> bool:

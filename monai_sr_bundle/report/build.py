@@ -28,7 +28,7 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import InputComparison
-from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, Provenance
+from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, NOTHING_PREDICTED, Provenance
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, ResidualStats, percent
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures
@@ -46,7 +46,7 @@ MEASURED_SLICES = 32
 
 LIBRARIES = ("numpy", "pillow", "pydicom", "onnxruntime", "onnxruntime-gpu", "torch", "monai")
 
-STATEMENT = f"Research software, not a medical device. {NOT_FOR_DIAGNOSIS} The original image is unchanged."
+STATEMENT = "Research software, not a medical device. {} The original image is unchanged."
 
 
 class Consistency(NamedTuple):
@@ -178,6 +178,7 @@ def build_report(
             "operator_words": Degradation.parse(provenance.operator).words,
             "generative": provenance.generative,
             "blind": blind,
+            "instead_of": provenance.instead_of or None,
         },
         "run": {
             "backend": provenance.backend,
@@ -205,7 +206,7 @@ def build_report(
         "error_bars": error_bars,
         "warnings": [_remove_folders(text, folders) for text in warnings],
         "notes": [_remove_folders(text, folders) for text in source.notes],
-        "statement": STATEMENT,
+        "statement": STATEMENT.format(NOTHING_PREDICTED if provenance.is_interpolated else NOT_FOR_DIAGNOSIS),
     }
     return dict(to_json_values(report))
 
@@ -252,11 +253,12 @@ def describe_findings(
     }[resembles_training]
     mean = format_number(bars.mean)
     guaranteed = calibration.guaranteed_percent(bars.entry)
-    few = "" if guaranteed is None else f" With so few, only {guaranteed:g} % can be promised for another patient."
+    few = "" if guaranteed is None else f" So few guarantee only {guaranteed:g} %, on average over further patients."
     return (
         f"{sentence} Error bars: half-width {mean} {unit} on average, made to hold {calibration.coverage_percent:g} % "
         f"of the pixels, on average over images like those {by} calibrated them on: {calibration.images} images of "
         f"{calibration.patients} patients ({calibration.data[:64]}, {calibration.created}).{few}{warning}"
+        f"{bars.too_narrow and f' {bars.too_narrow}'}"
     )
 
 
@@ -279,6 +281,7 @@ def describe_error_bars(
     return {
         "unit": unit,
         "percent": calibration.coverage_percent,
+        "too_narrow": bars.too_narrow or None,
         "mean": bars.mean,
         "largest_twentieth": float(np.percentile(widths, 95.0)) if widths.size else 0.0,
         "tolerance": tolerance,

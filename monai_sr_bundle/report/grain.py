@@ -61,6 +61,22 @@ def measure_grain(
     return Grain(of_result, of_interpolation)
 
 
+def describe_more_grain(grain: Grain | None, interpolation: str) -> tuple[str, ...]:
+    """Return a sentence where a result varies more than the interpolated input; none where it does not.
+
+    Args:
+        grain: of `measure_grain`.
+        interpolation: name of the interpolation.
+    """
+    if grain is None or grain.result <= MORE * grain.interpolation:
+        return ()
+    times = grain.result / grain.interpolation
+    return (
+        f"In its evenest parts the result is {times:.3g} times as noisy as {interpolation}: grain of the input may "
+        "have become structure that looks like tissue.",
+    )
+
+
 def _blocks(values: np.ndarray, block: tuple[int, int]) -> np.ndarray:
     """Return the blocks as rows, ``[blocks, pixels of a block]`` float32."""
     rows, columns = (length // side for length, side in zip(values.shape, block, strict=True))

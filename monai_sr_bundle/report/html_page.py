@@ -34,7 +34,8 @@ def page(
         removed_picture: PNG that outlines removed artifacts, or nothing.
     """
     model, made_by = report["model"], report["made_by"]
-    title = f"Super-resolution {model['factor']} of {report['source']['name']}"
+    process = "Interpolation" if _is_interpolated(report) else "Super-resolution"
+    title = f"{process} {model['factor']} of {report['source']['name']}"
     warnings = "".join(f"<li>{escape(warning)}</li>" for warning in report["warnings"])
     if warnings:
         warnings = f'<h2 id="w">Please note</h2><ul>{warnings}</ul>'
@@ -43,7 +44,7 @@ def page(
     if notes:
         notes = f'<section aria-labelledby="n"><h2 id="n">Found in the file</h2><ul>{notes}</ul></section>'
     created = report["created"].replace("T", " ")
-    header = f"""<h1>Super-resolution {escape(model["factor"])} of {escape_name(report["source"]["name"])}</h1>
+    header = f"""<h1>{process} {escape(model["factor"])} of {escape_name(report["source"]["name"])}</h1>
 <p class="quiet">{escape(created)} · {escape_name(model["name"])} {escape(model["version"])}</p>"""
     main = f"""{warnings}
 {_figure(picture, report) if picture else ""}
@@ -72,6 +73,11 @@ def page(
     return html_document("report", title, header, main, footer=footer, style=colours)
 
 
+def _is_interpolated(report: Mapping[str, Any]) -> bool:
+    """Return whether a formula made the result."""
+    return report["model"]["weights_sha256"] is None
+
+
 def _code(value: Any) -> str:
     return f"<code>{escape(value)}</code>"
 
@@ -83,11 +89,13 @@ def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
         f"({_size(report['output'])}) and the coloured difference between result and {short}; "
         "below them the outlined square, magnified."
     )
+    difference = f"red and blue are what the model changed compared with {full}; grey is no change"
+    if _is_interpolated(report):
+        difference = f"grey is no change: the result is {full}"
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
 {embed_png(picture, alt)}</div>
-<figcaption>Top: the whole image. Bottom: the outlined square, magnified. In the last column, red and blue are what
-the model changed compared with {full}; grey is no change.</figcaption>
+<figcaption>Top: the whole image. Bottom: the outlined square, magnified. In the last column, {difference}.</figcaption>
 </figure>"""
 
 
@@ -126,15 +134,22 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
         f" Only columns {roi[0]} to {roi[2] - 1} and rows {roi[1]} to {roi[3] - 1} of it were enlarged." if roi else ""
     )
     samples, between = ("slices", "between_slices") if model["scale_zyx"][0] > 1 else ("pixels", "between_columns")
+    by = f"the model {escape_name(model['name'])}, version {escape(model['version'])}"
     detail = (
         f"The texture between the measured {samples} was <strong>generated</strong>: it is one of many that would fit."
         if model["generative"]
         else f"The detail between the measured {samples} was <strong>predicted</strong> from other images of the same "
         "kind."
     )
-    if model["weights_sha256"] is None:
-        detail = "It was interpolated by formula: nothing was learnt and no detail was added."
-    distance = ""
+    if _is_interpolated(report):
+        outside = f"because it is outside the limits of the model {escape_name(model['instead_of'] or '')}"
+        why = f", {outside}" if model["instead_of"] else ""
+        by = f"interpolation ({escape_name(model['name'])} {escape(model['version'])}){why}"
+        detail = "Nothing was predicted, and no detail was added."
+    strength = report["run"]["strength"]
+    if strength is not None:
+        cost = f"<strong>Noise was reduced</strong> with strength {strength:g} of 1, and texture that may be real too."
+        detail += f" {cost}" if strength else " Noise was not reduced (strength 0)."
     if source["spacing_mm"]:
         before, after = source["spacing_mm"], output["spacing_mm"]
         distance = (
@@ -144,15 +159,15 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     else:
         distance = " The distance between the pixels is unknown, so nothing here can be measured in millimetres."
     return f"""<p>The {_modality(report)} {escape_name(source["name"])} ({_size(source)}) was enlarged
-{escape(model["factor"])} to {_size(output)} by the model {escape_name(model["name"])}, version
-{escape(model["version"])}.{part} {detail}{distance} The original file was not changed.</p>
+{escape(model["factor"])} to {_size(output)} by {by}.{part} {detail}{distance} The original file was not changed.</p>
 <p><strong>What this does not mean.</strong> The scanner did not measure more than before. A fine line, a nodule's edge
 or a texture that can be seen only in the result may not exist in the patient, and one that exists may be missing. Read
 the original for any finding.</p>"""
 
 
-def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool) -> tuple[str, str]:
+def _judge_fidelity(report: Mapping[str, Any], interpolated: str) -> tuple[str, str]:
     """Judge the numbers of `report["consistency"]`: return a class of the page and a sentence."""
+    measured, strength = report["consistency"], report["run"]["strength"]
     result, bicubic = measured["result"], measured["bicubic"]
     if result is None or result["rms"] is None:
         return "caution", "Not measured: nothing can be said about how well the result agrees with the input."
@@ -161,10 +176,13 @@ def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool)
         worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
-    if blind:
+    if report["model"]["blind"]:
+        takes = "takes noise, blur and JPEG away; whether all that it took was that"
+        if strength is not None:
+            takes = f"reduces noise, here with strength {strength:g} of 1; whether all that it took was noise"
         return "caution", (
-            "The result differs from the input by more than a screen can hide. The model takes noise, blur and JPEG "
-            f"away; whether all that it took was that cannot be measured here.{worst_pixel}"
+            f"The result differs from the input by more than a screen can hide. The model {takes} cannot be measured "
+            f"here.{worst_pixel}"
         )
     if bicubic is None or bicubic["rms"] is None:
         return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
@@ -183,7 +201,7 @@ def _fidelity(report: Mapping[str, Any]) -> str:
     measured = report["consistency"]
     unit = escape(measured["unit"])
     short, full = name_interpolation(report["model"]["scale_zyx"])
-    kind, sentence = _judge_fidelity(measured, full, report["model"]["blind"])
+    kind, sentence = _judge_fidelity(report, full)
     distances = {f"Before: {short}": measured["bicubic"]}
     if measured["network"]:
         distances["The network alone"] = measured["network"]
@@ -204,6 +222,12 @@ def _fidelity(report: Mapping[str, Any]) -> str:
             f"<td>{largest}</td></tr>"
         )
     good = format_number(measured["good_rms"])
+    proof = (
+        ""
+        if _is_interpolated(report)
+        else " It does <strong>not</strong> prove that the added detail is true: many different fine images become the "
+        "same input when they are reduced."
+    )
     exception = ""
     if measured["share"] < 1:
         share = escape(percent(measured["share"]))
@@ -218,8 +242,7 @@ model that takes away noise differs from the input by it.</p>
 <tbody>{rows}</tbody></table></div>
 <p>The input's values span {format_number(measured["value_span"])} {unit}. A typical difference of up to
 <strong>{good} {unit}</strong> is good: it is no more than rounding, or less than a screen can show. A good
-number means that the result does not contradict the input. It does <strong>not</strong> prove that the added detail is
-true: many different fine images become the same input when they are reduced.{exception}</p>"""
+number means that the result does not contradict the input.{proof}{exception}</p>"""
 
 
 def _removed_artifacts(report: Mapping[str, Any], picture: bytes) -> str:
@@ -266,6 +289,8 @@ be.</p></section>
     doubt = (
         "" if likeness == "good" else " This image is not known to be like those they were made for: they may not hold."
     )
+    if bars["too_narrow"]:
+        verdict, doubt = "caution", f"{doubt} {escape(bars['too_narrow'])}"
     low, high = bars["window"]
     share_of_window = format_number(100 * bars["tolerance"] / max(high - low, 1e-12))
     sampling = f", drawn as {escape(calibration['drawn'])}" if calibration["drawn"] else ""
@@ -276,7 +301,8 @@ be.</p></section>
     few = (
         ""
         if guaranteed is None
-        else f"\nWith so few, only {format_number(guaranteed)} % can be promised for another patient."
+        else f"\nSo few guarantee only {format_number(guaranteed)} %, on average over further patients; of one "
+        "patient fewer pixels may be inside."
     )
     links = " and ".join(f'<a href="{escape(quote(name))}">{escape_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
@@ -294,7 +320,8 @@ There they held {escape(f"{100 * calibration['coverage']:.1f}")} %.{few} The wid
 {unit}); the default is {format_number(100 * TOLERATED)} % of that span.</p>
 {f"<p>As files, pixel by pixel: {links}.</p>" if links else ""}
 <p><strong>What they do not say.</strong> One pixel in {format_number(100 / max(100 - bars["percent"], 1e-9))} may lie
-outside. They may not hold for another scanner, another kind of patient or another loss of detail:
+outside, and of a single image or patient more. They
+may not hold for another scanner, another kind of patient or another loss of detail:
 <code>monai-sr calibrate</code> makes new error bars from 50 to 100 images of your own hospital.</p></section>
 """
 
@@ -312,7 +339,7 @@ wider. The pattern of small squares, one for each pixel of the input, is the met
 
 
 def _invented_detail(report: Mapping[str, Any]) -> str:
-    if report["model"]["weights_sha256"] is None:
+    if _is_interpolated(report):
         return '<p class="verdict good">No: a formula drew smooth lines between what was measured.</p>'
     if report["model"]["generative"]:
         return """<p class="verdict caution">Yes: fine texture was generated. It looks like that of an original, and is
@@ -344,7 +371,8 @@ def _judge_grain(report: Mapping[str, Any]) -> tuple[str, str]:
 def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:
     """Judge `report["input_range"]`: return a class of the page and a sentence."""
     comparisons = {name: InputComparison(**measure) for name, measure in report["input_range"].items() if name in NAMES}
-    if report["model"]["weights_sha256"] is None:
+    instead_of = report["model"]["instead_of"]
+    if _is_interpolated(report) and not instead_of:
         return "good", "Any image is: nothing was learnt, the result is that of a formula."
     if not comparisons:
         return "caution", "Not judged, because this model does not state what its training images were like."
@@ -353,6 +381,9 @@ def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:
     outside = [NAMES[name].words for name, comparison in comparisons.items() if comparison.side]
     if outside:
         lies = "lies" if len(outside) == 1 else "lie"
+        if _is_interpolated(report):
+            limits = f"outside the limits of {instead_of}"
+            return "caution", f"No: its {_join_words(outside)} {lies} {limits}, so the image was interpolated."
         return "caution", f"No: its {_join_words(outside)} {lies} outside the known range; {MAY_NOT_HOLD}."
     unknown = _join_words([NAMES[name].words for name, comparison in comparisons.items() if comparison.value is None])
     if unknown:

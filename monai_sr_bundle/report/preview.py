@@ -181,7 +181,7 @@ def captions(
     else:
         saturation = f"largest {format_number(largest)} {unit}"
     return Captions(
-        title=f"Super-resolution {provenance.factor}{of_slices}",
+        title=f"{provenance.process} {provenance.factor}{of_slices}",
         panels=(
             ("Input", f"{size_in}, each drawn as a block"),
             (short.capitalize(), f"{size_out}, interpolation only"),
@@ -195,7 +195,7 @@ def captions(
         spacing=f"{_spacing_words(source, result, provenance.scale_zyx)} · {window_text}"
         f"{' · turned, so that the front is up' * is_turned}",
         made_by=f"{provenance.bundle} {provenance.version} · {provenance.factor}",
-        warning="predicted detail; not for diagnosis",
+        warning=f"{'no detail added' if provenance.is_interpolated else 'predicted detail'}; not for diagnosis",
     )
 
 

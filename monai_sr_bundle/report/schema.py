@@ -107,7 +107,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "weights_sha256": {
                         **_SHA256_OR_NULL,
                         "description": "of the file; of several (the ONNX files of a diffusion model) as "
-                        "combined_sha256; null without weights",
+                        "combined_sha256; null for interpolation, which has none",
                     },
                     "scale_zyx": _COUNTS,
                     "factor": _TEXT,
@@ -117,6 +117,10 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "blind": {
                         "type": "boolean",
                         "description": "trained on many losses of resolution, whichever an image may have had",
+                    },
+                    "instead_of": {
+                        "type": ["string", "null"],
+                        "description": "model that was asked for, outside whose limits the image is; else null",
                     },
                 }
             ),
@@ -158,8 +162,9 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "unit": _UNIT,
                     "percent": {
                         **_NUMBER,
-                        "description": "of the pixels that are promised to be within their error bars",
+                        "description": "of the pixels that error bars are made to hold, on average over images",
                     },
+                    "too_narrow": {"type": ["string", "null"], "description": "how far, of images like this one"},
                     "mean": {**_NUMBER_FROM_0, "description": "half-width over all pixels"},
                     "largest_twentieth": {**_NUMBER_FROM_0, "description": "95 % of them are smaller"},
                     "tolerance": _NUMBER_FROM_0,
@@ -176,7 +181,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                             "coverage": _SHARE,
                             "guaranteed_percent": {
                                 **_NUMBER_OR_NULL,
-                                "description": "for another patient; null where the patients are enough for `percent`",
+                                "description": "on average over further patients; null where it is `percent`",
                             },
                             "drawn": {"type": ["string", "null"], "description": "how; null for one pass"},
                         }

@@ -37,8 +37,8 @@ class CalibrationEntry:
         half_width: mean half-width of the error bars over the images, in units of the window.
         scale: output pixels per input pixel, where each scale of the bundle has error bars of its own; else None.
         strength: share of the noise that was taken away, of a bundle that reduces noise; else None.
-        guaranteed: share of the pixels that is expected inside at least for another patient like those of the
-            calibration, where these are too few for the factor to be corrected for their number; else None.
+        guaranteed: share of the pixels that is expected inside at least, on average over further patients like those of
+            the calibration, where these are too few for the factor to be corrected for their number; else None.
     """
 
     sampling: Sampling | None
@@ -86,7 +86,7 @@ class Calibration:
         return round(100 * (1 - self.alpha), 3)
 
     def guaranteed_percent(self, entry: CalibrationEntry) -> float | None:
-        """Return the percentage that an entry guarantees for another patient; None where that is `coverage_percent`."""
+        """Return what an entry guarantees on average over further patients, in percent; None for `coverage_percent`."""
         return None if entry.guaranteed is None else round(100 * entry.guaranteed, 1)
 
     def find(

@@ -385,7 +385,7 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
     if bars is not None:
         images = bars["calibrated_on"]
         guaranteed = images["guaranteed_percent"]
-        few = "" if guaranteed is None else f"; only {guaranteed:g} % can be promised for another patient"
+        few = "" if guaranteed is None else f"; so few guarantee only {guaranteed:g} % on average over further patients"
         coverage = {
             "promised": bars["percent"] / 100,
             "calibratedOn": f"{images['images']} images of {images['patients']} patients ({images['data']}, "

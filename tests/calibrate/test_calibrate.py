@@ -238,7 +238,7 @@ def test_the_command_measures_prints_and_writes(name, data, calibration, tmp_pat
         f"factor {calibration.entries[0].factor:.3g} covers {100 * calibration.entries[0].coverage:.1f} % of the"
         in printed
     )
-    assert "(promised: 90 %)" in printed
+    assert "(made to hold: 90 %)" in printed
     assert f"written: {out}" in printed
     before = out.read_bytes()
     assert main(words) == 5

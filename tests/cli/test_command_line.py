@@ -20,7 +20,8 @@ from PIL import Image
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
-from tests.images.dicom_files import ct_series, phantom, radiograph, zipped
+from monai_sr_bundle.images.provenance import describes_result
+from tests.images.dicom_files import ct_series, ct_slice, phantom, radiograph, zipped
 
 
 @pytest.fixture
@@ -32,6 +33,11 @@ def volume(tmp_path):
 
 def enhance(*words):
     return main(["enhance", "--backend", "onnx", *map(str, words)])
+
+
+def words_of(page):
+    """The words of a report, without its tags."""
+    return " ".join(re.sub("<[^>]+>", "", page.read_text()).split())
 
 
 def names(folder):
@@ -76,6 +82,59 @@ def test_a_bundle_of_several_scales_says_by_which_it_enlarges(tmp_path, capsys, 
     assert (written.Rows, written.Columns) == (48 * scale, 48 * scale)
     np.testing.assert_allclose(np.float64(written.ImagerPixelSpacing), 0.6 / scale, rtol=1e-9)
     assert f"Super-resolution x{scale} by chest_xray_blind" in written.DerivationDescription
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.parametrize("make", [radiograph, ct_slice])
+@pytest.mark.parametrize("bundle", ["bicubic", None])
+def test_dicom_of_an_interpolated_image_says_so_and_never_ai(tmp_path, make, bundle, backend):
+    pixels = np.random.default_rng(0).integers(0, 4096, (48, 48)).astype("uint16" if make is radiograph else "int16")
+    source = make(tmp_path / "noise.dcm", pixels, SeriesDescription="Chest")
+    words = ["--bundle", bundle] if bundle else []  # the defaults know no image of noise alone
+    assert enhance(source, tmp_path / "out.dcm", "--backend", backend, *words) == 0
+    written = pydicom.dcmread(tmp_path / "out.dcm")
+    assert written.SeriesDescription == "Interpolated x4 Chest"
+    assert written.DerivationDescription.startswith("Interpolation x4 by bicubic 0.2.0, seed 0.")
+    assert " Nothing was predicted: there is no more detail than in the source." in written.DerivationDescription
+    default = "chest_xray_blind" if make is radiograph else "chest_ct_blind"
+    outside = f" The image is outside the limits of {default}." in written.DerivationDescription
+    assert outside == (bundle is None)
+    assert not re.search("AI|predicted, not|sha256|Super-resolution", written.DerivationDescription)
+    equipment = written.ContributingEquipmentSequence[-1]
+    assert (equipment.ManufacturerModelName, equipment.Manufacturer) == ("bicubic", "The monai-sr-bundle authors")
+    assert describes_result(written.DerivationDescription)  # so that a batch leaves it out
+
+
+@pytest.mark.parametrize(("make", "default"), [(radiograph, "chest_xray_blind"), (ct_slice, "chest_ct_blind")])
+def test_the_report_of_an_image_outside_the_limits_says_that_nothing_was_predicted_and_why(tmp_path, make, default):
+    pixels = np.random.default_rng(0).integers(0, 4096, (48, 48)).astype("uint16" if make is radiograph else "int16")
+    source = make(tmp_path / "noise.dcm", pixels)
+    assert enhance(source, tmp_path / "out.dcm", "--report") == 0
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert (report["model"]["weights_sha256"], report["model"]["instead_of"]) == (None, default)
+    assert report["input_range"]["noise_percent"]["value"] > report["input_range"]["noise_percent"]["high"]
+    assert "Nothing was predicted: there is no more detail than in the source." in report["statement"]
+    page = words_of(tmp_path / "out.report.html")
+    assert "Interpolation x4 of noise.dcm" in page
+    assert (
+        f"by interpolation (bicubic 0.2.0), because it is outside the limits of the model {default}. Nothing was "
+        "predicted, and no detail was added." in page
+    )
+    assert re.search(f"No: its [a-z ,]+ outside the limits of {default}, so the image was interpolated.", page)
+    assert "No: a formula drew smooth lines between what was measured." in page
+    assert "other images of the same kind" not in page
+    assert "what the model" not in page
+    assert "is predicted, not measured" not in page
+    assert "Not judged" not in page
+
+
+def test_the_report_of_a_chosen_interpolation_names_no_model_that_refused(film, tmp_path):
+    assert enhance(film, tmp_path / "out.png", "--report", "--bundle", "bicubic") == 0
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert (report["model"]["weights_sha256"], report["model"]["instead_of"]) == (None, None)
+    page = words_of(tmp_path / "out.report.html")
+    assert "by interpolation (bicubic 0.2.0). Nothing was predicted, and no detail was added." in page
+    assert "Any image is: nothing was learnt" in page
 
 
 def test_a_scale_that_a_bundle_does_not_have_is_refused_before_an_image_is_read(tmp_path, capsys):

@@ -133,7 +133,7 @@ def test_the_command_calibrates_at_simulated_sites(tmp_path, capsys):
     arguments = ["federated", "calibrate", BUNDLE, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--sites", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "54 images of 54 patients at 2 sites | promised: 90 % of the pixels" in printed
+    assert "54 images of 54 patients at 2 sites | made to hold: 90 % of the pixels" in printed
     together = calibrate(BUNDLE, tmp_path / "data", sets=["own"])
     assert read_calibration(tmp_path / "out" / FILE, find_bundle(BUNDLE)).entries == together.entries
     coverage = json.loads((tmp_path / "out" / COVERAGE_FILE).read_text())

@@ -148,7 +148,7 @@ def test_a_result_that_is_enlarged_again_is_said_and_its_source_is_not(tmp_path,
         nibabel.save(nibabel.Nifti1Image(FILM[..., None], np.diag([0.7, 0.7, 1.0, 1.0])), path)
     else:
         Picture.fromarray(FILM).save(path)
-    words = "This is a result of super-resolution"
+    words = "This is a result of this program"
     first = enhance(path, "bicubic")
     assert not any(warning.startswith(words) for warning in first.warnings)
     again = read_one(first.save(tmp_path / f"again{path.suffix}"))

@@ -200,6 +200,19 @@ def test_names_outside_ascii_stay_writable(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("manufacturer", "expected"),
+    [
+        ("Department of " + "x" * 50, "Department of " + "x" * 50),
+        ("Department of " + "x" * 51, "Department of"),
+        ("y" * 70, "y" * 64),
+    ],
+)
+def test_a_long_manufacturer_is_cut_between_words(tmp_path, manufacturer, expected):
+    written = write_one(SOURCES["ct"](tmp_path / "in.dcm"), tmp_path / "out.dcm", manufacturer=manufacturer)
+    assert written.ContributingEquipmentSequence[-1].Manufacturer == expected
+
+
+@pytest.mark.parametrize(
     ("in_source", "facts", "expected"),
     [
         (None, {}, None),

@@ -463,11 +463,20 @@ def test_the_widest_error_bars_of_a_long_volume_are_measured_on_some_of_its_slic
     assert error_bars(half_width)["mean"] == pytest.approx(50.5)
 
 
+def test_the_page_says_beside_the_error_bars_that_they_are_too_narrow(tmp_path):
+    bars = error_bars(np.ones((1, 8, 8))) | {"too_narrow": "Its error bars are too narrow: <b>."}
+    report = report_of(*images(tmp_path), error_bars=bars, input_comparison=INSIDE)
+    validate(report)
+    verdict = section(page_of(report, tmp_path), "s", "a")
+    assert '<p class="verdict caution">' in verdict
+    assert "Its error bars are too narrow: &lt;b&gt;.</p>" in verdict
+
+
 def test_the_page_says_what_few_patients_guarantee(tmp_path):
     entries = (CalibrationEntry(None, 2.0, 0.915, 0.01, guaranteed=0.7625),)
     bars = error_bars(np.ones((1, 4, 4)), entries=entries, patients=5)
     words = words_of(page_of(report_of(*images(tmp_path), error_bars=bars), tmp_path))
-    assert "There they held 91.5 %. With so few, only 76.2 % can be promised for another patient." in words
+    assert "There they held 91.5 %. So few guarantee only 76.2 %, on average over further patients;" in words
 
 
 def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
@@ -484,7 +493,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
         "with --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255",
         "the default is 5 % of that span",
         "they held 91.5 %",
-        "One pixel in 20 may lie outside",
+        "One pixel in 20 may lie outside, and of a single image or patient more.",
     ):
         assert sentence in words
     assert "<b>" not in text
@@ -525,11 +534,41 @@ def test_without_error_bars_the_page_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("strength", "taken", "done"),
+    [
+        (None, "takes noise, blur and JPEG away; whether all that it took was that cannot", ""),
+        (
+            0.7,
+            "reduces noise, here with strength 0.7 of 1; whether all that it took was noise cannot",
+            "Noise was reduced with strength 0.7 of 1, and texture that may be real too.",
+        ),
+        (
+            0.0,
+            "reduces noise, here with strength 0 of 1; whether all that it took was noise cannot",
+            "Noise was not reduced (strength 0).",
+        ),
+    ],
+)
+def test_the_page_says_what_a_blind_model_takes_away(tmp_path, strength, taken, done):
+    measured = {"consistency": Consistency(30.0, 90.0, "HU"), "blind": True}
+    report = report_of(*images(tmp_path), provenance=replace(PROVENANCE, strength=strength), **measured)
+    page = page_of(report, tmp_path)
+    assert f"The model {taken}" in words_of(section(page, "f", "s"))
+    what_was_done = words_of(section(page, "d", "f"))
+    assert done in what_was_done
+    assert ("Noise was" in what_was_done) == (strength is not None)
+
+
+@pytest.mark.parametrize(
     ("changes", "verdict", "words"),
     [
         ({}, 'caution">No texture was drawn at random. Whether grain of the input has become structure was not', ""),
         ({"generative": True}, 'caution">Yes: fine texture was generated. It looks like', "<strong>generated</strong>"),
-        ({"weights_sha256": ""}, 'good">No: a formula drew smooth lines between', "interpolated by formula"),
+        (
+            {"weights_sha256": ""},
+            'good">No: a formula drew smooth lines between',
+            "Nothing was predicted, and no detail",
+        ),
     ],
 )
 def test_the_page_says_whether_anything_was_invented(tmp_path, changes, verdict, words):

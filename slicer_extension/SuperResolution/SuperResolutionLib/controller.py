@@ -389,7 +389,10 @@ class Controller:
 
 
 def resultText(done: dict) -> str:
-    """Describe a result, by the worker's event "done" or the report of `result_nodes.reportOf`."""
+    """Describe a result: how it was made, how much it differs from the input, what its error bars hold.
+
+    `done` is the worker's event "done", or the report of `result_nodes.reportOf`.
+    """
     unit = done["consistency"]["unit"]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
     finer, time = describeScale(done["scaleZYX"]), inSeconds(done["seconds"])

@@ -25,6 +25,5 @@ def trustOf(done: dict) -> tuple[str, str]:
     coverage = done.get("coverage")
     if not coverage:
         return AMBER, _("There are no error bars: how far off a pixel may be is unknown.")
-    return GREEN, _("{share:.0%} of the pixels lie within their error bars, on images like those of the tests.").format(
-        share=coverage["promised"]
-    )
+    text = _("On average over images like those of the tests, {share:.0%} of the pixels lie within their error bars.")
+    return GREEN, text.format(share=coverage["promised"])

@@ -199,7 +199,7 @@ def test_a_result_is_told_with_its_consistency_and_coverage():
 
 @pytest.mark.parametrize(("changes", "color", "reason"), [
     ({"warnings": []}, trust.GREEN,
-     "90% of the pixels lie within their error bars, on images like those of the tests."),
+     "On average over images like those of the tests, 90% of the pixels lie within their error bars."),
     ({}, trust.AMBER, "The spacing is unknown."),
     ({"warnings": [], "coverage": None}, trust.AMBER,
      "There are no error bars: how far off a pixel may be is unknown."),
