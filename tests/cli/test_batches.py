@@ -309,7 +309,8 @@ def test_a_ct_result_that_is_noisier_than_interpolation_is_told_once_a_batch(tmp
     told = [line for line in lines if "note: In its evenest parts the result is 1." in line]
     assert len(told) == 1
     # The table at the end leaves out the numbers, which differ.
-    assert any(line.startswith("      2  note: In its evenest parts the result is ... times as noisy") for line in lines)
+    words = "      2  note: In its evenest parts the result is ... times as noisy"
+    assert any(line.startswith(words) for line in lines)
     assert told[0].endswith(
         " times as noisy as bicubic interpolation: grain of the input may have become structure that looks like tissue."
     )
