@@ -153,7 +153,7 @@ def test_the_image_type_is_derived(tmp_path, kind, last):
 
 @pytest.mark.parametrize(
     ("source", "third"),
-    [(["ORIGINAL", "PRIMARY", "LOCALIZER"], "LOCALIZER"), (["ORIGINAL", "PRIMARY"], "AXIAL"), (None, "AXIAL")],
+    [(["ORIGINAL", "PRIMARY", "HELICAL"], "HELICAL"), (["ORIGINAL", "PRIMARY"], "AXIAL"), (None, "AXIAL")],
 )
 def test_the_third_value_of_the_image_type_of_ct_is_the_sources(tmp_path, source, third):
     written = write_one(ct_slice(tmp_path / "in.dcm", ImageType=source), tmp_path / "out.dcm")

@@ -54,6 +54,7 @@ def networks_of(network, folder):
     bundle = SimpleNamespace(
         name="a test",
         family=family,
+        parameters=1,
         onnx_files=tuple(map(family.onnx_file, family.parts)),
         metadata={"weights_sha256": defaultdict(str)},
         error_bars_onnx="error_bars.onnx",
