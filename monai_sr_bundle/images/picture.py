@@ -24,7 +24,7 @@ from PIL import ImageOps
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from monai_sr_bundle.errors import InputError, OutputError, quote
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN, Grid
 from monai_sr_bundle.images.image import Format, Image, require_finite
 from monai_sr_bundle.images.memory import require_memory
@@ -122,6 +122,7 @@ def read_picture(path: Path) -> Image:
     Raises:
         InputError: damaged; a colour picture; transparent; an animation; samples of other sizes; pages of different
             sizes; NaN or infinite values; more than `MAX_SAMPLES`.
+        OutOfMemoryError: it does not fit into the memory.
     """
     kind = picture_format(path)
     if kind is None:
@@ -132,11 +133,13 @@ def read_picture(path: Path) -> Image:
             # With a path, Pillow would map rotated TIFFs (orientation 5 to 8) with rows and columns swapped.
             with path.open("rb") as file, PIL.Image.open(file, formats=[kind.upper()]) as picture:
                 return _read_image(path, kind, picture)
-    except InputError:
+    except SuperResolutionError:
         raise
     except PIL.Image.DecompressionBombError as error:
         count = next(iter(re.findall(r"\((\d+) pixels", str(error))), "too many")
         raise InputError(_describe_too_large(path, f"{count} pixels")) from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{path.name}: does not fit into the memory. Close other programs.") from error
     except _DAMAGE as error:
         raise InputError(
             f"{path.name}: {kind.upper()} picture that cannot be decoded ({quote(error)}); it is damaged, truncated "
@@ -282,12 +285,10 @@ def _read_bits(path: Path, kind: Format, picture: PIL.Image.Image) -> int:
 
 def _read_grey(path: Path, kind: Format, bits: int, picture: PIL.Image.Image) -> tuple[np.ndarray, list[str]]:
     mode, transparent = picture.mode, "transparency" in picture.info
-    if mode == "L" and bits == 8 and not transparent:
+    if (mode == "L" and bits == 8 and not transparent) or (mode == "F" and bits == 32):
         return np.array(picture), []
     if bits == 16 and not transparent and (mode.startswith("I;16") or (mode, kind) == ("I", "png")):
         return np.array(picture).astype(np.uint16), []
-    if mode == "F" and bits == 32:
-        return np.array(picture).astype(np.float32), []
     if mode in ("P", "PA") or (bits == 8 and mode in ("L", "LA", "RGB", "RGBA", "RGBX", "YCbCr")):
         return _read_grey_from_colours(path, mode, picture)
     if mode in ("CMYK", "LAB", "HSV"):

@@ -199,6 +199,16 @@ def test_a_header_beyond_the_memory_is_refused(tmp_path, monkeypatch):
         dicom_file.read_file(file, stop_before_pixels=True)
 
 
+def test_a_picture_whose_decoder_gets_no_memory_is_refused(tmp_path, monkeypatch):
+    def take_too_much(_: object) -> None:
+        raise MemoryError
+
+    Picture.new("L", (40, 40)).save(tmp_path / "film.png")
+    monkeypatch.setattr(Picture.Image, "load", take_too_much)
+    with pytest.raises(OutOfMemoryError, match=r"^film\.png: does not fit into the memory\. Close other programs\.$"):
+        read_one(tmp_path / "film.png")
+
+
 def test_a_gzipped_volume_beyond_the_memory_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)
