@@ -303,7 +303,7 @@ def read_array(path: str) -> np.ndarray:
         return np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except FileNotFoundError as error:
         raise InputError("array: the file does not exist. Write the image before the request.") from error
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, TokenError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, TokenError) as error:
         raise InputError(
             "array: the file is no .npy of numbers, or is not complete. Write it with numpy.save, without objects."
         ) from error
