@@ -159,8 +159,7 @@ class Enlarger:
         if options.dry_run:
             listener(self._estimate(task, image, session, checked))
             return
-        if (as_nifti or source.format in ("dicom", "nifti")) and task.target.suffix not in (".gz", ".zip"):
-            require_room(task.target, _disk_bytes(task, image, session, checked))  # of the others the size is unknown
+        require_room(task.target, _disk_bytes(task, image, session, checked))
         progress = _Progress(task, listener)
         result = session.enhance(image, enhance_options, options.region, progress)
         if as_nifti and image.black_is_high:
@@ -326,13 +325,13 @@ def require_room(out: Path, needed_bytes: int) -> None:
 
     Args:
         out: file or folder to make.
-        needed_bytes: its size; what an older `out` takes is not counted, as it is replaced only when the new one is
-            complete.
+        needed_bytes: its size, uncompressed (how far it shrinks is known only when it is written); what an older `out`
+            takes is not counted, as it is replaced only when the new one is complete.
     """
     folder = next(parent for parent in Path(os.path.abspath(out)).parents if parent.is_dir())
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise OutputError(
-            f"{out}: the result needs about {needed_bytes:,} bytes, and {folder} has {free:,} free. Make room, or "
-            "choose another folder. Nothing was computed."
+            f"{out}: the result needs up to about {needed_bytes:,} bytes, and {folder} has {free:,} free. Make room "
+            "or choose another folder. Nothing was computed."
         )

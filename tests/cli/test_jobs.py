@@ -9,6 +9,7 @@ import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import highdicom
 import numpy as np
@@ -177,6 +178,21 @@ def test_older_files_stay_when_a_report_fails(film, tmp_path, monkeypatch):
     work = job(film, tmp_path / "out" / "out.png", preview=True, report=True, overwrite=True)
     assert len(work.run(Terminal(quiet=True))) == 1
     assert sorted(os.listdir(tmp_path / "out")) == ["mine.txt", "out.png", "out.preview.png"]
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.dcm", "out.nii.gz"])
+def test_a_result_larger_than_the_free_space_is_refused_before_the_network_runs(film, tmp_path, monkeypatch, name):
+    source = film
+    if name != "out.png":
+        (tmp_path / "in").mkdir()
+        source = radiograph(tmp_path / "in" / "film.dcm", np.zeros((24, 24), np.uint16))
+    monkeypatch.setattr(enlarging.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(Session, "enhance", fail_with(AssertionError("the network ran")))
+    as_nifti = {"output_format": "nifti"} if name.endswith(".gz") else {}
+    (error,) = job(source, tmp_path / "new" / name, **as_nifti).run(Terminal(quiet=True))
+    assert isinstance(error, OutputError)
+    assert re.search(r"the result needs up to about [\d,]+ bytes, and .* has 1,000 free\. .*Nothing was", str(error))
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
