@@ -395,9 +395,9 @@ def resultText(done: dict) -> str:
     """
     unit = done["consistency"]["unit"]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
-    finer, time = describeScale(done["scaleZYX"]), inSeconds(done["seconds"])
-    text = _("{finer} by {bundle} {version} in {time}.")
-    lines = [text.format(finer=finer, bundle=done["bundle"], version=done["version"], time=time)]
+    scale, time = describeScale(done["scaleZYX"]), inSeconds(done["seconds"])
+    text = _("Enlarged {scale} by {bundle} {version} in {time}.")
+    lines = [text.format(scale=scale, bundle=done["bundle"], version=done["version"], time=time)]
     if rms is not None:
         rmsBefore, largestBefore = done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]
         text = _("Reduced to the input's size again it differs by {rms} {unit} (root mean square; at most {largest}).")
@@ -419,13 +419,13 @@ def resultText(done: dict) -> str:
 
 
 def describeScale(scaleZyx: Sequence[int]) -> str:
-    """Describe a scale, for instance "4 times finer in plane"."""
+    """Describe a scale, for instance "4 times in plane"."""
     z, y, x = scaleZyx
     if z == 1 and y == x:
-        return _("{y} times finer in plane").format(y=y)
+        return _("{y} times in plane").format(y=y)
     if y == x == 1:
-        return _("{z} times finer along the slices").format(z=z)
-    return _("{z} x {y} x {x} times finer").format(z=z, y=y, x=x)
+        return _("{z} times along the slices").format(z=z)
+    return _("{z} x {y} x {x} times").format(z=z, y=y, x=x)
 
 
 def inSeconds(seconds: float) -> str:

@@ -184,7 +184,7 @@ def test_live_does_not_make_a_removed_or_canceled_result_again(controller):
 
 def test_a_result_is_told_with_its_consistency_and_coverage():
     assert resultText(DONE) == (
-        "4 times finer in plane by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey "
+        "Enlarged 4 times in plane by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey "
         "levels (root mean square; at most 2). Before data consistency: 4.12 grey levels, at most 30. Error bars hold "
         "the truth of 90% of the pixels, on average over images like those they were calibrated on: 80 images of 71 "
         "patients.\nNote: The spacing is unknown."
@@ -215,7 +215,7 @@ def test_trust_is_one_colour_and_the_most_serious_reason(changes, color, reason)
 @pytest.mark.parametrize(("text", "words"), [
     (inSeconds(0.02), "0.1 s"), (inSeconds(9.94), "9.9 s"), (inSeconds(75), "75 s"), (inSeconds(600), "10 min"),
     (inSeconds(9000), "2.5 h"), (inBytes(5e5), "1 MB"), (inBytes(1.25e9), "1.2 GB"),
-    (describeScale([4, 1, 1]), "4 times finer along the slices"), (describeScale([2, 4, 4]), "2 x 4 x 4 times finer"),
+    (describeScale([4, 1, 1]), "4 times along the slices"), (describeScale([2, 4, 4]), "2 x 4 x 4 times"),
 ])  # fmt: skip
 def test_numbers_are_told_in_words(text, words):
     assert text == words
