@@ -318,7 +318,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
                         round(cell["psnr"]["mean"], 5),
                         *_interval(cell["gain"]),
                         cell["worse"],
-                        cell["coverage"] and round(cell["coverage"]["mean"], 5),
+                        cell["coverage"] and _interval(cell["coverage"]),
                         *_coverage_of_parts(cell),
                     ]
                     for cell in of_scale["cells"]
@@ -349,6 +349,14 @@ def _coverage_of_parts(cell: Row) -> Iterator[float]:
     """Yield the shares of pixels inside their error bars at structures and by width, if they were measured."""
     if cell.get("structure_coverage"):
         yield from (round(share, 5) for share in (cell["structure_coverage"]["mean"], *cell["tenths_coverage"]))
+
+
+def _coverage_text(coverage: float | Sequence[float], digits: int) -> str:
+    """Return a share of pixels in percent; with its interval, which older records do not have."""
+    if isinstance(coverage, float):
+        return f"{100 * coverage:.{digits}f} %"
+    mean, low, high = (f"{100 * each:.{digits}f}" for each in coverage)
+    return f"{mean} % [{low}, {high}]"
 
 
 def speed_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
@@ -628,7 +636,7 @@ def _coverage_lines(methods: Sequence[Row]) -> Iterator[str]:
     yield "| --- " * (2 + len(losses)) + "|"
     for films in dict.fromkeys(cell[0] for cell in covered[0]["cells"]):
         for row in covered:
-            shares = [f"{100 * cell[7]:.0f} %" for cell in row["cells"] if cell[0] == films]
+            shares = [_coverage_text(cell[7], 0) for cell in row["cells"] if cell[0] == films]
             yield f"| {films} | {row['label']} | {' | '.join(shares)} |"
 
 
@@ -719,9 +727,8 @@ def coverage_table(run: Row, scale: int) -> str:
         for row in rows:
             cell = next(each for each in row["cells"] if each[:2] == [films, loss])
             tenths = ", ".join(f"{100 * share:.0f}" for share in cell[9:])
-            lines.append(
-                f"| {films} | {loss} | {row['label']} | {100 * cell[7]:.1f} % | {100 * cell[8]:.1f} % | {tenths} % |"
-            )
+            texts = films, loss, row["label"], _coverage_text(cell[7], 1), f"{100 * cell[8]:.1f} %", f"{tenths} %"
+            lines.append(f"| {' | '.join(texts)} |")
     return "\n".join([*lines, "", *_commands(rows)])
 
 

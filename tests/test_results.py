@@ -110,7 +110,7 @@ def test_what_a_benchmark_wrote_is_recorded_without_the_folders_of_this_machine(
 def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_path):
     def cell(gain, worse):
         mean = {"mean": gain, "low": gain - 0.1, "high": gain + 0.1}
-        psnr, coverage = {"mean": 40 + gain}, {"mean": 0.914} if gain else None
+        psnr, coverage = {"mean": 40 + gain}, {"mean": 0.914, "low": 0.9, "high": 0.93} if gain else None
         cell = {"set": "whole films", "loss": "ideal", "psnr": psnr, "gain": mean, "worse": worse}
         return {**cell, "coverage": coverage}
 
@@ -142,7 +142,7 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     assert "made worse by more than 0.1 dB" in text
     assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
     assert "Pixels inside their error bars" in text
-    assert "| images | method | ideal |\n| --- | --- | --- |\n| whole films | MDSR | 91 % |" in text
+    assert "| images | method | ideal |\n| --- | --- | --- |\n| whole films | MDSR | 91 % [90, 93] |" in text
     assert "| images | number | method | noise (grey levels) | edge (pixels) | interpolated | warned |" in text
     assert "| whole films | 4 | Bicubic | 2.0 | 4.00 | 25 % | 0 % |" in text
     assert "| whole films | 4 | MDSR | 0.8 (0.38) | 4.00 (1.00) | 25 % | 0 % |" in text
