@@ -1,8 +1,9 @@
 """What pyproject.toml cannot say: what is installed inside the package, and what a wheel leaves out.
 
 `configs/` are the bundles, but for their variants, which are compared in a checkout alone, and but for the ONNX files
-of the residual flows, which `monai-sr export` writes again (the wheel may have 80 MB). `monailabel_app/` is the server
-of `monai-sr label`, which needs the extra [label]; a wheel has no parts for extras, and these are some small modules.
+of bundles that no page advises, which `monai-sr export` writes again (the wheel may have 80 MB). `monailabel_app/` is
+the server of `monai-sr label`, which needs the extra [label]; a wheel has no parts for extras, and these are some small
+modules.
 
 `MONAI_SR_WHEEL=viewer` makes a wheel without weights as .pt, which only PyTorch reads. It has "+viewer" behind its
 version, and runs the bundles with ONNX files on ONNX Runtime alone.
@@ -16,13 +17,14 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 FOR_VIEWERS = os.environ.get("MONAI_SR_WHEEL") == "viewer"
+WITHOUT_ONNX = ("chest_ct_edsr_x4", "chest_ct_residual_flow_x4", "chest_xray_edsr_x4")
 
 
 def is_left_out(file):
-    """Return whether a wheel goes without a weights file: without .pt for viewers, else without ONNX of the flows."""
+    """Return whether a wheel goes without a weights file: without .pt for viewers, else without some as ONNX."""
     if FOR_VIEWERS:
         return file.suffix == ".pt"
-    return file.suffix == ".onnx" and "residual_flow" in file.parent.name
+    return file.suffix == ".onnx" and file.parent.name in WITHOUT_ONNX
 
 
 class Build(build_py):

@@ -246,8 +246,12 @@ class Bundle:
         )
 
     def has_file(self, name: str) -> bool:
-        """Return whether the metadata lists a weights file `name`, as "model.pt" or "model.onnx"."""
-        return name in self.metadata["weights_sha256"]
+        """Return whether the bundle has a weights file `name`, as "model.pt"; a wheel goes without some as ONNX."""
+        return name in self.metadata["weights_sha256"] and (name.endswith(".pt") or self._path_of(name) is not None)
+
+    def _path_of(self, name: str) -> Path | None:
+        places = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
+        return next((place for place in places if place.is_file()), None)
 
     @property
     def onnx_files(self) -> tuple[str, ...]:
@@ -261,18 +265,14 @@ class Bundle:
         return f"{stem}_x{self.scale}.onnx" if ERROR_BARS_DEF in self.facts else f"{stem}.onnx"
 
     def require_onnx(self) -> None:
-        """Refuse a bundle without the ONNX files of its network.
-
-        Raises:
-            BundleError: the metadata does not list them all.
-        """
+        """Raise BundleError for a bundle without the ONNX files of its network."""
         for name in self.onnx_files:
             if not self.has_file(name):
                 raise BundleError(self._explain_missing_file(name))
 
     def _explain_missing_file(self, name: str) -> str:
         if not name.endswith(".onnx"):
-            return f"bundle {self.name} has no {name}: its metadata.json does not list it. Install the bundle again."
+            return f"bundle {self.name}: {name} is missing in {self.folder} or its metadata. Install the bundle again."
         if self.is_variant:
             return f"bundle {self.name} has no {name}, as no variant has. Use --backend torch."
         return f"bundle {self.name} has no {name}. Run `monai-sr export {self.name}`, or use --backend torch."
@@ -286,13 +286,9 @@ class Bundle:
         Raises:
             BundleError: the bundle has no such file, it is missing, or its hash is not the one in the metadata.
         """
-        expected = self.metadata["weights_sha256"].get(name)
-        if expected is None:
+        expected, path = self.metadata["weights_sha256"].get(name), self._path_of(name)
+        if expected is None or path is None:
             raise BundleError(self._explain_missing_file(name))
-        places = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            raise BundleError(f"bundle {self.name}: {name} is missing in {self.folder}. Install the bundle again.")
         try:
             sha256 = sha256_of(path)
         except OSError as error:

@@ -106,6 +106,21 @@ def test_asking_for_pytorch_says_what_to_install(light, tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
+def test_it_draws_with_the_bundle_that_is_advised_for_previews(light, tmp_path):
+    write_phantom_png(tmp_path / "film.png", size=64)
+    words = ("film.png", "out.png", "--bundle", "chest_xray_residual_flow_x4", "--texture", "0.5", "--steps", "1")
+    ended = run(light, "monai-sr", "enhance", *words, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_bundle_that_is_compared_alone_says_what_its_onnx_files_need(light, tmp_path):
+    write_phantom_png(tmp_path / "film.png", size=64)
+    ended = run(light, "monai-sr", "enhance", "film.png", "out.png", "--bundle", "chest_xray_edsr_x4", cwd=tmp_path)
+    assert ended.returncode == 4
+    assert "has no model.onnx. Run `monai-sr export chest_xray_edsr_x4`, or use --backend torch" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "extra"),
     [

@@ -325,7 +325,7 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
     Returns:
         The SHA-256 of every weights file, and the entries of those that are too large for the zoo.
     """
-    files = {name: bundle.weights(name)[0] for name in bundle.metadata["weights_sha256"]}
+    files = {name: bundle.weights(name)[0] for name in bundle.metadata["weights_sha256"] if bundle.has_file(name)}
     onnx_files = []
     for scaled in map(bundle.at_scale, bundle.scales):
         onnx_files += [*scaled.onnx_files, *([scaled.error_bars_onnx] if scaled.has_file(ERROR_BARS) else [])]

@@ -18,7 +18,7 @@ import yaml
 from monai.bundle import ConfigWorkflow
 
 from monai_sr_bundle import __version__, enhance
-from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
+from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle, sha256_of
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.files import read_one
@@ -186,6 +186,16 @@ def test_the_overlays_for_several_gpus_ask_for_the_version_too(packed):
     for overlay in (packed("chest_xray_edsr_x4") / "configs").glob("multi_gpu_*.yaml"):
         checks = [f"$require_version('{__version__}')", "$require_same_code(@bundle_root)"]
         assert yaml.safe_load(overlay.read_text())["initialize"][3:5] == checks
+
+
+def test_an_onnx_file_that_a_wheel_goes_without_is_exported(source, tmp_path):
+    for name in ("model.onnx", "error_bars.onnx"):
+        (source / name).unlink()
+    packed = find_bundle(str(pack.pack(str(source), tmp_path / "out")))
+    for name in ("model.onnx", "error_bars.onnx"):
+        path, sha256 = packed.weights(name)
+        assert path.is_relative_to(packed.folder)
+        assert sha256 == sha256_of(path)
 
 
 def test_a_key_in_both_texts_is_refused(source, tmp_path):
