@@ -145,17 +145,18 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Run `monai-sr verify` and return its exit code."""
+    from monai_sr_bundle.bundles import code_files, code_sha256
+    from monai_sr_bundle.packing.signing import SIGNATURE, check_signature
+
+    if options.signature is not None:
+        check_signature(options.dir, options.signature)  # before anything of the bundle runs
+        print(f"ok   signature by {options.signature}", flush=True)
     import jsonschema  # noqa: F401  # a missing one is no fault of the bundle
     import onnx  # noqa: F401
     import torch  # noqa: F401
 
-    from monai_sr_bundle.bundles import code_files, code_sha256
-    from monai_sr_bundle.packing.signing import SIGNATURE, check_signature
     from monai_sr_bundle.packing.verify import verify
 
-    if options.signature is not None:
-        check_signature(options.dir, options.signature)  # before anything of the bundle runs
-        print(f"ok   signature by {options.signature}")
     failed = 0
     for check in verify(options.dir):
         print(check)
