@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import pixel_shuffle
 
+from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.networks.edsr import MDSR
 from monai_sr_bundle.networks.residual_flow import FilmFlow
@@ -58,9 +59,9 @@ def test_the_network_looks_as_far_as_it_says(scale):
     assert reach_in_cells(velocity_of(network), network.condition_channels, 19, 9) == 6
 
 
-def test_the_variant_states_how_far_the_velocity_looks():
+def test_the_bundle_states_how_far_its_network_looks():
     bundle = find_bundle("chest_xray_blind")
-    network = FilmFlow()
+    network = build_network(bundle)
     assert bundle.facts["diffusion"]["halo"] == network.velocity_radius
     assert bundle.facts["halo"] >= network.receptive_radius
 
