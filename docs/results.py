@@ -12,6 +12,7 @@ a table in a comment, and `fill` writes all that stands between it and `<!-- end
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
+    <!-- gains: chest_xray_films | 4 -->
     <!-- unmodified: chest_xray_films | 4 -->
     <!-- coverage: chest_xray_films | 4 -->
     <!-- speed: chest_xray_speed -->
@@ -35,6 +36,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -421,7 +423,7 @@ def speed_table(run: Row | None, name: str) -> str:
         "peak memory (MB)": lambda row: f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
         "multiply-adds a second, of the convolution's": lambda row: f"{row['share_of_rate']:.2f}",
         "times as fast as by ONNX Runtime": lambda row: f"{row['times_onnx']:.2f}" if "times_onnx" in row else "",
-        "as the reference": lambda row: f"{row['times_reference']:.3g}" if "times_reference" in row else "",
+        "as the reference": lambda row: f"{row['times_reference']:,.0f}" if "times_reference" in row else "",
         "PSNR (dB)": lambda row: f"{row['psnr']:.2f}" if "psnr" in row else "",
     }
     lines = [
@@ -429,7 +431,10 @@ def speed_table(run: Row | None, name: str) -> str:
         "",
         f"| {' | '.join(titles)} |",
         f"| {' | '.join('---' for _ in titles)} |",
-        *(f"| {' | '.join(cell(row) for cell in titles.values())} |" for row in run["rows"]),
+        *(
+            f"| {' | '.join(cell(row) for cell in titles.values())} |"
+            for row in sorted(run["rows"], key=lambda row: (row["size"], row["threads"]))
+        ),
         "",
     ]
     sources = dict.fromkeys((row["command"], row["version"], row["date"]) for row in run["rows"])
@@ -667,7 +672,7 @@ def _unmodified_text(name: str, value: float | None, ratio: float | None) -> str
     return f"{value:.{UNMODIFIED[name][1]}f}" + ("" if ratio is None else f" ({ratio:.2f})")
 
 
-def film_tables(run: Row, scale: int) -> str:
+def film_tables(run: Row, scale: int, *, gains_alone: bool = False) -> str:
     """Return a table of the methods of a film protocol at one scale, and one of its cells."""
     bicubic, *methods = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
     # Results that were recorded before interpolated images were counted have no such column.
@@ -702,8 +707,9 @@ def film_tables(run: Row, scale: int) -> str:
             for _, _, _, gain, low, high, *_ in cells
         )
         lines.append(f"| {films} | {loss} | {psnr:.2f} | {' | '.join(gains)} |")
-    lines += _coverage_lines(methods)
-    lines += _unmodified_lines(run, [bicubic, *methods])
+    if not gains_alone:
+        lines += _coverage_lines(methods)
+        lines += _unmodified_lines(run, [bicubic, *methods])
     sizes = "; ".join(
         f"{label}: {images} image{'s' * (images != 1)} of {patients} patient{'s' * (patients != 1)}"
         for label, images, patients in run["sets"]
@@ -738,6 +744,7 @@ def _commands(rows: Sequence[Row]) -> list[str]:
 
 FILM_TABLES: dict[str, Callable[[Row, int], str]] = {
     "films": film_tables,
+    "gains": partial(film_tables, gains_alone=True),
     "unmodified": unmodified_table,
     "coverage": coverage_table,
 }
@@ -893,7 +900,7 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
     return re.sub(
-        r"<!-- ((?:table|training|films|unmodified|coverage|speed|memory|federated|privacy)[^>]*?) -->\n"
+        r"<!-- ((?:table|training|films|gains|unmodified|coverage|speed|memory|federated|privacy)[^>]*?) -->\n"
         r".*?<!-- end -->",
         filled,
         text,

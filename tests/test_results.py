@@ -147,6 +147,9 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     assert "| whole films | 4 | Bicubic | 2.0 | 4.00 | 25 % | 0 % |" in text
     assert "| whole films | 4 | MDSR | 0.8 (0.38) | 4.00 (1.00) | 25 % | 0 % |" in text
     assert "whole films: 40 images of 30 patients." in text
+    gains = results.fill_text("<!-- gains: films | 4 -->\n<!-- end -->", {name: run})
+    assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in gains
+    assert "inside" not in gains
     assert "`monai-sr benchmark quality --data DIR --out OUT --protocol films`; version 0.2.0" in text
 
 

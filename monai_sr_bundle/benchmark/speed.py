@@ -342,7 +342,7 @@ def speed_markdown(comparison: SpeedComparison) -> str:
         cells = [
             row["label"], row["backend"], f"{row['size']} x {row['size']}", str(row["threads"]),
             f"{row['seconds']:.3g}", f"{row['images_per_second']:.3g}", _number(row["peak_mb"], ".0f"),
-            f"{row['share_of_rate']:.2f}", _number(row["times_onnx"], ".2f"), _number(row["times_reference"], ".3g"),
+            f"{row['share_of_rate']:.2f}", _number(row["times_onnx"], ".2f"), _number(row["times_reference"], ",.0f"),
             _number(row["psnr"], ".2f"),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
