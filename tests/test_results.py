@@ -296,7 +296,7 @@ def test_a_table_of_speed_is_filled_from_what_the_benchmark_wrote(results, tmp_p
     assert "times_onnx" not in recorded
     text = "<!-- speed: chest_xray_speed -->\n<!-- end -->"
     filled = results.fill_text(text, runs)
-    assert "| A | onnx | 64 x 64 | 1 | 0.0512 | 19.5 | 123 | 0.50 |  | 1.23e+03 | 35.68 |" in filled
+    assert "| A | onnx | 64 x 64 | 1 | 0.0512 | 19.5 | 123 | 0.50 |  | 1,234 | 35.68 |" in filled
     assert (
         "P, 2 cores; a convolution of 64 channels in float32 does 135 G multiply-adds a second on 1 thread." in filled
     )
