@@ -67,7 +67,9 @@ def judge(reader: Reader, folder: Path) -> str:
             return f"FAILURE message of {len(message)} characters in {_place(error)}"
         if _CONTROL.search(message):
             return f"FAILURE message with line breaks or control characters in {_place(error)}"
-        names = {path.name for path in folder.rglob("*")} | {"out.dcm"}
+        files_there = list(folder.rglob("*"))
+        names = {"out.dcm", *(path.name for path in files_there)}
+        names |= {f"{path.stem}_sr{path.suffix}" for path in files_there}  # of a result that its format cannot hold
         if reader.named and not any(name in message for name in names):
             return f"FAILURE message names no file in {_place(error)}"
         return "refused"
