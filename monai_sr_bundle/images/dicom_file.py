@@ -101,6 +101,11 @@ def series_key(path: Path) -> str:
     return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{instance}"
 
 
+def is_localizer(header: Dataset) -> bool:
+    """Return whether a header is that of a localizer (scout) of CT, by its class and Image Type."""
+    return header.get("SOPClassUID") == CTImageStorage and "LOCALIZER" in (header.get("ImageType") or ())
+
+
 def derivation(path: Path) -> str:
     """Return the description of a DICOM file's derivation; empty if it has none.
 

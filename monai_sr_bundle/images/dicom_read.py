@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.decoder_process import DecoderProcess
-from monai_sr_bundle.images.dicom_file import calm, make_writable, open_header, read_file
+from monai_sr_bundle.images.dicom_file import calm, is_localizer, make_writable, open_header, read_file
 from monai_sr_bundle.images.dicom_geometry import (
     file_name,
     numbers,
@@ -189,11 +189,7 @@ def _check_image(header: Dataset) -> None:
 
 
 def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset], tuple[str, ...]]:
-    slices = [
-        header
-        for header in headers
-        if header.SOPClassUID != CTImageStorage or "LOCALIZER" not in (header.get("ImageType") or ())
-    ]
+    slices = [header for header in headers if not is_localizer(header)]
     if not slices:
         count = "a CT localizer (scout)" if len(headers) == 1 else f"{len(headers)} CT localizers (scouts)"
         raise InputError(f"{path.name}: {count}, expected the slices of a CT. Pass the series that holds them.")

@@ -19,7 +19,7 @@ from typing import Literal
 
 from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError
 from monai_sr_bundle.images import nifti, picture
-from monai_sr_bundle.images.dicom_file import derivation, is_dicom, series_key
+from monai_sr_bundle.images.dicom_file import derivation, is_dicom, is_localizer, open_header, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.file_state import FileState, file_states, require_unchanged
@@ -40,6 +40,7 @@ _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "jpeg": (".jpg", ".jpeg"),
     "tiff": (".tif", ".tiff"),
 }
+_RESULT, _LOCALIZER = "a result of an earlier run", "a localizer (scout) of a CT"
 _ALL_SUFFIXES = (".zip", ".nii.gz", *(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes))
 
 
@@ -118,16 +119,17 @@ def discover(
 ) -> Iterator[list[Source]]:
     """Find the images in files, zips and folders (recursively, sorted, without hidden files), by content.
 
-    The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named
-    by itself, is a source of its own. Files in a folder that are no images are left out with one warning, and so are
-    results of this package, unless all images of the folder are. A file that is named like an image and is none is
-    unreadable. Zips are unpacked to a temporary folder, which is deleted at the end of the `with` block.
+    The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named by
+    itself, is a source of its own. Files in a folder that are no images are left out with one warning, and so are
+    results of this package and series of CT localizers, unless all images of the folder or zip are such. A file that is
+    named like an image and is none is unreadable. Zips are unpacked to a temporary folder, which is deleted at the end
+    of the `with` block.
 
     Args:
         paths: files, zips and folders.
         unreadable: list that receives the files and folders that raise the errors below, so that the others can be
             used. Default: the error is raised, or, of a file in a folder, told in a warning.
-        left_out: list that receives the files of folders that are left out.
+        left_out: list that receives what is left out of folders and zips.
         zips: whether to unpack zips; otherwise they are refused, and left out of folders.
 
     Yields:
@@ -144,10 +146,11 @@ def discover(
         for path in paths:
             unopened: list[UnreadableFile] = []
             try:
+                others = left_out if left_out is not None else []
                 if path.is_dir():
-                    sources += _in_folder(path, room, unopened, left_out if left_out is not None else [])
+                    sources += _in_folder(path, room, unopened, others)
                 else:
-                    sources += _in_file(path, room)
+                    sources += _leave_out(_in_file(path, room), path, others)
             except Exception as error:
                 own_error = error if isinstance(error, SuperResolutionError) else InternalError.of(path.name, error)
                 if unreadable is None:
@@ -316,8 +319,7 @@ def _in_folder(
         except Exception as error:  # an error in one file does not stop the others
             name = str(file.relative_to(folder))
             unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
-    sources, results = _split_results(sources + _group_series(slices, folder), folder)
-    left_out += [LeftOutFile(folder, source.name, "a result of an earlier run") for source in results]
+    sources = _leave_out(sources + _group_series(slices, folder), folder, left_out)
     left_out += [LeftOutFile(folder, str(file.relative_to(folder)), "not an image") for file in others]
     if others:
         names = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
@@ -335,20 +337,23 @@ def _explain_unreadable(name: str, error: Exception) -> SuperResolutionError:
     return InternalError.of(name, error)
 
 
-def _split_results(sources: list[Source], folder: Path) -> tuple[list[Source], list[Source]]:
-    """Part the sources from results of earlier runs, so that the same command gives the same results again.
+def _leave_out(sources: list[Source], path: Path, left_out: list[LeftOutFile]) -> list[Source]:
+    """Leave out results of earlier runs, so that the same command gives the same results again, and localizers of CT.
 
-    A folder that holds only results is read: the user named it on purpose.
+    A folder or zip that holds nothing else is read: the user named it on purpose.
     """
-    results = [source for source in sources if _is_result(source)]
-    if not results or len(results) == len(sources):
-        return sources, []
-    names = ", ".join(source.name for source in results[:5]) + (", ..." if len(results) > 5 else "")
-    logger.warning(
-        "%s: %d result(s) of earlier runs are left out: %s. To enlarge one of them again, pass its path.",
-        folder, len(results), names,
-    )  # fmt: skip
-    return [source for source in sources if source not in results], results
+    reasons = [_RESULT if _is_result(source) else _LOCALIZER if _is_localizer(source) else "" for source in sources]
+    if all(reasons):
+        return sources
+    found = [LeftOutFile(path, source.name, reason) for source, reason in zip(sources, reasons, strict=True) if reason]
+    if results := [file.name for file in found if file.reason == _RESULT]:
+        names = ", ".join(results[:5]) + (", ..." if len(results) > 5 else "")
+        logger.warning(
+            "%s: %d result(s) of earlier runs are left out: %s. To enlarge one of them again, pass its path.",
+            path, len(results), names,
+        )  # fmt: skip
+    left_out += found
+    return [source for source, reason in zip(sources, reasons, strict=True) if not reason]
 
 
 def is_result(path: Path) -> bool:
@@ -362,6 +367,14 @@ def is_result(path: Path) -> bool:
 
 def _is_result(source: Source) -> bool:
     return describes_result(_derivation(source))
+
+
+def _is_localizer(source: Source) -> bool:
+    try:
+        tags = ["SOPClassUID", "ImageType"]
+        return source.format == "dicom" and all(is_localizer(open_header(file, tags)) for file in source.files)
+    except Exception:  # reading the image will report the error
+        return False
 
 
 def _derivation(source: Source) -> str:

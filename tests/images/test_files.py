@@ -474,6 +474,27 @@ def test_each_kind_comes_back_as_its_kind(tmp_path: Path):
     assert not [name for _, folders, _ in os.walk(tmp_path) for name in folders if name.startswith(".")]
 
 
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_series_of_scouts_is_left_out_beside_a_ct(tmp_path: Path, as_zip: bool):
+    path = tmp_path / "study"
+    slices = series(path / "ct", 2)
+    scouts = [path / "scouts" / f"scout{number}.dcm" for number in (1, 2)]
+    scouts[0].parent.mkdir()
+    for number, scout in enumerate(scouts):
+        image_type = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        ct_slice(scout, number=number, ImageType=image_type, SeriesInstanceUID="2.25.2")
+    if as_zip:
+        path = zipped(tmp_path / "study.zip", [*slices, *scouts])
+    left_out: list[files.LeftOutFile] = []
+    with discover([path], left_out=left_out) as sources:
+        (source,) = sources
+        assert read(source).pixels.shape[0] == 2
+    assert [file.reason for file in left_out] == ["a localizer (scout) of a CT"]
+    (alone,) = find(tmp_path / "study" / "scouts")
+    with pytest.raises(InputError, match=r"2 CT localizers \(scouts\), expected the slices of a CT"):
+        read(alone)
+
+
 def test_a_slice_with_a_scout_is_written_as_a_folder_without_it(tmp_path: Path):
     series(tmp_path / "ct", 1)
     scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "2.25.1"}
