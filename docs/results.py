@@ -321,7 +321,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
                         *_interval(cell["gain"]),
                         cell["worse"],
                         cell["coverage"] and _interval(cell["coverage"]),
-                        *_coverage_of_parts(cell),
+                        *_error_bar_parts(cell),
                     ]
                     for cell in of_scale["cells"]
                 ],
@@ -347,10 +347,11 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
     return _run_name(protocol["name"], words), run
 
 
-def _coverage_of_parts(cell: Row) -> Iterator[float]:
-    """Yield the shares of pixels inside their error bars at structures and by width, if they were measured."""
+def _error_bar_parts(cell: Row) -> Iterator[float]:
+    """Yield the shares of pixels inside their error bars at structures and by width, and the width, if measured."""
     if cell.get("structure_coverage"):
-        yield from (round(share, 5) for share in (cell["structure_coverage"]["mean"], *cell["tenths_coverage"]))
+        parts = cell["structure_coverage"]["mean"], *cell["tenths_coverage"], cell["relative_width"]
+        yield from (round(part, 5) for part in parts)
 
 
 def _coverage_text(coverage: float | Sequence[float], digits: int) -> str:
@@ -725,16 +726,17 @@ def unmodified_table(run: Row, scale: int) -> str:
 
 def coverage_table(run: Row, scale: int) -> str:
     """Return the table of the pixels inside their error bars: all, at small structures, and by the bars' width."""
-    titles = ("images", "loss", "method", "all pixels", "at small structures", "narrowest tenth to widest")
+    titles = ("images", "loss", "method", "all pixels", "at small structures", "narrowest tenth to widest", "width")
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     rows = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
     rows = [row for row in rows if all(len(cell) > 8 for cell in row["cells"])]
     for films, loss in dict.fromkeys((cell[0], cell[1]) for row in rows for cell in row["cells"]):
         for row in rows:
             cell = next(each for each in row["cells"] if each[:2] == [films, loss])
-            tenths = ", ".join(f"{100 * share:.0f}" for share in cell[9:])
-            texts = films, loss, row["label"], _coverage_text(cell[7], 1), f"{100 * cell[8]:.1f} %", f"{tenths} %"
-            lines.append(f"| {' | '.join(texts)} |")
+            tenths = ", ".join(f"{100 * share:.0f}" for share in cell[9:19])
+            width = f"{cell[19]:.2f}" if len(cell) > 19 else ""  # not in older records
+            shares = _coverage_text(cell[7], 1), f"{100 * cell[8]:.1f} %", f"{tenths} %"
+            lines.append(f"| {' | '.join((films, loss, row['label'], *shares, width))} |".replace("|  |", "| |"))
     return "\n".join([*lines, "", *_commands(rows)])
 
 

@@ -74,6 +74,8 @@ class Cell:
         structure_coverage: the same at small structures of the result; None where it was not measured.
         tenths_coverage: the same in the tenths of each image's pixels with the narrowest error bars to the widest,
             mean over the images; empty where it was not measured.
+        relative_width: mean half-width of the error bars, relative to the one half-width for all pixels of an image
+            that as many of its errors are within, mean over the images; None where it was not measured.
     """
 
     set: str
@@ -85,6 +87,7 @@ class Cell:
     coverage: Mean | None = None
     structure_coverage: Mean | None = None
     tenths_coverage: tuple[float, ...] = ()
+    relative_width: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class FilmComparison:
             interpolation, as the user gets it; else 0, or NaN as `psnr`.
         unmodified_interpolated: the same of each image as it is, ``[films, rows]``.
         methods: facts of each row.
-        coverage_of_parts: the same in the parts of `trust_figures.measure_parts`, ``[11, ...]``.
+        error_bar_parts: what `trust_figures.measure_parts` returns, ``[12, ...]``.
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
         minutes: duration of the comparison.
@@ -161,7 +164,7 @@ class FilmComparison:
     minutes: float = 0.0
     unmodified_films: list[Film] = field(default_factory=list)
     unmodified: dict[str, np.ndarray] = field(default_factory=dict)
-    coverage_of_parts: np.ndarray | None = None
+    error_bar_parts: np.ndarray | None = None
 
     def films_of(self, film_set: FilmSet) -> list[int]:
         """Return the positions of the films of a set."""
@@ -186,14 +189,14 @@ class FilmComparison:
                 psnr, gain, coverage = (
                     values[indices, scale_index, loss_index, row] for values in (self.psnr, gains, self.coverage)
                 )
-                at_structures, tenths = None, ()
-                if self.coverage_of_parts is not None:
-                    of_parts = self.coverage_of_parts[:, indices, scale_index, loss_index, row]
+                at_structures, tenths, relative_width = None, (), None
+                if self.error_bar_parts is not None:
+                    of_parts = self.error_bar_parts[:, indices, scale_index, loss_index, row]
                     known = np.isfinite(of_parts[0])  # an image may have no structure
                     if known.any():
                         chosen = [patient for patient, has_some in zip(patients, known, strict=True) if has_some]
                         at_structures = Mean.of(of_parts[0, known].tolist(), chosen)
-                        tenths = tuple(np.nanmean(of_parts[1:], axis=1).tolist())
+                        *tenths, relative_width = np.nanmean(of_parts[1:], axis=1).tolist()
                 lowest = int(np.argmin(gain))
                 yield Cell(
                     film_set.label,
@@ -204,7 +207,8 @@ class FilmComparison:
                     PairGain(float(gain[lowest]), film_set.label, loss.label, self.films[indices[lowest]].name),
                     Mean.of(coverage.tolist(), patients) if np.isfinite(coverage).any() else None,
                     at_structures,
-                    tenths,
+                    tuple(tenths),
+                    relative_width,
                 )
 
     def summary(self, row: int, scale: int) -> Summary:

@@ -44,7 +44,7 @@ class FilmFigures(NamedTuple):
 
     Attributes:
         cells: whether the input is outside the limits of the method and was interpolated, PSNR in dB, share of the
-            pixels inside their error bars, and that of `trust_figures.measure_parts`, ``[14, scales, losses, rows]``;
+            pixels inside their error bars, and that of `trust_figures.measure_parts`, ``[15, scales, losses, rows]``;
             NaN where a method does not enlarge by the factor or has no error bars, and where it was not measured.
         unmodified: whether the image itself, as it is, would be interpolated, ``[rows]``.
     """
@@ -94,7 +94,7 @@ class FilmMeasurement:
         # One crop that all factors divide, so that they are compared on the same pixels.
         original = self.original(item, reduce, math.lcm(*protocol.scales))
         high_res = torch.from_numpy(original.high_res)[None, None]
-        values = np.full((14, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
+        values = np.full((15, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
         for scale_index, scale in enumerate(protocol.scales):
             for loss_index, loss in enumerate(protocol.losses):
                 low_res = original.degrade(loss, scale)
@@ -112,7 +112,7 @@ class FilmMeasurement:
     def _measure_thin_slice(self, item: Mapping[Hashable, Any]) -> FilmFigures:
         """Measure one thin slice of a volume that every method enlarges once by every factor."""
         index, path = item["slice_index"], item["path"]
-        values = np.full((14, len(self.protocol.scales), 1, len(self.protocol.rows)), np.nan)
+        values = np.full((15, len(self.protocol.scales), 1, len(self.protocol.rows)), np.nan)
         for scale_index, scale in enumerate(self.protocol.scales):
             thin, thick = self._load_volume[scale_index](item)
             for row_index, method in enumerate(self.methods[scale_index]):
@@ -136,10 +136,10 @@ class FilmMeasurement:
         if half_width is None:
             return [float(psnr)]
         stored = round_to_storage(super_res, self.original.levels)
-        inside = np.abs(high_res[0, 0].numpy() - stored) <= half_width
-        known = np.broadcast_to(np.logical_not(padding), inside.shape)
-        parts = measure_parts(inside, stored, half_width, known) if self.trust else []
-        return [float(psnr), float(inside.mean(where=known)), *parts]
+        error = np.abs(high_res[0, 0].numpy() - stored)
+        known = np.broadcast_to(np.logical_not(padding), error.shape)
+        parts = measure_parts(error, stored, half_width, known) if self.trust else []
+        return [float(psnr), float((error <= half_width).mean(where=known)), *parts]
 
 
 SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]
@@ -268,7 +268,7 @@ def measure_films(
         films=_describe_images(films),
         psnr=psnr,
         coverage=coverage,
-        coverage_of_parts=np.stack(parts),
+        error_bar_parts=np.stack(parts),
         interpolated=interpolated,
         unmodified_interpolated=np.stack([each.unmodified for each in figures]),
         methods=[_describe(row) for row in protocol.rows],

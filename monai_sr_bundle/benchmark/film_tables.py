@@ -110,7 +110,7 @@ def film_markdown(comparison: FilmComparison) -> str:
         lines += [f"### Enlarged by {scale}", "", *_scale_lines(comparison, scale)]
         parts = list(_coverage_rows(comparison, scale))
         if parts:
-            header = ["set", "loss", "method", "all pixels", "at small structures", "tenths by width"]
+            header = ["set", "loss", "method", "all pixels", "at small structures", "tenths by width", "width"]
             lines += [f"### Pixels inside their error bars, enlarged by {scale}", "", *_table(header, parts), ""]
         if comparison.unmodified:
             lines += [
@@ -237,7 +237,8 @@ def _coverage_rows(comparison: FilmComparison, scale: int) -> Iterator[list[str]
             if cell.coverage and cell.structure_coverage:
                 tenths = " ".join(f"{100 * share:.0f}" for share in cell.tenths_coverage)
                 shares = [f"{100 * mean.mean:.1f} %" for mean in (cell.coverage, cell.structure_coverage)]
-                yield [cell.set, cell.loss, comparison.protocol.rows[row].label, *shares, f"{tenths} %"]
+                label = comparison.protocol.rows[row].label
+                yield [cell.set, cell.loss, label, *shares, f"{tenths} %", f"{cell.relative_width:.2f}"]
 
 
 def _format_cell(cell: Cell) -> str:

@@ -89,22 +89,28 @@ def find_structures(super_res: np.ndarray) -> np.ndarray:
     )
 
 
-def measure_parts(inside: np.ndarray, super_res: np.ndarray, half_width: np.ndarray, known: np.ndarray) -> list[float]:
-    """Return which share of the pixels is inside the error bars, in parts of a result.
+def measure_parts(error: np.ndarray, super_res: np.ndarray, half_width: np.ndarray, known: np.ndarray) -> list[float]:
+    """Return which share of the pixels is inside the error bars, in parts of a result, and how wide these are.
 
     Args:
-        inside: where the error is inside its error bar, booleans of the result's shape.
-        super_res: the result, in units of the window.
+        error: absolute errors, in units of the window.
+        super_res: the result, of the same shape.
         half_width: half-widths of its error bars.
         known: where there is no padding.
 
     Returns:
-        The share at small structures, see `find_structures`; and the shares in the ten tenths of the pixels with the
-        narrowest error bars to the widest. Not a number where there is no such pixel.
+        The share at small structures, see `find_structures`; the shares in the ten tenths of the pixels with the
+        narrowest error bars to the widest; and their mean half-width relative to the one half-width for all pixels
+        that as many errors are within. Not a number where there is no such pixel.
     """
+    inside = error <= half_width
     by_width = inside[known][np.argsort(half_width[known], kind="stable")]
-    tenths = np.array_split(by_width, 10)
-    return [_mean_inside(part) for part in (inside[find_structures(super_res) & known], *tenths)]
+    parts = (inside[find_structures(super_res) & known], *np.array_split(by_width, 10))
+    same_for_all = np.quantile(error[known], inside[known].mean()) if known.any() else np.nan
+    return [
+        *map(_mean_inside, parts),
+        float(half_width[known].mean() / same_for_all) if same_for_all > 0 else float("nan"),
+    ]
 
 
 def _mean_inside(inside: np.ndarray) -> float:

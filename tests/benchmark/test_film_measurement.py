@@ -212,7 +212,7 @@ def test_a_hospitals_calibration_takes_the_place_of_the_bundles_own(data, tmp_pa
     (cell,) = comparison.cells(1, 4)
     assert (cell.coverage.mean, cell.structure_coverage.mean, cell.tenths_coverage) == (1.0, 1.0, (1.0,) * 10)
     assert next(comparison.cells(0, 4)).tenths_coverage == ()
-    assert "| drawn | box | EDSR | 100.0 % | 100.0 % | 100 100 100 100 100 100 100 100 100 100 % |" in film_markdown(
+    assert "| drawn | box | EDSR | 100.0 % | 100.0 % | 100 100 100 100 100 100 100 100 100 100 % | " in film_markdown(
         comparison
     )
     site.write_text(json.dumps({**own, "weights_sha256": "0" * 64}))

@@ -55,16 +55,26 @@ def test_coverage_in_parts_goes_from_the_narrowest_error_bars_to_the_widest():
     inside[:64] = True
     inside[64, 64] = True
     known = np.ones((128, 128), bool)
-    structures, *tenths = measure_parts(inside, result, width, known)
+    error = np.where(inside, 0.0, 2.0)
+    structures, *tenths, _ = measure_parts(error, result, width, known)
     assert find_structures(result).sum() >= 1
     assert structures == inside[find_structures(result)].mean()
     assert tenths[:5] == pytest.approx([0, 0, 0, 0, 0], abs=2e-3)
     assert tenths[5:] == [1, 1, 1, 1, 1]
     known[:64] = False
-    assert max(measure_parts(inside, result, width, known)[2:]) < 2e-3
+    assert max(measure_parts(error, result, width, known)[2:11]) < 2e-3
     known[:] = False
     known[0] = True
-    assert np.isnan(measure_parts(inside, result, width, known)[0])
+    assert np.isnan(measure_parts(error, result, width, known)[0])
+
+
+def test_error_bars_are_as_wide_as_the_one_half_width_that_as_many_errors_are_within():
+    error, known = np.linspace(0, 0.6, 10_000).reshape(100, 100), np.ones((100, 100), bool)
+    result = np.full((100, 100), 0.5)
+    assert measure_parts(error, result, np.full((100, 100), 0.3), known)[-1] == pytest.approx(1, abs=1e-3)
+    assert measure_parts(error, result, error, known)[-1] == pytest.approx(0.5, abs=1e-3)
+    known[:50] = False
+    assert measure_parts(error, result, error, known)[-1] == pytest.approx(0.75, abs=1e-3)
 
 
 def test_coverage_at_structures_is_that_of_the_blobs_which_the_result_shows():
