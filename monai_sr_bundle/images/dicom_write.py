@@ -184,7 +184,7 @@ def set_times(derived: Dataset, source: Dataset, created: datetime) -> None:
 
 def _to_time_zone_of(source: Dataset, moment: datetime) -> datetime:
     """Convert a time to the header's Timezone Offset From UTC (0008,0201), if it has one."""
-    zone = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(source.get("TimezoneOffsetFromUTC") or "").strip())
+    zone = re.fullmatch(r"([+-])([01]\d)([0-5]\d)", str(source.get("TimezoneOffsetFromUTC") or "").strip())
     if not zone:
         return moment
     offset = timedelta(hours=int(zone[2]), minutes=int(zone[3]))

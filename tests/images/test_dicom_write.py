@@ -144,6 +144,12 @@ def test_times_follow_the_sources_time_zone(tmp_path):
     assert (written.ContentDate, written.ContentTime) == ("20261119", "234112")
 
 
+@pytest.mark.parametrize("offset", ["-8435", "+0160", "east"])
+def test_a_time_zone_that_cannot_be_stops_no_result(tmp_path, offset):
+    written = write_one(ct_slice(tmp_path / "in.dcm", TimezoneOffsetFromUTC=offset), tmp_path / "out.dcm")
+    assert (written.ContentDate, written.ContentTime) == ("20261120", "101112")
+
+
 @pytest.mark.parametrize(("kind", "last"), [("ct", ["AXIAL"]), ("dx", [""]), ("cr", []), ("capture", [])])
 def test_the_image_type_is_derived(tmp_path, kind, last):
     written = write_one(SOURCES[kind](tmp_path / "in.dcm"), tmp_path / "out.dcm")
