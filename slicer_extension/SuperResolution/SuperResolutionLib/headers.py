@@ -25,6 +25,8 @@ from SuperResolutionLib.voxel_grid import spacingOf, transformPoints
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
+ORIENTATION = "0020,0020"
+_OPPOSITE = dict(zip("APLRHF", "PARLFH"))
 _SAME = 1e-3
 """Relative tolerance of equal spacings, because headers round."""
 _SAME_VOXEL = 0.5
@@ -71,10 +73,7 @@ def headerOf(volumeNode, database) -> Header | None:
 
     The volume is one that `volumes.check` accepts, and the database Slicer's DICOM database, or None.
     """
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    if database is None or not uids or volumes.modality(volumeNode) != "CXR":
-        return Header()
-    file = database.fileForInstance(uids[0])
+    file = _fileOfFilm(volumeNode, database)
     if not file:
         return Header()
 
@@ -102,6 +101,24 @@ def headerOf(volumeNode, database) -> Header | None:
         notes.append(text.format(fileRow=fileSpacing[0], fileColumn=fileSpacing[1], row=row, column=column))
         source = volumes.UNKNOWN
     return Header(source, " ".join(notes), _storedRange(value(BITS), value(SIGNED)), bool(blackIsHigh))
+
+
+def axisLabelsOf(volumeNode, database) -> list[str]:
+    """Return the letters of a film for -R, +R, -A, +A, -S and +S, by its Patient Orientation (0020,0020).
+
+    Slicer lays every film flat on its back, and would call its upper edge anterior. The list is empty where the file
+    states no two directions, or where the film was turned in Slicer; the letters of -S and +S are always empty.
+    """
+    file = _fileOfFilm(volumeNode, database)
+    letters = (str(database.fileValue(file, ORIENTATION) or "") if file else "").strip().split("\\")
+    axes = volumes.ijkToRasOf(volumeNode)[:3, :3] / spacingOf(volumes.ijkToRasOf(volumeNode))
+    isTurned = volumeNode.GetParentTransformNode() is not None or not np.allclose(axes, np.diag([-1, -1, 1]))
+    if isTurned or len(letters) != 2 or not all(word and set(word) <= set(_OPPOSITE) for word in letters):
+        return []
+    opposites = ["".join(_OPPOSITE[letter] for letter in word) for word in letters]
+    if letters[0][0] in letters[1][0] + opposites[1][0]:
+        return []  # both directions along one axis
+    return [letters[0], opposites[0], letters[1], opposites[1], "", ""]
 
 
 def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
@@ -154,6 +171,13 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
                  "place in them. Load it again through the DICOM module, or keep its boxes as markups.")  # fmt: skip
         raise InputError(text.format(name=volumeNode.GetName()))
     return [uids[number] for number in order]
+
+
+def _fileOfFilm(volumeNode, database) -> str:
+    """Return the DICOM file of a radiograph; empty for other volumes, and where the database does not know it."""
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+    isFilm = database is not None and uids and volumes.modality(volumeNode) == "CXR"
+    return database.fileForInstance(uids[0]) if isFilm else ""
 
 
 def _blackIsHigh(volumeNode, film: _Film | None) -> bool | None:

@@ -8,7 +8,7 @@ import slicer
 from SuperResolutionLib import result_nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import ijkToRasOf, modality, shapeOf, spacingZyx, toWorldOf
+from SuperResolutionLib.volumes import ijkToRasOf, isFilm, modality, shapeOf, spacingZyx, toWorldOf
 
 
 def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
@@ -32,7 +32,7 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
     words = [_("column {column}, row {row}").format(column=i, row=j)]
     if shapeOf(volumeNode)[0] > 1:
         words.insert(0, _("slice {number} of {count}").format(number=k + 1, count=shapeOf(volumeNode)[0]))
-    if spacingZyx(volumeNode) is not None:
+    if spacingZyx(volumeNode) is not None and not isFilm(volumeNode):
         words.append("  ".join(_inMillimetres(*axis) for axis in zip(position, ("RL", "AP", "SI"))))
     value = f"{slicer.util.arrayFromVolume(volumeNode)[k, j, i]:g} {unit}"
     if fine is not None:

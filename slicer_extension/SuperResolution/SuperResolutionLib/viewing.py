@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from SuperResolutionLib import compare, display, filling, result_nodes, volumes
+import slicer
+
+from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
 from SuperResolutionLib.framing import FittedViews, Frame
 from SuperResolutionLib.translation import _
 
@@ -62,6 +64,8 @@ class Viewing:
                 composite.EndModify(modified)
         self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
+        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent  # it may turn a film
+        self._observed = source, source.AddObserver(event, lambda *_: self._showAids(source))
         captionView = self._overlaidLogics()[0].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
         self._frame = Frame(resultNode, self._caption(), captionView)
         self._parts += [self._frame, display.WindowLink(source, resultNode)]
@@ -82,6 +86,8 @@ class Viewing:
             self._legend.stop()
         for part in self._parts:
             part.stop()
+        source, tag = self._observed
+        source.RemoveObserver(tag)
         self._saved.restore()
         self.kind, self.result, self._legend, self._parts = "", None, None, []
 
@@ -210,13 +216,13 @@ class Viewing:
 
     def _showAids(self, source) -> None:
         """Show Slicer's ruler where a millimetre is known, and orientation letters where the patient's axes are."""
-        isFilm = volumes.shapeOf(source)[0] == 1 and volumes.modality(source) != "CT"
+        labels = headers.axisLabelsOf(source, headers.openDatabase()) if volumes.isFilm(source) else compare.AXIS_LABELS
         for logic in self._comparedLogics():
             view = logic.GetSliceNode()
             hasSpacing = volumes.spacingZyx(source) is not None
             view.SetRulerType(view.RulerTypeThin if hasSpacing else view.RulerTypeNone)
-            # Slicer lays every film flat on its back, so letters would call its upper edge anterior.
-            view.SetOrientationMarkerType(view.OrientationMarkerTypeNone if isFilm else view.OrientationMarkerTypeAxes)
+            compare.setAxisLabels(view, labels)
+            view.SetOrientationMarkerType(view.OrientationMarkerTypeAxes if labels else view.OrientationMarkerTypeNone)
 
     def _logics(self) -> list:
         logics = self._logic.GetSliceLogics()
