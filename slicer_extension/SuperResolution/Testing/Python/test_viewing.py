@@ -3,6 +3,8 @@
 SUPERRESOLUTION_PICTURES=FOLDER keeps what they showed.
 """
 
+import types
+
 import numpy as np
 import phantom_volumes
 import pytest
@@ -292,9 +294,27 @@ def test_arrow_keys_change_the_slice(viewing, red, result):
         assert red.logic.GetSliceOffset() == pytest.approx(start + offset)
 
 
-def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(application, viewing, red, source, result):
+def test_a_legend_lies_beside_the_region_and_no_error_is_logged(viewing, red, source, capfd):
+    done = {**phantom_volumes.DONE, "consistency": {**phantom_volumes.DONE["consistency"], "unit": "grey levels"}}
+    volumes = phantom_volumes.RESULT, phantom_volumes.EXTENT, done, phantom_volumes.BARS
+    viewing.show("inPlace", result_nodes.addResult(source, *volumes))
+    plain = red.picture()
+    viewing.showErrorBars(viewing.result, 1e6)  # above all bars, so the legend alone is new
+    changed = difference(plain, red.picture()).max(axis=0) > 0
+    assert changed.any()
+    assert not changed[: insideOf(red)[1].stop + 8].any()
+    assert "UpdateActor failed" not in capfd.readouterr().err
+
+
+def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(
+    application, viewing, red, source, result, monkeypatch
+):
     def aids():
         return view.GetRulerType(), view.GetOrientationMarkerType()
+
+    def letters():
+        isShown = view.GetOrientationMarkerType() == view.OrientationMarkerTypeAxes
+        return isShown and [view.GetAxisLabel(n) for n in range(6)]
 
     view = red.node
     view.SetRulerType(view.RulerTypeThick)
@@ -305,8 +325,25 @@ def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(applic
     film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
     application.setModality(film, "DX")
     whole = [0, 1, 0, 32, 0, 40]
-    viewing.show("inPlace", result_nodes.addResult(film, phantom_volumes.FINE[:1], whole, phantom_volumes.DONE))
+    enlarged = result_nodes.addResult(film, phantom_volumes.FINE[:1], whole, phantom_volumes.DONE)
+    viewing.show("inPlace", enlarged)
     assert aids() == (view.RulerTypeNone, view.OrientationMarkerTypeNone)
+    film.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    database = types.SimpleNamespace(isOpen=True, fileForInstance=str, fileValue=lambda file, tag: "R\\F")
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    viewing.show("inPlace", enlarged)
+    assert letters() == ["R", "L", "F", "H", "", ""]
+    film.SetAndObserveTransformNodeID(application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID())
+    assert not letters()
+    film.SetAndObserveTransformNodeID(None)
+    assert letters()
+    viewing.show("inPlace", result)
+    assert letters() == list("LRPAIS")
+    viewing.show("inPlace", enlarged)
+    viewing.stop()
+    film.SetAndObserveTransformNodeID(application.addTransform(np.eye(4)).GetID())
+    assert not letters()
+    assert [view.GetAxisLabel(n) for n in range(6)] == list("LRPAIS")
 
 
 @pytest.fixture
