@@ -98,11 +98,6 @@ def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
             display.SetSelectedColor(*color)
 
 
-def showName(roiNode, visible: bool) -> None:
-    """Show or hide the name of a region box."""
-    roiNode.GetDisplayNode().SetPropertiesLabelVisibility(visible)
-
-
 def showHandles(roiNode, visible: bool) -> None:
     """Show or hide the handles of a region box: small ones at its edges, and none in the middle, which it frames."""
     display = roiNode.GetDisplayNode()

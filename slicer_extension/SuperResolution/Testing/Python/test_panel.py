@@ -352,21 +352,6 @@ def test_live_follows_the_box_in_one_result_and_brings_its_error_bars_up_to_date
     assert red.composite.GetNumberOfAdditionalLayers() == 0
 
 
-def test_bad_input_is_told_and_changes_nothing(withBox, application):
-    withBox.chosen.region.SetCenter(5000, 0, 0)
-    withBox.settle()
-    before, message = application.nodeIds(), withBox.ui.messageLabel.text
-    assert message.startswith("Region 'R' lies outside 'chest'")
-    assert not withBox.ui.runButton.enabled
-    withBox.ui.runButton.click()
-    withBox.settle()
-    assert application.nodeIds() == before
-    assert withBox.ui.messageLabel.text == message
-    withBox.chosen.inputVolume = None
-    withBox.settle()
-    assert withBox.ui.messageLabel.text.startswith("No volume is chosen.")
-
-
 def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, withBox):
     chest.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
     chest.Modified()
