@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
 ORIENTATION = "0020,0020"
-_OPPOSITE = dict(zip("APLRHF", "PARLFH"))
+_OPPOSITE = str.maketrans("APLRHF", "PARLFH")
 _SAME = 1e-3
 """Relative tolerance of equal spacings, because headers round."""
 _SAME_VOXEL = 0.5
@@ -110,15 +111,14 @@ def axisLabelsOf(volumeNode, database) -> list[str]:
     states no two directions, or where the film was turned in Slicer; the letters of -S and +S are always empty.
     """
     file = _fileOfFilm(volumeNode, database)
-    letters = (str(database.fileValue(file, ORIENTATION) or "") if file else "").strip().split("\\")
+    stated = str(database.fileValue(file, ORIENTATION) or "").strip() if file else ""
+    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", stated)
     axes = volumes.ijkToRasOf(volumeNode)[:3, :3] / spacingOf(volumes.ijkToRasOf(volumeNode))
     isTurned = volumeNode.GetParentTransformNode() is not None or not np.allclose(axes, np.diag([-1, -1, 1]))
-    if isTurned or len(letters) != 2 or not all(word and set(word) <= set(_OPPOSITE) for word in letters):
+    if isTurned or not directions:
         return []
-    opposites = ["".join(_OPPOSITE[letter] for letter in word) for word in letters]
-    if letters[0][0] in letters[1][0] + opposites[1][0]:
-        return []  # both directions along one axis
-    return [letters[0], opposites[0], letters[1], opposites[1], "", ""]
+    (row, rowBack), (column, columnBack) = ((each, each.translate(_OPPOSITE)) for each in directions.groups())
+    return [] if row[0] in (column[0], columnBack[0]) else [row, rowBack, column, columnBack, "", ""]
 
 
 def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:

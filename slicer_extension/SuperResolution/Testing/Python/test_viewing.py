@@ -310,40 +310,31 @@ def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(
     application, viewing, red, source, result, monkeypatch
 ):
     def aids():
-        return view.GetRulerType(), view.GetOrientationMarkerType()
-
-    def letters():
-        isShown = view.GetOrientationMarkerType() == view.OrientationMarkerTypeAxes
-        return isShown and [view.GetAxisLabel(n) for n in range(6)]
+        isMarked = view.GetOrientationMarkerType() == view.OrientationMarkerTypeAxes
+        return view.GetRulerType(), isMarked and "".join(view.GetAxisLabel(n) for n in range(6))
 
     view = red.node
     view.SetRulerType(view.RulerTypeThick)
-    viewing.show("inPlace", result)
-    assert aids() == (view.RulerTypeThin, view.OrientationMarkerTypeAxes)
-    viewing.stop()
-    assert aids() == (view.RulerTypeThick, view.OrientationMarkerTypeNone)
     film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
     application.setModality(film, "DX")
     whole = [0, 1, 0, 32, 0, 40]
     enlarged = result_nodes.addResult(film, phantom_volumes.FINE[:1], whole, phantom_volumes.DONE)
     viewing.show("inPlace", enlarged)
-    assert aids() == (view.RulerTypeNone, view.OrientationMarkerTypeNone)
+    assert aids() == (view.RulerTypeNone, False)
     film.SetAttribute("DICOM.instanceUIDs", "1.2.3")
     database = types.SimpleNamespace(isOpen=True, fileForInstance=str, fileValue=lambda file, tag: "R\\F")
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     viewing.show("inPlace", enlarged)
-    assert letters() == ["R", "L", "F", "H", "", ""]
-    film.SetAndObserveTransformNodeID(application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID())
-    assert not letters()
-    film.SetAndObserveTransformNodeID(None)
-    assert letters()
+    assert aids() == (view.RulerTypeNone, "RLFH")
+    for transform, shown in ((application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID(), False), (None, "RLFH")):
+        film.SetAndObserveTransformNodeID(transform)
+        assert aids() == (view.RulerTypeNone, shown)
     viewing.show("inPlace", result)
-    assert letters() == list("LRPAIS")
-    viewing.show("inPlace", enlarged)
+    assert aids() == (view.RulerTypeThin, "LRPAIS")
     viewing.stop()
-    film.SetAndObserveTransformNodeID(application.addTransform(np.eye(4)).GetID())
-    assert not letters()
-    assert [view.GetAxisLabel(n) for n in range(6)] == list("LRPAIS")
+    film.InvokeEvent(film.TransformModifiedEvent)  # nobody listens any more
+    assert aids() == (view.RulerTypeThick, False)
+    assert view.GetAxisLabel(0) == "L"
 
 
 @pytest.fixture
