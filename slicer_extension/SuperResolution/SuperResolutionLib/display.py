@@ -183,7 +183,7 @@ class Legend:
     def __init__(self, markupsDisplayNode, volumeNode, title: str):
         self._markups, self._volume = markupsDisplayNode, volumeNode.GetDisplayNode()
         markupsDisplayNode.SetScalarRangeFlag(markupsDisplayNode.UseManualScalarRange)
-        markupsDisplayNode.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # without, the new legend logs errors
+        markupsDisplayNode.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # else a new legend logs errors
         markupsDisplayNode.SetScalarRange(self._volume.GetWindowLevelMin(), self._volume.GetWindowLevelMax())
         legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(markupsDisplayNode)
         self._legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(markupsDisplayNode)
