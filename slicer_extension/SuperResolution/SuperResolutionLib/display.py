@@ -60,8 +60,7 @@ def copyWindow(fromNode, toNode) -> None:
 class WindowLink:
     """A link that keeps window and level of volumes equal, so that before and after compare.
 
-    The first volume sets them at the start. Call `stop` when the comparison ends. A volume that is removed meanwhile
-    leaves the link.
+    The first volume sets them at the start. Call `stop` when the comparison ends.
     """
 
     def __init__(self, *volumeNodes):

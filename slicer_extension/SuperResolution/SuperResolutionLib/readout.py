@@ -6,6 +6,7 @@ import numpy as np
 import slicer
 
 from SuperResolutionLib import result_nodes, voxel_grid
+from SuperResolutionLib.controller import inNumbers
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import ijkToRasOf, isFilm, modality, shapeOf, spacingZyx, toWorldOf
@@ -38,9 +39,9 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
     if fine is not None:
         after = slicer.util.arrayFromVolume(resultNode)[tuple(fine[::-1])]
         bars = result_nodes.errorBarsOf(resultNode)
-        value += _(", enhanced {value:.4g}").format(value=float(after))
+        value += _(", enhanced {value}").format(value=inNumbers(after))
         if bars is not None:
-            value += f" ± {float(slicer.util.arrayFromVolume(bars)[tuple(fine[::-1])]):.3g}"
+            value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[tuple(fine[::-1])])}"
     words.append(value)
     perPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
     spacing = voxel_grid.spacingOf(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))[0]

@@ -242,6 +242,9 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     red.show(chest)
     combo, display = withBox.ui.windowComboBox, chest.GetDisplayNode()
     assert [combo.itemText(n) for n in range(1, combo.count)] == ["full"]
+    display.SetAutoWindowLevel(0)
+    display.SetWindowLevel(23471, 19729.5)
+    assert combo.itemText(0) == "23471 / 19730"  # of 15 bits
     display.AddWindowLevelPreset(1000, 500)
     withBox.widget._windows = []
     withBox.widget._showWindows()
@@ -252,7 +255,7 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     red.drag((40, 40), (100, 80))
     assert display.GetWindow() != 1000
     assert combo.currentIndex == 0
-    assert combo.itemText(0) == f"{display.GetWindow():.4g} / {display.GetLevel():.4g}"
+    assert combo.itemText(0) == f"{display.GetWindow():.0f} / {display.GetLevel():.0f}"
     withBox.ui.dragWindowButton.click()
     interaction = application.logic.GetInteractionNode()
     assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
