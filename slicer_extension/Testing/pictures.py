@@ -61,8 +61,7 @@ def workerPython():
 
 
 def newClient(python=None):
-    python, environment = workerPython()
-    return WorkerClient(workerCommand(python), environment)
+    return WorkerClient(workerCommand(workerPython()[0]), workerPython()[1])
 
 
 def enhance(volume, box):

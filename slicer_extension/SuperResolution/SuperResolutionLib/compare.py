@@ -15,17 +15,14 @@ LAYOUT = 9871
 BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"
 """Layout names of the two views of `showSideBySide`."""
 
-AXIS_LABELS = "LRPAIS"
-"""Slicer's own letters for -R, +R, -A, +A, -S and +S."""
-
 _VIEW_GROUP = 7
 
 
 class SavedViews:
     """The saved state of slice views, and optionally of the layout; `restore` brings it back.
 
-    Saved are the volumes, their opacities, links, rulers, orientation markers and their letters; the user's zoom stays.
-    Volumes and views that were removed stay away, and a layout that the user chose meanwhile stays.
+    Saved are the volumes, their opacities, links, rulers and orientation markers; the user's zoom stays. Volumes and
+    views that were removed stay away, and a layout that the user chose meanwhile stays.
     """
 
     def __init__(self, sliceLogics: Sequence, layoutNode=None):
@@ -36,20 +33,18 @@ class SavedViews:
             for composite in (logic.GetSliceCompositeNode() for logic in sliceLogics)
         ]  # fmt: skip
         self._aids = [
-            (view, view.GetRulerType(), view.GetOrientationMarkerType(),
-             [view.GetAxisLabel(n) for n in range(len(AXIS_LABELS))])
+            (view, view.GetRulerType(), view.GetOrientationMarkerType())
             for view in (logic.GetSliceNode() for logic in sliceLogics)
-        ]  # fmt: skip
+        ]
         self._layout = layoutNode
         self._arrangement = layoutNode.GetViewArrangement() if layoutNode else None
 
     def restore(self) -> None:
         if self._layout and self._layout.GetScene() and self._layout.GetViewArrangement() == LAYOUT:
             self._layout.SetViewArrangement(self._arrangement)
-        for view, ruler, marker, labels in self._aids:
+        for view, ruler, marker in self._aids:
             view.SetRulerType(ruler)
             view.SetOrientationMarkerType(marker)
-            setAxisLabels(view, labels)
         for composite, background, foreground, label, opacity, labelOpacity, isLinked, isHotLinked in self._states:
             if composite.GetScene() is None:
                 continue
@@ -66,12 +61,6 @@ class SavedViews:
     @staticmethod
     def _existing(compositeNode, name):
         return name if name and compositeNode.GetScene().GetNodeByID(name) else None
-
-
-def setAxisLabels(sliceNode, labels: Sequence[str]) -> None:
-    """Set the letters that the orientation marker of a view shows, in the order of `AXIS_LABELS`."""
-    for index, label in enumerate(labels):
-        sliceNode.SetAxisLabel(index, label)
 
 
 def layoutNode(scene):

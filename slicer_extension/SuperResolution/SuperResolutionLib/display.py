@@ -24,8 +24,6 @@ _STEPS = {
 _MASK = (1.0, 0.25, 0.65)  # unlike lung and bone
 _HANDLE_SCALE = 1.5
 """Size of the handles in percent of the view; Slicer's own is 3."""
-_LEGEND_LETTERS = 8
-"""Letters in a line of a legend's title: more would reach into the region that the view is fitted to."""
 
 
 def addDisplay(volumeNode) -> None:
@@ -187,7 +185,7 @@ class Legend:
         legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(markupsDisplayNode)
         self._legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(markupsDisplayNode)
         self._legend.SetSaveWithScene(False)
-        self._legend.SetTitleText(textwrap.fill(title, _LEGEND_LETTERS))
+        self._legend.SetTitleText(textwrap.fill(title, 8))  # wider, it would reach into a fitted region
         self._legend.SetSize(0.05, 0.3)  # share of the view; the letters follow
         self._legend.SetNumberOfLabels(5)
         self._tag = self._volume.AddObserver(vtk.vtkCommand.ModifiedEvent, self._update)

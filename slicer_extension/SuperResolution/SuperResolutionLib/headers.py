@@ -104,21 +104,21 @@ def headerOf(volumeNode, database) -> Header | None:
     return Header(source, " ".join(notes), _storedRange(value(BITS), value(SIGNED)), bool(blackIsHigh))
 
 
-def axisLabelsOf(volumeNode, database) -> list[str]:
-    """Return the letters of a film for -R, +R, -A, +A, -S and +S, by its Patient Orientation (0020,0020).
+def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
+    """Return the letters of the left, right, upper and lower edge of a film, by its Patient Orientation (0020,0020).
 
-    Slicer lays every film flat on its back, and would call its upper edge anterior. The list is empty where the file
-    states no two directions, or where the film was turned in Slicer; the letters of -S and +S are always empty.
+    Slicer's own letters are wrong on every film: it lays them flat, and would call the upper edge anterior.
+
+    Returns:
+        Four words of the letters A, P, L, R, H and F; none where the file does not state two directions.
     """
     file = _fileOfFilm(volumeNode, database)
     stated = str(database.fileValue(file, ORIENTATION) or "").strip() if file else ""
     directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", stated)
-    axes = volumes.ijkToRasOf(volumeNode)[:3, :3] / spacingOf(volumes.ijkToRasOf(volumeNode))
-    isTurned = volumeNode.GetParentTransformNode() is not None or not np.allclose(axes, np.diag([-1, -1, 1]))
-    if isTurned or not directions:
-        return []
-    (row, rowBack), (column, columnBack) = ((each, each.translate(_OPPOSITE)) for each in directions.groups())
-    return [] if row[0] in (column[0], columnBack[0]) else [row, rowBack, column, columnBack, "", ""]
+    if not directions:
+        return ()
+    (right, left), (lower, upper) = ((each, each.translate(_OPPOSITE)) for each in directions.groups())
+    return () if right[0] in (lower[0], upper[0]) else (left, right, upper, lower)
 
 
 def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import slicer
-
 from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
 from SuperResolutionLib.framing import FittedViews, Frame
 from SuperResolutionLib.translation import _
@@ -64,10 +62,9 @@ class Viewing:
                 composite.EndModify(modified)
         self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
-        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent  # it may turn a film
-        self._observed = source, source.AddObserver(event, lambda *_: self._showAids(source))
         captionView = self._overlaidLogics()[0].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
-        self._frame = Frame(resultNode, self._caption(), captionView)
+        letters = headers.edgeLettersOf(source, headers.openDatabase())
+        self._frame = Frame(resultNode, self._caption(), captionView, letters)
         self._parts += [self._frame, display.WindowLink(source, resultNode)]
         if fit or kind == SIDE_BY_SIDE:
             self._parts.append(FittedViews([logic.GetSliceNode() for logic in self._comparedLogics()], resultNode))
@@ -86,8 +83,6 @@ class Viewing:
             self._legend.stop()
         for part in self._parts:
             part.stop()
-        source, tag = self._observed
-        source.RemoveObserver(tag)
         self._saved.restore()
         self.kind, self.result, self._legend, self._parts = "", None, None, []
 
@@ -216,13 +211,13 @@ class Viewing:
 
     def _showAids(self, source) -> None:
         """Show Slicer's ruler where a millimetre is known, and orientation letters where the patient's axes are."""
-        labels = headers.axisLabelsOf(source, headers.openDatabase()) if volumes.isFilm(source) else compare.AXIS_LABELS
+        isFilm = volumes.isFilm(source)
         for logic in self._comparedLogics():
             view = logic.GetSliceNode()
             hasSpacing = volumes.spacingZyx(source) is not None
             view.SetRulerType(view.RulerTypeThin if hasSpacing else view.RulerTypeNone)
-            compare.setAxisLabels(view, labels)
-            view.SetOrientationMarkerType(view.OrientationMarkerTypeAxes if labels else view.OrientationMarkerTypeNone)
+            # The frame bears the letters of a film: Slicer's own would call its upper edge anterior.
+            view.SetOrientationMarkerType(view.OrientationMarkerTypeNone if isFilm else view.OrientationMarkerTypeAxes)
 
     def _logics(self) -> list:
         logics = self._logic.GetSliceLogics()

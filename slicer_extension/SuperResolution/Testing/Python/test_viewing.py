@@ -306,34 +306,49 @@ def test_a_legend_lies_beside_the_region_and_no_error_is_logged(viewing, red, so
     assert "ERR|" not in capfd.readouterr().err
 
 
-def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(
-    application, viewing, red, source, result, monkeypatch
-):
+def test_a_ruler_needs_millimetres_and_axes_need_those_of_a_patient(application, viewing, red, film, result):
     def aids():
-        isMarked = view.GetOrientationMarkerType() == view.OrientationMarkerTypeAxes
-        return view.GetRulerType(), isMarked and "".join(view.GetAxisLabel(n) for n in range(6))
+        return view.GetRulerType(), view.GetOrientationMarkerType()
 
     view = red.node
     view.SetRulerType(view.RulerTypeThick)
-    film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
-    application.setModality(film, "DX")
-    whole = [0, 1, 0, 32, 0, 40]
-    enlarged = result_nodes.addResult(film, phantom_volumes.FINE[:1], whole, phantom_volumes.DONE)
-    viewing.show("inPlace", enlarged)
-    assert aids() == (view.RulerTypeNone, False)
-    film.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    viewing.show("inPlace", result)
+    assert aids() == (view.RulerTypeThin, view.OrientationMarkerTypeAxes)
+    viewing.stop()
+    assert aids() == (view.RulerTypeThick, view.OrientationMarkerTypeNone)
+    viewing.show("inPlace", film)
+    assert aids() == (view.RulerTypeNone, view.OrientationMarkerTypeNone)
+
+
+@pytest.fixture
+def film(application):
+    """A result of all of a film that was loaded from DICOM."""
+    node = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
+    application.setModality(node, "DX")
+    node.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    return result_nodes.addResult(node, phantom_volumes.FINE[:1], [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
+
+
+def test_the_letters_of_a_film_lie_at_its_edges_and_turn_with_it(application, viewing, red, film, monkeypatch):
+    def places():
+        (_, *nodes) = slicer.util.getNodesByClass("vtkMRMLMarkupsNode")  # without the box
+        numbers = [(node, n) for node in nodes for n in range(node.GetNumberOfControlPoints())]
+        return {node.GetNthControlPointLabel(n): red.xy(node.GetNthControlPointPositionWorld(n)) for node, n in numbers}
+
+    viewing.show("inPlace", film)
+    assert set(places()) == {"enhanced x4, predicted detail"}  # nothing is guessed
     database = types.SimpleNamespace(isOpen=True, fileForInstance=str, fileValue=lambda file, tag: "R\\F")
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    viewing.show("inPlace", enlarged)
-    assert aids() == (view.RulerTypeNone, "RLFH")
-    for transform, shown in ((application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID(), False), (None, "RLFH")):
-        film.SetAndObserveTransformNodeID(transform)
-        assert aids() == (view.RulerTypeNone, shown)
-    viewing.show("inPlace", result)
-    assert aids() == (view.RulerTypeThin, "LRPAIS")
-    viewing.stop()
-    film.InvokeEvent(film.TransformModifiedEvent)  # nobody listens any more
-    assert (*aids(), view.GetAxisLabel(0)) == (view.RulerTypeThick, False, "L")
+    viewing.show("inPlace", film)
+    viewing.showOriginal(True)
+    shown = places()
+    assert shown["L"][0] < shown["H"][0] < shown["R"][0]  # the film says that it is mirrored
+    assert shown["F"][1] < shown["L"][1] < shown["original"][1] < shown["H"][1]
+    result_nodes.sourceOf(film).SetAndObserveTransformNodeID(application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID())
+    film.SetAndObserveTransformNodeID(result_nodes.sourceOf(film).GetTransformNodeID())
+    viewing.follow()
+    shown = places()
+    assert shown["R"][0] < shown["H"][0] < shown["L"][0]
 
 
 @pytest.fixture
