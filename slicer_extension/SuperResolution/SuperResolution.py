@@ -48,7 +48,7 @@ from SuperResolutionLib import (
     windows,
     worker_client,
 )
-from SuperResolutionLib.controller import Choice, resultText
+from SuperResolutionLib.controller import Choice, inNumbers, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, SIDE_BY_SIDE, Viewing
@@ -485,7 +485,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if shown is None:
             return
         now = (shown.GetWindow(), shown.GetLevel())
-        ui.windowComboBox.setItemText(0, f"{now[0]:.4g} / {now[1]:.4g}")
+        ui.windowComboBox.setItemText(0, " / ".join(map(inNumbers, now)))
         matching = [n for n, window in enumerate(self._windows or (), start=1) if tuple(window[1:]) == now]
         ui.windowComboBox.currentIndex = matching[0] if matching else 0
 

@@ -3,12 +3,13 @@
     SUPERRESOLUTION_PYTHON=.venv/bin/python python slicer_extension/Testing/pictures.py [radiograph] [ct] [panel]
 
 Slicer's own classes render the views; the look of some widgets is that of SuperResolution/Testing/Python/pythonqt.py.
-The radiographs are drawn; the CT is a test file that comes with pydicom. The results are those of a real worker with
-the default models.
+The radiographs are drawn, the large one as a DICOM file; the CT is a test file that comes with pydicom. The results are
+those of a real worker with the default models.
 """
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ core = Application()
 import numpy as np  # noqa: E402
 import slicer  # noqa: E402
 import slicerpython  # noqa: E402
+from dicomfiles import Database  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from pythonqt import qt  # noqa: E402
@@ -37,9 +39,8 @@ from waiting import waitFor  # noqa: E402
 
 WIDTH, HEIGHT = 640, 480
 GAP = 6
-COLORS = 128
-"""Of a picture: enough for greys and a legend, and it stays small."""
-FILM_PIXELS = 2000
+GREYS = np.repeat(np.arange(1, 256, 2), 3)
+"""Of a picture: enough for a film; as many colours are chosen for legends and frames, and it stays small."""
 REGION = (0, 1, 1190, 1318, 590, 718)
 """Slices, rows and columns of the drawn film that are enhanced: ribs, vessels and a nodule."""
 
@@ -54,10 +55,13 @@ def main(names):
     os._exit(0)  # Qt and VTK would be taken down in the wrong order
 
 
-def newClient(python=None):
+def workerPython():
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-    environment = {**environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
-    return WorkerClient(workerCommand(python), environment)
+    return python, {**environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
+
+
+def newClient(python=None):
+    return WorkerClient(workerCommand(workerPython()[0]), workerPython()[1])
 
 
 def enhance(volume, box):
@@ -68,12 +72,10 @@ def enhance(volume, box):
 
 
 def radiograph():
-    from monai_sr_bundle.datasets.phantom import draw_phantom
-
-    drawn = np.rint(4095 * draw_phantom(FILM_PIXELS)).astype(np.uint16)  # of 12 bits
-    film = core.addVolume(drawn[None], np.diag([-0.2, -0.2, 1, 1.0]), "film")
-    core.setModality(film, "DX")
-    film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
+    code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'f.dcm', 2000, 0, 0.2)"
+    with tempfile.TemporaryDirectory() as folder:
+        slicer.dicomDatabase = Database(Path(folder), code, workerPython())
+        film = slicer.dicomDatabase.load(core, "film")
     box = drawing.addRegion(film, REGION)
     view = SliceView(core, "Red", WIDTH, HEIGHT)
     before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
@@ -102,7 +104,7 @@ def radiograph():
     viewing.show("inPlace", result)
     k0, _, r0, _, c0, _ = REGION
     for (top, left, height, width), label, certainty in (
-        ((36, 30, 40, 40), "Nodule", 0.8), ((70, 74, 30, 44), "Opacity", 0.4),
+        ((74, 64, 34, 34), "Nodule", 0.8), ((20, 14, 30, 44), "Opacity", 0.4),
     ):  # fmt: skip
         extent = (k0, 1, r0 + top, r0 + top + height, c0 + left, c0 + left + width)
         display.showHandles(box_nodes.addBox(film, extent, label, "A. Reader", certainty), label == "Nodule")
@@ -188,8 +190,12 @@ def keep(name, *pictures):
     """Write pictures of views side by side as PNG."""
     gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
     joined = np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
+    coloured = Image.fromarray(joined[np.ptp(joined, axis=2) > 6][None])
+    colors = coloured.quantize(len(GREYS) // 3, Image.Quantize.MAXCOVERAGE).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*GREYS, *colors])
     path = PICTURES / f"{name}.png"
-    Image.fromarray(joined).quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.fromarray(joined).quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,8 +58,7 @@ def copyWindow(fromNode, toNode) -> None:
 class WindowLink:
     """A link that keeps window and level of volumes equal, so that before and after compare.
 
-    The first volume sets them at the start. Call `stop` when the comparison ends. A volume that is removed meanwhile
-    leaves the link.
+    The first volume sets them at the start. Call `stop` when the comparison ends.
     """
 
     def __init__(self, *volumeNodes):
@@ -93,11 +93,6 @@ def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
         if color is not None:
             display.SetColor(*color)
             display.SetSelectedColor(*color)
-
-
-def showName(roiNode, visible: bool) -> None:
-    """Show or hide the name of a region box."""
-    roiNode.GetDisplayNode().SetPropertiesLabelVisibility(visible)
 
 
 def showHandles(roiNode, visible: bool) -> None:
@@ -185,10 +180,12 @@ class Legend:
     def __init__(self, markupsDisplayNode, volumeNode, title: str):
         self._markups, self._volume = markupsDisplayNode, volumeNode.GetDisplayNode()
         markupsDisplayNode.SetScalarRangeFlag(markupsDisplayNode.UseManualScalarRange)
+        markupsDisplayNode.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # else a new legend logs errors
+        markupsDisplayNode.SetScalarRange(self._volume.GetWindowLevelMin(), self._volume.GetWindowLevelMax())
         legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(markupsDisplayNode)
         self._legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(markupsDisplayNode)
         self._legend.SetSaveWithScene(False)
-        self._legend.SetTitleText(title)
+        self._legend.SetTitleText(textwrap.fill(title, 8))  # wider, it would reach into a fitted region
         self._legend.SetSize(0.05, 0.3)  # share of the view; the letters follow
         self._legend.SetNumberOfLabels(5)
         self._tag = self._volume.AddObserver(vtk.vtkCommand.ModifiedEvent, self._update)

@@ -17,35 +17,37 @@ CONTEXT = 1.6
 
 YELLOW = (1.0, 0.85, 0.2)
 _INVISIBLE = 0.01
+_BESIDE = 0.08
+"""Distance of a letter from the frame, in sizes of the region; the upper one is twice as far, above the caption."""
 _TEXT_SCALE = 3.0
 
 
 class Frame:
-    """A thin frame around a volume in the slice views, with a caption above its first row.
+    """A thin frame around a volume in the slice views, with a caption above its first row and letters at its edges.
 
-    Both are markups that no list shows and no scene file holds; nothing of them can be moved by hand.
+    All are markups that no list shows and no scene file holds; nothing of them can be moved by hand.
 
     Args:
         volumeNode: volume to frame.
         caption: words for the reader.
         captionView: ID of the only view that shows the caption. Default None: all views.
+        letters: of its left, right, upper and lower edge. Default: none.
     """
 
-    def __init__(self, volumeNode, caption: str, captionView: str | None = None):
-        self._volume = volumeNode
+    def __init__(self, volumeNode, caption: str, captionView: str | None = None, letters: Sequence[str] = ()):
+        self._volume, self._letters = volumeNode, letters
         self._box = _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsROINode())
-        self._points = _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsFiducialNode())
-        self._points.GetDisplayNode().SetGlyphScale(_INVISIBLE)
-        self._points.GetDisplayNode().SetTextScale(_TEXT_SCALE)
+        self._points, self._edges = texts = [
+            _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsFiducialNode()) for _ in range(2)
+        ]
+        for points in texts:
+            points.GetDisplayNode().SetGlyphScale(_INVISIBLE)
+            points.GetDisplayNode().SetTextScale(_TEXT_SCALE)
         if captionView:
             self._points.GetDisplayNode().AddViewNodeID(captionView)
         self._caption = caption
+        self.displayNode = self._box.GetDisplayNode()  # a legend can be attached to it
         self.update()
-
-    @property
-    def displayNode(self):
-        """The display node of the frame, to which a legend can be attached; None after `stop`."""
-        return self._box.GetDisplayNode()
 
     def setCaption(self, caption: str) -> None:
         """Change the caption."""
@@ -63,18 +65,25 @@ class Frame:
         except InputError:
             self._box.SetDisplayVisibility(False)  # the axes are not square: the caption has to do
         display.outlineOnly(self._box, YELLOW)
-        points = self._points
+        # A point is shown in its own slice only.
+        self._place(self._points, [(self._caption, k, 0, 0) for k in range(slices)])
+        far = _BESIDE * max(rows, columns)
+        places = (rows / 2, -far), (rows / 2, columns + far / 4), (-2 * far, columns / 2), (rows + far, columns / 2)
+        self._place(self._edges, [(text, 0, *place) for text, place in zip(self._letters, places)])
+
+    def _place(self, points, texts: Sequence) -> None:
+        """Write texts, each with its slice, row and column; 0 is the outer face of the first pixel."""
         modified = points.StartModify()
         points.RemoveAllControlPoints()
         points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
-        for k in range(slices):  # a point is shown in its own slice only
-            corner = voxel_grid.outerCorners(ijkToRasOf(self._volume), [k + 0.5, k + 0.5, 0, 0, 0, 0])[0]
-            points.AddControlPoint(vtk.vtkVector3d(*corner), self._caption)
+        for text, k, row, column in texts:
+            place = voxel_grid.outerCorners(ijkToRasOf(self._volume), [k + 0.5, k + 0.5, row, row, column, column])[0]
+            points.AddControlPoint(vtk.vtkVector3d(*place), text)
         points.EndModify(modified)
 
     def stop(self) -> None:
-        """Take frame and caption out of the scene. Calling it again does nothing."""
-        for node in (self._box, self._points):
+        """Take frame, caption and letters out of the scene. Calling it again does nothing."""
+        for node in (self._box, self._points, self._edges):
             if node.GetScene() is not None:
                 nodes.Removal(node.GetScene()).remove(node)
 

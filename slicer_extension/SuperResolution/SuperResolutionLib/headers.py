@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from SuperResolutionLib.voxel_grid import spacingOf, transformPoints
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
+ORIENTATION = "0020,0020"
+_OPPOSITE = str.maketrans("APLRHF", "PARLFH")
 _SAME = 1e-3
 """Relative tolerance of equal spacings, because headers round."""
 _SAME_VOXEL = 0.5
@@ -71,10 +74,7 @@ def headerOf(volumeNode, database) -> Header | None:
 
     The volume is one that `volumes.check` accepts, and the database Slicer's DICOM database, or None.
     """
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    if database is None or not uids or volumes.modality(volumeNode) != "CXR":
-        return Header()
-    file = database.fileForInstance(uids[0])
+    file = _fileOfFilm(volumeNode, database)
     if not file:
         return Header()
 
@@ -102,6 +102,23 @@ def headerOf(volumeNode, database) -> Header | None:
         notes.append(text.format(fileRow=fileSpacing[0], fileColumn=fileSpacing[1], row=row, column=column))
         source = volumes.UNKNOWN
     return Header(source, " ".join(notes), _storedRange(value(BITS), value(SIGNED)), bool(blackIsHigh))
+
+
+def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
+    """Return the letters of the left, right, upper and lower edge of a film, by its Patient Orientation (0020,0020).
+
+    Slicer's own letters are wrong on every film: it lays them flat, and would call the upper edge anterior.
+
+    Returns:
+        Four words of the letters A, P, L, R, H and F; none where the file does not state two directions.
+    """
+    file = _fileOfFilm(volumeNode, database)
+    stated = str(database.fileValue(file, ORIENTATION) or "").strip() if file else ""
+    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", stated)
+    if not directions:
+        return ()
+    (right, left), (lower, upper) = ((each, each.translate(_OPPOSITE)) for each in directions.groups())
+    return () if right[0] in (lower[0], upper[0]) else (left, right, upper, lower)
 
 
 def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
@@ -154,6 +171,13 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
                  "place in them. Load it again through the DICOM module, or keep its boxes as markups.")  # fmt: skip
         raise InputError(text.format(name=volumeNode.GetName()))
     return [uids[number] for number in order]
+
+
+def _fileOfFilm(volumeNode, database) -> str:
+    """Return the DICOM file of a radiograph; empty for other volumes, and where the database does not know it."""
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+    isFilm = database is not None and uids and volumes.modality(volumeNode) == "CXR"
+    return database.fileForInstance(uids[0]) if isFilm else ""
 
 
 def _blackIsHigh(volumeNode, film: _Film | None) -> bool | None:

@@ -6,9 +6,10 @@ import numpy as np
 import slicer
 
 from SuperResolutionLib import result_nodes, voxel_grid
+from SuperResolutionLib.controller import inNumbers
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import ijkToRasOf, modality, shapeOf, spacingZyx, toWorldOf
+from SuperResolutionLib.volumes import ijkToRasOf, isFilm, modality, shapeOf, spacingZyx, toWorldOf
 
 
 def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
@@ -32,15 +33,15 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
     words = [_("column {column}, row {row}").format(column=i, row=j)]
     if shapeOf(volumeNode)[0] > 1:
         words.insert(0, _("slice {number} of {count}").format(number=k + 1, count=shapeOf(volumeNode)[0]))
-    if spacingZyx(volumeNode) is not None:
+    if spacingZyx(volumeNode) is not None and not isFilm(volumeNode):
         words.append("  ".join(_inMillimetres(*axis) for axis in zip(position, ("RL", "AP", "SI"))))
     value = f"{slicer.util.arrayFromVolume(volumeNode)[k, j, i]:g} {unit}"
     if fine is not None:
         after = slicer.util.arrayFromVolume(resultNode)[tuple(fine[::-1])]
         bars = result_nodes.errorBarsOf(resultNode)
-        value += _(", enhanced {value:.4g}").format(value=float(after))
+        value += _(", enhanced {value}").format(value=inNumbers(after))
         if bars is not None:
-            value += f" ± {float(slicer.util.arrayFromVolume(bars)[tuple(fine[::-1])]):.3g}"
+            value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[tuple(fine[::-1])])}"
     words.append(value)
     perPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
     spacing = voxel_grid.spacingOf(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))[0]

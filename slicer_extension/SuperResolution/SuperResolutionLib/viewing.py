@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from SuperResolutionLib import compare, display, filling, result_nodes, volumes
+from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
 from SuperResolutionLib.framing import FittedViews, Frame
 from SuperResolutionLib.translation import _
 
@@ -63,7 +63,8 @@ class Viewing:
         self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
         captionView = self._overlaidLogics()[0].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
-        self._frame = Frame(resultNode, self._caption(), captionView)
+        letters = headers.edgeLettersOf(source, headers.openDatabase())
+        self._frame = Frame(resultNode, self._caption(), captionView, letters)
         self._parts += [self._frame, display.WindowLink(source, resultNode)]
         if fit or kind == SIDE_BY_SIDE:
             self._parts.append(FittedViews([logic.GetSliceNode() for logic in self._comparedLogics()], resultNode))
@@ -210,12 +211,12 @@ class Viewing:
 
     def _showAids(self, source) -> None:
         """Show Slicer's ruler where a millimetre is known, and orientation letters where the patient's axes are."""
-        isFilm = volumes.shapeOf(source)[0] == 1 and volumes.modality(source) != "CT"
+        isFilm = volumes.isFilm(source)
         for logic in self._comparedLogics():
             view = logic.GetSliceNode()
             hasSpacing = volumes.spacingZyx(source) is not None
             view.SetRulerType(view.RulerTypeThin if hasSpacing else view.RulerTypeNone)
-            # Slicer lays every film flat on its back, so letters would call its upper edge anterior.
+            # The frame bears the letters of a film: Slicer's own would call its upper edge anterior.
             view.SetOrientationMarkerType(view.OrientationMarkerTypeNone if isFilm else view.OrientationMarkerTypeAxes)
 
     def _logics(self) -> list:

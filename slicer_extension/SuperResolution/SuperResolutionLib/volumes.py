@@ -92,6 +92,11 @@ def modality(volumeNode) -> str:
     return stated
 
 
+def isFilm(volumeNode) -> bool:
+    """Return whether a volume is one slice that is no CT: Slicer knows no direction of a patient in it."""
+    return shapeOf(volumeNode)[0] == 1 and modality(volumeNode) != "CT"
+
+
 def setModality(volumeNode, answer: str) -> None:
     """Store what the user says a volume is: "CXR" or "CT"."""
     volumeNode.SetAttribute(MODALITY, answer)

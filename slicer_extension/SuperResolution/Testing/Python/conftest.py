@@ -109,14 +109,14 @@ def sliceView(application):
 @pytest.fixture
 def keep(request, tmp_path):
     """Writes a picture as PNG, to look at: ``keep(picture, "reveal")``. Returns the path."""
-    from sliceview import savePng
+    from PIL import Image
 
     folder = Path(os.environ.get("SUPERRESOLUTION_PICTURES") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
 
     def save(picture, name):
         path = folder / f"{name}.png"
-        savePng(picture, path)
+        Image.fromarray(picture).save(path)
         return path
 
     return save

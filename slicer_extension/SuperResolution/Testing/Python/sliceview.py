@@ -6,7 +6,7 @@ The pipeline is the one of Slicer's slice widgets: slice logic, image mapper, di
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import vtk_to_numpy
 
 MANAGERS = (
     "vtkMRMLCrosshairDisplayableManager",
@@ -157,15 +157,3 @@ class SliceView:
 def difference(picture, other):
     """By how much two pictures differ, pixel by pixel, in the colour where they differ most."""
     return np.abs(picture.astype(int) - other).max(axis=2)
-
-
-def savePng(picture, path):
-    """Write ``[height, width, 3]`` uint8 as PNG, first row at the top."""
-    height, width, _ = picture.shape
-    image = vtk.vtkImageData()
-    image.SetDimensions(width, height, 1)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(picture[::-1].reshape(-1, 3)), deep=True))
-    writer = vtk.vtkPNGWriter()
-    writer.SetFileName(str(path))
-    writer.SetInputData(image)
-    writer.Write()

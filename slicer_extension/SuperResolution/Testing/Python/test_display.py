@@ -30,14 +30,6 @@ def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, r
     assert difference(plain, red.picture()).max() == 0
 
 
-def test_linked_windows_survive_that_a_volume_is_removed(source, result):
-    link = display.WindowLink(source, result)
-    result_nodes.remove(result)
-    source.GetDisplayNode().SetWindowLevel(100, 10)
-    link.stop()
-    link.stop()
-
-
 def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, keep):
     plain = red.picture()
     roi = application.addRoi(source, phantom_volumes.EXTENT)

@@ -77,6 +77,17 @@ def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph):
     assert headers.headerOf(*radiograph((1, 1), {headers.BITS: "?"})).storedRange is None
 
 
+@pytest.mark.parametrize(("stated", "letters"), [
+    ("L\\F", ("R", "L", "H", "F")), ("R\\F ", ("L", "R", "H", "F")), ("AL\\F", ("PR", "AL", "H", "F")),
+    ("H\\L", ("F", "H", "R", "L")),
+    ("", ()), ("L", ()), ("\\F", ()), ("L\\R", ()), ("L\\L", ()), ("L\\X", ()), ("L\\F\\H", ()),
+])  # fmt: skip
+def test_the_letters_of_a_film_are_those_of_its_file_and_none_else(radiograph, stated, letters):
+    volume, database = radiograph((0.1, 0.2), {headers.ORIENTATION: stated})
+    assert headers.edgeLettersOf(volume, database) == letters
+    assert headers.edgeLettersOf(volume, None) == ()
+
+
 def test_nothing_is_said_of_a_ct_or_of_a_volume_from_elsewhere(radiograph, application):
     volume, database = radiograph((0.7, 0.7), {headers.PIXEL_SPACING: "0.7\\0.7"}, modality="CT")
     assert headers.headerOf(volume, database) == headers.Header()
@@ -99,6 +110,7 @@ def read(volume, database):
 @pytest.mark.parametrize("byDcmtk", [False, True])
 def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, film, byDcmtk):
     volume = film.load(application, byDcmtk=byDcmtk)
+    assert headers.edgeLettersOf(volume, film) == ("R", "L", "H", "F")
     assert slicer.util.arrayFromVolume(volume).max() == (1000 if byDcmtk else 4095)
     facts = read(volume, film)
     assert (facts.blackIsHigh, facts.note) == (byDcmtk, "")

@@ -204,36 +204,6 @@ def test_boxes_of_every_image_come_back_at_the_same_place(image, reader):
     assert ada.send() == "Version 2 is on the server, submitted. Boxes: 2."
 
 
-@pytest.mark.parametrize("image", ["CR", "CT"], indirect=True)
-def test_boxes_come_back_at_the_same_place_through_every_format(image, reader, server):
-    requests = pytest.importorskip("requests", reason="requests, which sends the files, is not installed here")
-    bob = reader("bob", image)
-    bob.fetch()
-    bob.removeAll()
-    slices = image.GetImageData().GetDimensions()[2]
-    bob.draw([1.25, 2.5, 6.75, 7.125], (0, min(2, slices)))
-    bob.send()
-    drawn = [bounds for bounds, _ in bob.places]
-    content = label_exchange._contentOf(image, label_exchange._slicesOf(image))
-    name = label_exchange.LabelClient(server.url, server.tokens["bob"]).find(content)["id"]
-    root = {"Authorization": f"Bearer {server.tokens['root']}"}
-    for form in ("json", "coco", "yolo", "nih", "slicer", "dicom"):
-        query = {"format": form, "image": name, "reader": "bob", "names": "true"}
-        exported = requests.get(f"{server.url}/export", params=query, headers=root, timeout=60)
-        assert exported.status_code == 200, exported.text
-        bob.removeAll()  # an import follows whatever is there
-        bob.send(draft=True)
-        fields = {"format": form, "reader": "bob", "image": name}
-        files = {"file": ("boxes", exported.content)}
-        imported = requests.post(f"{server.url}/import", data=fields, files=files, headers=root, timeout=60)
-        assert [each["reader"] for each in imported.json()["saved"]] == ["bob"], (form, imported.text)
-        bob.fetch()
-        got = np.array([bounds for bounds, _ in bob.places])
-        assert len(got), form
-        both = np.r_[got.min(axis=0)[::2], got.max(axis=0)[1::2]]
-        np.testing.assert_allclose(both, np.r_[drawn[0][::2], drawn[0][1::2]], atol=NEAR, err_msg=form)
-
-
 def test_a_box_under_a_transform_comes_back_where_it_was_seen(image, reader, application):
     bob = reader("bob", image)
     bob.fetch()
@@ -520,9 +490,3 @@ def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
         loaded = storage.AddNewMarkupsNodeFromFile(file, None, 0)
         np.testing.assert_allclose(box_nodes.boundsIn(loaded, volume), us.places[0][0], atol=NEAR)
     assert set(submitted) == {*databases, "volume"}
-
-
-def test_monai_labels_module_cannot_download_where_a_token_is_asked_for(server):
-    """It sends none for the file, so a reader with a token opens the image by themselves, and uses our panel."""
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlretrieve(f"{server.url}/datastore/image?image=CT")

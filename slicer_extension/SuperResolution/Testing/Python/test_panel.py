@@ -242,6 +242,9 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     red.show(chest)
     combo, display = withBox.ui.windowComboBox, chest.GetDisplayNode()
     assert [combo.itemText(n) for n in range(1, combo.count)] == ["full"]
+    display.SetAutoWindowLevel(0)
+    display.SetWindowLevel(23471, 19729.5)
+    assert combo.itemText(0) == "23471 / 19730"  # of 15 bits
     display.AddWindowLevelPreset(1000, 500)
     withBox.widget._windows = []
     withBox.widget._showWindows()
@@ -252,12 +255,12 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     red.drag((40, 40), (100, 80))
     assert display.GetWindow() != 1000
     assert combo.currentIndex == 0
-    assert combo.itemText(0) == f"{display.GetWindow():.4g} / {display.GetLevel():.4g}"
+    assert combo.itemText(0) == f"{display.GetWindow():.0f} / {display.GetLevel():.0f}"
     withBox.ui.dragWindowButton.click()
     interaction = application.logic.GetInteractionNode()
     assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
     red.moveMouse(*place(red, 40.5, 50.5))
-    assert withBox.ui.readoutLabel.text.startswith("column 50, row 40; L 30.1  P 23.9  S 0.0; ")
+    assert withBox.ui.readoutLabel.text.startswith("column 50, row 40; ")
 
 
 def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application):
@@ -350,21 +353,6 @@ def test_live_follows_the_box_in_one_result_and_brings_its_error_bars_up_to_date
     assert red.composite.GetBackgroundVolumeID() == chest.GetID()
     assert red.composite.GetForegroundVolumeID() == result.GetID()
     assert red.composite.GetNumberOfAdditionalLayers() == 0
-
-
-def test_bad_input_is_told_and_changes_nothing(withBox, application):
-    withBox.chosen.region.SetCenter(5000, 0, 0)
-    withBox.settle()
-    before, message = application.nodeIds(), withBox.ui.messageLabel.text
-    assert message.startswith("Region 'R' lies outside 'chest'")
-    assert not withBox.ui.runButton.enabled
-    withBox.ui.runButton.click()
-    withBox.settle()
-    assert application.nodeIds() == before
-    assert withBox.ui.messageLabel.text == message
-    withBox.chosen.inputVolume = None
-    withBox.settle()
-    assert withBox.ui.messageLabel.text.startswith("No volume is chosen.")
 
 
 def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, withBox):

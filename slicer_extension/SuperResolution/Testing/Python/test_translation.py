@@ -1,11 +1,8 @@
 """All texts that a user sees go through Slicer's translation, as whole sentences that a translator can move about."""
 
 import ast
-import os
 import re
 import string
-import subprocess
-import sys
 from pathlib import Path
 
 import phantom_volumes
@@ -92,13 +89,3 @@ def test_names_and_labels_of_one_word_are_translated_too(application, module, so
     names += [colors.GetColorName(n) for n in range(2)]
     assert len(names) == 7
     assert [name for name in names if not name.strip().startswith("«")] == []
-
-
-def test_without_slicer_texts_are_shown_as_they_are():
-    code = (
-        "from SuperResolutionLib.translation import _; import sys; assert 'slicer' not in sys.modules; print(_('Run'))"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-S", "-c", code]
-    done = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "Run\n"

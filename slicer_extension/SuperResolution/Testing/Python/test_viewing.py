@@ -3,6 +3,8 @@
 SUPERRESOLUTION_PICTURES=FOLDER keeps what they showed.
 """
 
+import types
+
 import numpy as np
 import phantom_volumes
 import pytest
@@ -292,7 +294,19 @@ def test_arrow_keys_change_the_slice(viewing, red, result):
         assert red.logic.GetSliceOffset() == pytest.approx(start + offset)
 
 
-def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(application, viewing, red, source, result):
+def test_a_legend_lies_beside_the_region_and_no_error_is_logged(viewing, red, source, capfd):
+    done = {**phantom_volumes.DONE, "consistency": {**phantom_volumes.DONE["consistency"], "unit": "grey levels"}}
+    volumes = phantom_volumes.RESULT, phantom_volumes.EXTENT, done, phantom_volumes.BARS
+    viewing.show("inPlace", result_nodes.addResult(source, *volumes))
+    plain = red.picture()
+    viewing.showErrorBars(viewing.result, 1e6)  # above all bars, so the legend alone is new
+    changed = difference(plain, red.picture()).max(axis=0) > 0
+    assert changed.any()
+    assert not changed[: insideOf(red)[1].stop + 8].any()
+    assert "ERR|" not in capfd.readouterr().err
+
+
+def test_a_ruler_needs_millimetres_and_axes_need_those_of_a_patient(application, viewing, red, film, result):
     def aids():
         return view.GetRulerType(), view.GetOrientationMarkerType()
 
@@ -302,11 +316,39 @@ def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(applic
     assert aids() == (view.RulerTypeThin, view.OrientationMarkerTypeAxes)
     viewing.stop()
     assert aids() == (view.RulerTypeThick, view.OrientationMarkerTypeNone)
-    film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
-    application.setModality(film, "DX")
-    whole = [0, 1, 0, 32, 0, 40]
-    viewing.show("inPlace", result_nodes.addResult(film, phantom_volumes.FINE[:1], whole, phantom_volumes.DONE))
+    viewing.show("inPlace", film)
     assert aids() == (view.RulerTypeNone, view.OrientationMarkerTypeNone)
+
+
+@pytest.fixture
+def film(application):
+    """A result of all of a film that was loaded from DICOM."""
+    node = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
+    application.setModality(node, "DX")
+    node.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    return result_nodes.addResult(node, phantom_volumes.FINE[:1], [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
+
+
+def test_the_letters_of_a_film_lie_at_its_edges_and_turn_with_it(application, viewing, red, film, monkeypatch):
+    def places():
+        (_, *nodes) = slicer.util.getNodesByClass("vtkMRMLMarkupsNode")  # without the box
+        numbers = [(node, n) for node in nodes for n in range(node.GetNumberOfControlPoints())]
+        return {node.GetNthControlPointLabel(n): red.xy(node.GetNthControlPointPositionWorld(n)) for node, n in numbers}
+
+    viewing.show("inPlace", film)
+    assert set(places()) == {"enhanced x4, predicted detail"}  # nothing is guessed
+    database = types.SimpleNamespace(isOpen=True, fileForInstance=str, fileValue=lambda file, tag: "R\\F")
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    viewing.show("inPlace", film)
+    viewing.showOriginal(True)
+    shown = places()
+    assert shown["L"][0] < shown["H"][0] < shown["R"][0]  # the film says that it is mirrored
+    assert shown["F"][1] < shown["L"][1] < shown["original"][1] < shown["H"][1]
+    result_nodes.sourceOf(film).SetAndObserveTransformNodeID(application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID())
+    film.SetAndObserveTransformNodeID(result_nodes.sourceOf(film).GetTransformNodeID())
+    viewing.follow()
+    shown = places()
+    assert shown["R"][0] < shown["H"][0] < shown["L"][0]
 
 
 @pytest.fixture

@@ -25,13 +25,6 @@ def test_the_package_places_the_result_in_the_same_way_to_the_last_bit(grid, rep
     assert voxel_grid.spacingOf(grid) == spacing_xyz(grid)
 
 
-def test_a_landmark_keeps_its_position():
-    result = voxel_grid.scaleAffine(GRIDS[1], (4, 4, 1))
-    middleOfChildren = [4 * 40 + 1.5, 4 * 21 + 1.5, 0]
-    landmark = voxel_grid.transformPoints(GRIDS[1], [[40, 21, 0]])
-    np.testing.assert_allclose(voxel_grid.transformPoints(result, [middleOfChildren]), landmark, atol=1e-9)
-
-
 def test_corners_begin_at_the_lowest_and_the_first_axis_is_the_fastest():
     np.testing.assert_array_equal(voxel_grid.corners([0, 1, 0, 2, 0, 3])[[0, 1, 2, 4, 7]], [
         [0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3], [1, 2, 3],

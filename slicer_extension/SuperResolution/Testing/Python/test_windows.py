@@ -1,11 +1,13 @@
 """Windows to choose from, and the words for what lies under the mouse."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import phantom_volumes
 import pytest
-from SuperResolutionLib import headers, readout, volumes, windows
+from SuperResolutionLib import headers, readout, result_nodes, volumes, windows
+from SuperResolutionLib.controller import inNumbers
 
 
 def openDatabase(header):
@@ -56,7 +58,7 @@ def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(appl
     zoom = 2.8 / (red.node.GetFieldOfView()[0] / 420)
     after, width = (array[1, 17, 49] for array in (phantom_volumes.RESULT, phantom_volumes.BARS))
     assert text.startswith("slice 3 of 5; column 20, row 12; R ")
-    assert f"; {phantom_volumes.COARSE[2, 12, 20]:g} HU, enhanced {after:.4g} ± {width:.3g}; " in text
+    assert f"; {phantom_volumes.COARSE[2, 12, 20]:g} HU, enhanced {inNumbers(after)} ± {inNumbers(width)}; " in text
     assert text.endswith(f"; zoom {zoom:.0%}")
     red.moveMouse(*red.xy(phantom_volumes.world(2, 4 * 2, 4 * 2)))
     assert "enhanced" not in readout.textAt(application.crosshair, source, result)
@@ -65,13 +67,16 @@ def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(appl
     assert readout.textAt(application.crosshair, source, result) == ""
 
 
-def test_a_film_without_spacing_has_no_position_in_millimetres(application, sliceView):
-    film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
+@pytest.mark.parametrize("spacing", [1.0, 0.5])
+def test_a_film_has_no_position_in_a_patient_and_numbers_of_five_digits(application, sliceView, spacing):
+    film = application.addVolume(phantom_volumes.COARSE[:1] + 30000, np.diag([-spacing, -spacing, 1, 1.0]))
     application.setModality(film, "DX")
+    fine = phantom_volumes.FINE[:1].astype(np.float32) + 30000
+    result = result_nodes.addResult(film, fine, [0, 1, 0, 32, 0, 40], phantom_volumes.DONE, fine)
     view = sliceView("Red", 420, 340)
     view.show(film)
     view.moveMouse(210, 170)
-    text = readout.textAt(application.crosshair, film)
+    text = readout.textAt(application.crosshair, film, result)
     assert text.startswith("column ")
-    assert " grey levels; zoom " in text
-    assert "R " not in text
+    assert re.search(r" grey levels, enhanced \d{5} ± \d{5}; zoom ", text)  # no exponents
+    assert not any(f"{letter} " in text for letter in "RLAPSI")
