@@ -350,8 +350,8 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
 def _error_bar_parts(cell: Row) -> Iterator[float]:
     """Yield the shares of pixels inside their error bars at structures and by width, and the width, if measured."""
     if cell.get("structure_coverage"):
-        parts = cell["structure_coverage"]["mean"], *cell["tenths_coverage"], cell["relative_width"]
-        yield from (round(part, 5) for part in parts)
+        parts = cell["structure_coverage"]["mean"], *cell["tenths_coverage"], cell.get("relative_width")
+        yield from (round(part, 5) for part in parts if part is not None)
 
 
 def _coverage_text(coverage: float | Sequence[float], digits: int) -> str:
