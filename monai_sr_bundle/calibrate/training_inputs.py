@@ -98,13 +98,14 @@ def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]
     """Yield images ``[rows, columns]`` in units of the window, half of them degraded as in the training."""
     patches: FilmPatches | ScanPatches
     if "films" in bundle.facts:
-        patches = FilmPatches(data, sources=bundle.facts["films"], scales=bundle.scales, seed=0)
+        patches = FilmPatches(data, sources=bundle.facts["films"], patch_size=40, scales=bundle.scales, seed=0)
     else:
         patches = ScanPatches(
             data,
             sources=bundle.facts["scans"],
             window=bundle.window,
             slices=1,
+            patch_size=36,
             scales=bundle.scales,
             seed=0,
         )

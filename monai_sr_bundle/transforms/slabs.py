@@ -183,8 +183,8 @@ class SlabPatches(RandomPatches):
         window: HU that become 0 and 1; values beyond are kept.
         slices: thick slices of the input, odd; the target are the thin slices of the middle one. Default 5.
         scales: thin slices per thick one; all factors are drawn alike.
-        patch_size, batch_size, seed: see `RandomPatches`.
         limit: read only this many files of each set (for a trial).
+        patches: `patch_size`, `batch_size` and `seed` of `RandomPatches`.
 
     Yields:
         `image`, ``[B, slices, patch_size, patch_size]``, and `label`, ``[B, scale, patch_size, patch_size]``, 0 and 1
@@ -205,10 +205,8 @@ class SlabPatches(RandomPatches):
         window: Sequence[float],
         slices: int = 5,
         scales: Sequence[int] = (2, 4),
-        patch_size: int = 64,
-        batch_size: int = 8,
         limit: int | None = None,
-        seed: int | None = None,
+        **patches: Any,
     ) -> None:
         self.window, self.slices = window, slices
         if not sets:
@@ -219,9 +217,7 @@ class SlabPatches(RandomPatches):
             RandomSlabThickness(),
             scales=scales,
             scale_shares=[1 / len(scales)] * len(scales),
-            patch_size=patch_size,
-            batch_size=batch_size,
-            seed=seed,
+            **patches,
         )
 
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
