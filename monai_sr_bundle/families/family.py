@@ -120,14 +120,6 @@ class Block(NamedTuple):
     low_res: np.ndarray | None
 
 
-class Evaluation(NamedTuple):
-    """Calls of one method of a PyTorch network: its name, the input shapes, and how often it is called."""
-
-    method: str
-    shapes: tuple[tuple[int, ...], ...]
-    times: float
-
-
 class Extent(NamedTuple):
     """The part of an image that is to be enlarged.
 
@@ -394,10 +386,6 @@ class ModelFamily(ABC):
     def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
         """Return the low-resolution pixels in all windows of one pass, and in those of all sampler steps."""
 
-    @abstractmethod
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        """Return the calls that enlarge one image of this size, for counting multiply-adds."""
-
     def _check_slices(self, facts: Mapping[str, Any]) -> None:
         slices, definition = self.slices, facts.get("network_def")
         if not isinstance(slices, int) or slices < 1 or slices % 2 == 0:
@@ -598,9 +586,6 @@ class InPlaneFamily(ModelFamily):
         tile = self.fitting_tile(networks)
         area = window_area(extent.shape[1:], self._computed_region(extent), tile, self.halo, self.grid)
         return extent.slice_count * area, 0
-
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        return [Evaluation("forward", ((1, self.slices, rows, columns),), 1)]
 
     def _computed_region(self, extent: Extent) -> Region:
         return extent.region.grown(extent.context + self.postprocessing.margin, *extent.shape[1:])

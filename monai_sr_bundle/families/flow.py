@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import Evaluation, InPlaneFamily, Networks, Part, Progress
+from monai_sr_bundle.families.family import InPlaneFamily, Networks, Part, Progress
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
@@ -101,16 +101,6 @@ class Flow(SampledFamily):
 
         expected_image = partial(networks.run, "model")
         return FlowDenoiser(expected_image, velocity, self.scale, self.process.residual_std, self.slices)
-
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        expected = super().evaluations(network, rows, columns, options)
-        sampling = self.sampling(options)
-        if sampling is None:
-            return expected
-        state, condition = (1, network.channels, rows, columns), (1, network.condition_channels, rows, columns)
-        if self.process.limit is not None:
-            expected = 2 * expected  # again, for the texture without it
-        return [*expected, Evaluation("velocity", (state, condition, (1,)), sampling.samples * sampling.steps)]
 
 
 class FlowDenoiser:

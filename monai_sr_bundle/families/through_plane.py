@@ -12,7 +12,6 @@ from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import (
     Block,
-    Evaluation,
     Extent,
     ModelFamily,
     Networks,
@@ -132,7 +131,3 @@ class ThroughPlane(ModelFamily):
         _, rows, columns = extent.shape
         area = window_area((rows, columns), extent.region, self.fitting_tile(networks), self.halo)
         return extent.slice_count * area, 0
-
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        # Of one thin slice: the network makes `scale` of them at a time.
-        return [Evaluation("forward", ((1, self.slices, rows, columns),), 1 / self.scale)]
