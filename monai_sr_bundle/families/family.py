@@ -26,6 +26,7 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, middle, neighbours, stacked, tiles
 
 Progress = Callable[[float], None]
+
 LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
 """Pixels of the longer side of a film, and of a CT slice, that a result of the scale "auto" does not exceed."""
 
@@ -541,11 +542,6 @@ class InPlaneFamily(ModelFamily):
     ) -> Iterator[Block]:
         widened = extent.region_with_context
         for done, index in enumerate(range(*extent.slices)):
-
-            def slice_progress(fraction: float, done: int = done) -> None:
-                if progress is not None:
-                    progress((done + fraction) / extent.slice_count)
-
             indices = neighbours(index, len(volume.pixels), self.slices)
             stack = np.stack([volume.to_unit(volume.pixels[each]) for each in indices])
             high_res, tile = self.enlarge_slice(
@@ -557,7 +553,7 @@ class InPlaneFamily(ModelFamily):
                 tile=tile,
                 limits=volume.limits,
                 record=record,
-                progress=slice_progress,
+                progress=progress_of_part(progress, done, extent.slice_count),
             )
             yield Block(done, 0, high_res, middle(stack)[widened.as_slices])
 
@@ -589,6 +585,13 @@ class InPlaneFamily(ModelFamily):
 
     def _computed_region(self, extent: Extent) -> Region:
         return extent.region.grown(extent.context + self.postprocessing.margin, *extent.shape[1:])
+
+
+def progress_of_part(progress: Progress | None, done: int, count: int) -> Progress | None:
+    """Return what one of `count` equal parts calls with the fraction of it that is done, when `done` are complete."""
+    if progress is None:
+        return None
+    return lambda fraction: progress((done + fraction) / count)
 
 
 def window_area(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> int:
