@@ -210,7 +210,7 @@ class Degradation:
         if self.jpeg:
             if levels != 255:
                 raise ValueError(f"degradation {self.name!r} stores a JPEG, which has 255 steps, not {levels}.")
-            low = _through_jpeg(low, self.jpeg)
+            low = through_jpeg(low, self.jpeg)
         if levels == 255:
             low = np.clip(low, 0.0, 1.0)
         return low.astype(np.float32)
@@ -232,7 +232,8 @@ def _blur_matrix(sigma: float, size: int) -> np.ndarray:
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 
-def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Return ``[rows, columns]`` in [0, 1] as a JPEG of 8 bits keeps it, float64."""
     stored = io.BytesIO()
     Picture.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(stored, "JPEG", quality=quality)
     with Picture.open(stored) as picture:

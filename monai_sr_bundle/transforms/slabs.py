@@ -121,13 +121,12 @@ def _images(image: torch.Tensor) -> list[torch.Tensor]:
 class RandomSlabThickness(Randomizable):
     """A thickness for thick slices, as the multiple of their distance: 1, or thicker, so that they overlap.
 
-    Args:
-        overlapping_share: how often they overlap, 0 to 1. Default 0.25.
-        thickest: largest thickness; those that overlap are spread evenly between 1 and it. Default 2.
+    Attributes:
+        overlapping_share: how often they overlap, 0 to 1.
+        thickest: largest thickness; those that overlap are spread evenly between 1 and it.
     """
 
-    def __init__(self, overlapping_share: float = 0.25, thickest: float = 2.0) -> None:
-        self.overlapping_share, self.thickest = overlapping_share, thickest
+    overlapping_share, thickest = 0.25, 2.0
 
     def __call__(self) -> float:
         return float(self.R.uniform(1, self.thickest)) if self.R.random_sample() < self.overlapping_share else 1.0
