@@ -152,11 +152,8 @@ class Degradation:
         """A clause that says what it does, for a reader who knows none of the names, without a full stop."""
         if self.slab:
             return f"each thick slice is the mean of {self.scale} thin ones"
-        further = [
-            *(["blurred first"] if self.blur else []),
-            *(["with noise added"] if self.noise else []),
-            *(["stored as JPEG"] if self.jpeg else []),
-        ]
+        losses = ((self.blur, "blurred first"), (self.noise, "with noise added"), (self.jpeg, "stored as JPEG"))
+        further = [words for amount, words in losses if amount]
         pixels = f"each coarse pixel, as wide and as high as {self.scale} fine ones, is {_WORDS[self.kernel]}"
         return ", ".join((pixels, *further))
 

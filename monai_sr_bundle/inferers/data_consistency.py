@@ -290,11 +290,9 @@ class ArtifactReport:
         """A sentence for the reader of the result; empty where nothing was removed."""
         if not self.count:
             return ""
-        marks = (
-            "1 burned-in mark (a letter or a line) was"
-            if self.count == 1
-            else (f"{self.count} burned-in marks (letters or lines) were")
-        )
+        marks = f"{self.count} burned-in marks (letters or lines) were"
+        if self.count == 1:
+            marks = "1 burned-in mark (a letter or a line) was"
         return (
             f"{marks} detected and removed ({percent(self.share)} of the image). It may have been anatomy or a device: "
             f"look at the original there. Agreement with the input is stated for {percent(self.agreement_share)} of "
