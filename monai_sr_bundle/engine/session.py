@@ -159,8 +159,10 @@ class Session:
             if options.error_bars:
                 raise InputError(f"{image.path.name}: no error bars: {reason}. Leave the option out.")
             calibration, warnings = None, (*warnings, f"No error bars: {reason}.")
+        undercoverage = describe_undercoverage(bundle, image) if calibration and not self.calibration else ""
+        of_error_bars = (undercoverage,) if undercoverage else ()
         if not has_pixels:
-            return Checked(region, slices, sampler, calibration, warnings)
+            return Checked(region, slices, sampler, calibration, (*warnings, *of_error_bars))
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
         comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
@@ -171,8 +173,7 @@ class Session:
             without = ("No error bars: interpolation has none.",) if calibration is not None else ()
             warnings = (sentence, *without, *warnings)
             return Checked(region, slices, sampler, None, warnings, comparison, interpolated=True)
-        undercoverage = describe_undercoverage(bundle, image) if calibration and not self.calibration else ""
-        warnings = (*warnings, *describe_differences(comparison), *filter(None, [undercoverage]))
+        warnings = (*warnings, *describe_differences(comparison), *of_error_bars)
         return Checked(region, slices, sampler, calibration, warnings, comparison, undercoverage)
 
     def enhance(

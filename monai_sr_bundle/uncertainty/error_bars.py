@@ -49,9 +49,7 @@ def describe_undercoverage(bundle: Bundle, image: Image) -> str:
         bundle: a bundle with error bars of its own calibration.
         image: image to enlarge.
     """
-    if bundle.modality != "CT" or image.format != "dicom" or not image.header:
-        return ""
-    kernel = SHARP_KERNEL.match(str(np.atleast_1d(image.header[0].get("ConvolutionKernel") or "")[0]))
+    kernel = SHARP_KERNEL.match(image.kernel) if bundle.modality == "CT" else None
     if kernel is None:
         return ""
     # The least and the largest share of the cells B60f and BONE in docs/figures.md, "CT slices as they are".
