@@ -186,8 +186,8 @@ def test_a_broken_bundle_says_so_and_hides_no_other(start_worker, tmp_path):
     shutil.copytree(ROOT / "monai_sr_bundle", package / "monai_sr_bundle", ignore=shutil.ignore_patterns("__pycache__"))
     for name in (EDSR, "bicubic"):
         (package / "configs" / name).mkdir(parents=True)
-        for text in ("model.yaml", "metadata.json"):
-            shutil.copy(configs_dir() / name / text, package / "configs" / name)
+        for file in ("model.yaml", "metadata.json", *(path.name for path in (configs_dir() / name).glob("*.onnx"))):
+            shutil.copy(configs_dir() / name / file, package / "configs" / name)
     (package / "configs" / EDSR / "metadata.json").write_text("{}")
     bundles = start_worker(path=package).ask({"do": "bundles"})["bundles"]
     broken, whole = sorted(bundles, key=lambda bundle: bundle["name"] != EDSR)
