@@ -25,10 +25,10 @@ from SuperResolutionLib.voxel_grid import spacingOf, transformPoints
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
-KERNEL = "0018,1210"
 _SAME = 1e-3
 """Relative tolerance of equal spacings, because headers round."""
 _SAME_VOXEL = 0.5
+_KERNEL = "0018,1210"
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,12 @@ class Header:
         note: sentence for the user; may be empty.
         storedRange: lowest and highest number that the file can hold, or None.
         blackIsHigh: True if the file is MONOCHROME1 and Slicer's reader has not inverted it.
-        kernel: convolution kernel of a CT; empty if it is not known.
     """
 
     spacingSource: str = ""
     note: str = ""
     storedRange: tuple | None = None
     blackIsHigh: bool = False
-    kernel: str = ""
 
 
 def openDatabase():
@@ -70,21 +68,19 @@ def existingDatabase():
 
 
 def headerOf(volumeNode, database) -> Header | None:
-    """Return the header of a radiograph, of CT the kernel alone, or None while a film is being read: ask again.
+    """Return the header of a radiograph, an empty one for other volumes, or None while a film is being read: ask again.
 
     The volume is one that `volumes.check` accepts, and the database Slicer's DICOM database, or None.
     """
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    file = database.fileForInstance(uids[0]) if database is not None and uids else ""
+    if database is None or not uids or volumes.modality(volumeNode) != "CXR":
+        return Header()
+    file = database.fileForInstance(uids[0])
     if not file:
         return Header()
 
     def value(tag: str) -> str:
         return str(database.fileValue(file, tag) or "").strip()
-
-    modality = volumes.modality(volumeNode)
-    if modality != "CXR":
-        return Header(kernel=value(KERNEL).split("\\")[0] if modality == "CT" else "")
 
     isMonochrome1 = value(PHOTOMETRIC) == "MONOCHROME1"
     film = _film(file) if isMonochrome1 and os.path.isfile(file) else None
@@ -131,6 +127,15 @@ def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
                  "DICOM module.")  # fmt: skip
         raise InputError(text.format(missing=missing, count=len(files), name=volumeNode.GetName()))
     return files
+
+
+def kernelOf(volumeNode, database) -> str:
+    """Return the Convolution Kernel (0018,1210) of a CT from DICOM, its first value; empty where it is not known."""
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+    if database is None or not uids or volumes.modality(volumeNode) != "CT":
+        return ""
+    file = database.fileForInstance(uids[0])
+    return str(database.fileValue(file, _KERNEL) or "").split("\\")[0].strip() if file else ""
 
 
 def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:

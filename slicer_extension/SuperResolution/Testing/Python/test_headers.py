@@ -124,10 +124,10 @@ def test_a_film_that_cannot_be_read_leaves_it_open(radiograph, tmp_path):
 
 
 def test_the_kernel_of_a_ct_goes_to_the_model_which_knows_where_error_bars_are_too_narrow(radiograph, monkeypatch):
-    ct, database = radiograph((0.7, 0.7), {headers.KERNEL: "Br64d\\3", headers.IMAGER: "0.1\\0.1"}, modality="CT")
-    assert headers.headerOf(ct, database) == headers.Header(kernel="Br64d")
+    kernel = {"0018,1210": "Br64d\\3"}
+    ct, database = radiograph((0.7, 0.7), kernel, modality="CT")
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     subject = enhancer.subjectOf(ct, [0, 1, 0, 4, 0, 4])
     assert Enhancement(subject, Choice()).options()["kernel"] == "Br64d"
-    film, database = radiograph((0.143, 0.143), {headers.KERNEL: "BONE", headers.IMAGER: "0.143\\0.143"})
-    assert headers.headerOf(film, database).kernel == ""
+    assert headers.kernelOf(*radiograph((0.143, 0.143), kernel)) == ""  # of a film
+    assert headers.kernelOf(ct, None) == ""
