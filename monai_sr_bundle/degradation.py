@@ -160,10 +160,9 @@ class Degradation:
     @property
     def name(self) -> str:
         """The name that `parse` takes, and that stands beside every number."""
-        extras = [f"+blur{self.blur:g}"] if self.blur else []
-        extras += [f"+noise{self.noise:g}"] if self.noise else []
-        extras += [f"+jpeg{self.jpeg}"] if self.jpeg else []
-        return f"{SLAB if self.slab else self.kernel}_x{self.scale}" + "".join(extras)
+        losses = (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg))
+        added = "".join(f"+{name}{amount:g}" for name, amount in losses if amount)
+        return f"{SLAB if self.slab else self.kernel}_x{self.scale}{added}"
 
     def reduce(self, high: np.ndarray) -> np.ndarray:
         """Blur and reduce: the linear, noise-free part, which a consistency certificate inverts.
