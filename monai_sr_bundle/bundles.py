@@ -28,7 +28,7 @@ import yaml
 import monai_sr_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices, at_scale
 from monai_sr_bundle.errors import BundleError, InputError, quote
-from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
+from monai_sr_bundle.families.family import ModelFamily, open_family
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
@@ -154,42 +154,9 @@ class Bundle:
         return open_bundle(self.folder, scale)
 
     @property
-    def training_stages(self) -> dict[str, list[str]]:
-        """The stages of the training by name, from first to last: the workflow texts, a later one laid over others.
-
-        `training` in model.yaml names the text that each stage adds; a list there is one stage that adds several. What
-        it names under `pretraining` is the first stage, laid over the first of these texts. The stage of train_gan.yaml
-        is "gan".
-        """
-        added = self.facts.get("training") or []
-        stages: list[list[str]] = []
-        for entry in [added] if isinstance(added, str) else added:
-            texts = [entry] if isinstance(entry, str) else entry
-            stages.append([*(stages[-1] if stages else []), *texts])
-        if stages and (pretraining := self.facts.get("pretraining")):
-            stages.insert(0, [stages[0][0], pretraining])
-        return {texts[-1].removeprefix("train_"): texts for texts in stages}
-
-    @property
     def scale_zyx(self) -> tuple[int, int, int]:
         """Output samples per input sample along slices, rows and columns."""
         return self.family.scale_zyx
-
-    def require_in_plane(self, what: str) -> InPlaneFamily:
-        """Return the family of a bundle that enlarges in the plane; refuse any other.
-
-        Args:
-            what: a thing that only such bundles have, for the message.
-
-        Raises:
-            BundleError: the bundle enlarges along the slices.
-        """
-        if not isinstance(self.family, InPlaneFamily):
-            raise BundleError(
-                f"bundle {self.name} enlarges along the slices of a volume, for which there is no {what}. Name a "
-                "bundle that enlarges in the plane."
-            )
-        return self.family
 
     @property
     def operator(self) -> str:

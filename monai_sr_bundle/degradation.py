@@ -152,21 +152,17 @@ class Degradation:
         """A clause that says what it does, for a reader who knows none of the names, without a full stop."""
         if self.slab:
             return f"each thick slice is the mean of {self.scale} thin ones"
-        further = [
-            *(["blurred first"] if self.blur else []),
-            *(["with noise added"] if self.noise else []),
-            *(["stored as JPEG"] if self.jpeg else []),
-        ]
+        losses = ((self.blur, "blurred first"), (self.noise, "with noise added"), (self.jpeg, "stored as JPEG"))
+        further = [words for amount, words in losses if amount]
         pixels = f"each coarse pixel, as wide and as high as {self.scale} fine ones, is {_WORDS[self.kernel]}"
         return ", ".join((pixels, *further))
 
     @property
     def name(self) -> str:
         """The name that `parse` takes, and that stands beside every number."""
-        extras = [f"+blur{self.blur:g}"] if self.blur else []
-        extras += [f"+noise{self.noise:g}"] if self.noise else []
-        extras += [f"+jpeg{self.jpeg}"] if self.jpeg else []
-        return f"{SLAB if self.slab else self.kernel}_x{self.scale}" + "".join(extras)
+        losses = (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg))
+        added = "".join(f"+{name}{amount:g}" for name, amount in losses if amount)
+        return f"{SLAB if self.slab else self.kernel}_x{self.scale}{added}"
 
     def reduce(self, high: np.ndarray) -> np.ndarray:
         """Blur and reduce: the linear, noise-free part, which a consistency certificate inverts.
@@ -210,7 +206,7 @@ class Degradation:
         if self.jpeg:
             if levels != 255:
                 raise ValueError(f"degradation {self.name!r} stores a JPEG, which has 255 steps, not {levels}.")
-            low = _through_jpeg(low, self.jpeg)
+            low = through_jpeg(low, self.jpeg)
         if levels == 255:
             low = np.clip(low, 0.0, 1.0)
         return low.astype(np.float32)
@@ -232,7 +228,8 @@ def _blur_matrix(sigma: float, size: int) -> np.ndarray:
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 
-def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Return ``[rows, columns]`` in [0, 1] as a JPEG of 8 bits keeps it, float64."""
     stored = io.BytesIO()
     Picture.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(stored, "JPEG", quality=quality)
     with Picture.open(stored) as picture:

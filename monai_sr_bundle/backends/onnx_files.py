@@ -71,7 +71,8 @@ class OnnxFilesBackend(ABC):
         hashes = {name: str(bundle.metadata["weights_sha256"][name]) for name in names}
         sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined_sha256(hashes)
         self.weights_sha256 = sha256 if bundle.parameters else ""  # the file of an interpolation holds a formula
-        self.has_error_bars = bundle.has_file(bundle.error_bars_onnx)
+        # Listed, not there: a file that is missing is told, and not taken for a bundle without error bars.
+        self.has_error_bars = bundle.error_bars_onnx in bundle.metadata["weights_sha256"]
         if self.has_error_bars:
             self._models[ERROR_BARS_PART] = self._open(bundle, _ERROR_SCALE, bundle.error_bars_onnx)
 

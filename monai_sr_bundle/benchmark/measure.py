@@ -29,7 +29,7 @@ from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.metrics.fidelity import SMALLEST_SIDE
+from monai_sr_bundle.metrics.ms_ssim import SMALLEST_SIDE
 from monai_sr_bundle.report.build import library_versions
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_sr_bundle.backends.torch_backend import build_network
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.benchmark.methods import sampler_options
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.families.family import Evaluation
+
+GREY = 0.5
+"""Value of the image that is enlarged. A black one is all frame, which gets no texture."""
 
 
 def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> float:
@@ -26,22 +31,40 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
     columns, rows = map(int, low_res_size.split("x"))
     network: Any = build_network(bundle)
     row = row or Row(bundle.name, bundle.name)
-    evaluations = bundle.family.evaluations(network, rows, columns, sampler_options(row, bundle))
     if row.ceiling:
-        encoding, (_, (_, condition_shape), _) = evaluations[0], evaluations[2]
-        sides = (bundle.scale * network.cell * side for side in encoding.shapes[0][2:])
-        high_res, condition = torch.zeros(1, 1, *sides), torch.zeros(condition_shape)
-        return _count_evaluation(network, encoding) + _count(lambda: network.reconstruct(high_res, condition))
-    return sum(_count_evaluation(network, evaluation) for evaluation in evaluations)
+        low_res = torch.zeros(1, 1, *(side + -side % (network.cell * network.grid) for side in (rows, columns)))
+        high_res = torch.zeros(1, 1, *(bundle.scale * side for side in low_res.shape[2:]))
+        return _count(lambda: network.reconstruct(high_res, network.encode(low_res)))[0]
+    networks = CountedNetworks(network, bundle.family.parts, "cpu")
+    image, options = np.full((1, rows, columns), GREY, dtype=np.float32), sampler_options(row, bundle)
+    bundle.family.enlarge_array(image, networks, options, tile=2 * max(rows, columns) + 64)  # one tile
+    return networks.count / bundle.family.scale_zyx[0]
 
 
-def _count_evaluation(network: Any, evaluation: Evaluation) -> float:
-    function = network if evaluation.method == "forward" else getattr(network, evaluation.method)
-    inputs = [torch.zeros(shape) for shape in evaluation.shapes]
-    return evaluation.times * _count(lambda: function(*inputs))
+class CountedNetworks(TorchNetworks):
+    """Networks that are really evaluated only once for each part and size, and counted every time.
+
+    Attributes:
+        count: multiply-adds of all evaluations so far.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._evaluations: dict[tuple[Any, ...], tuple[float, Any]] = {}
+        self.count = 0.0
+
+    def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
+        """Count an evaluation, and return the result of the first one of this size."""
+        key = part, *(each.shape for each in inputs)
+        if key not in self._evaluations:
+            self._evaluations[key] = _count(partial(super().run, part, *inputs))
+        count, result = self._evaluations[key]
+        self.count += count
+        return result
 
 
-def _count(run: Callable[[], object]) -> float:
+def _count(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the multiply-adds of a function, and its result."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        run()
-    return float(counter.get_total_flops() / 2)
+        result = run()
+    return float(counter.get_total_flops() / 2), result

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.unit import NEAR_PADDING, brightest_around, surroundings
+from monai_sr_bundle.images.unit import NEAR_PADDING, largest_around, surroundings
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8
@@ -285,7 +285,7 @@ def measure_near_padding(enlarged: np.ndarray, image: np.ndarray, padding: np.nd
         return np.nan
     scale = len(enlarged) // len(image)
     brightest = enlarged.reshape(len(image), scale, image.shape[1], scale).max(axis=(1, 3))
-    return float((brightest - brightest_around(image, padding, NEAR_PADDING))[near].max())
+    return float((brightest - largest_around(np.where(padding, image.min(), image), NEAR_PADDING))[near].max())
 
 
 def measure_disagreement(enlarged: np.ndarray, image: np.ndarray, usable: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
-from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded
+from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded, require_in_plane
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, require_enough, rounded
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
@@ -178,7 +178,7 @@ def measure_losses(
         InputError: images of another modality or of the training patients.
         BundleError: the bundle has no error bars.
     """
-    bundle.require_in_plane("error bars")
+    require_in_plane(bundle, "error bars")
     sees_whole, planned = sees_whole_image(bundle), calibration_runs(bundle, samplers)
     sessions = {
         scale: Session(bundle.at_scale(scale), backend, device) for scale in {run.bundle.scale for run in planned}

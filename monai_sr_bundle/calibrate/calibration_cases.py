@@ -12,7 +12,8 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.families.family import InPlaneFamily
 from monai_sr_bundle.images.input_checks import LEAST_SIDE
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle, neighbours
@@ -49,6 +50,24 @@ class EnlargedCase:
     high_res: np.ndarray
     boxes: np.ndarray
     padding: np.ndarray | bool = False
+
+
+def require_in_plane(bundle: Bundle, what: str) -> InPlaneFamily:
+    """Return the family of a bundle that enlarges in the plane; refuse any other.
+
+    Args:
+        bundle: a bundle.
+        what: a thing that only such bundles have, for the message.
+
+    Raises:
+        BundleError: the bundle enlarges along the slices.
+    """
+    if not isinstance(bundle.family, InPlaneFamily):
+        raise BundleError(
+            f"bundle {bundle.name} enlarges along the slices of a volume, for which there is no {what}. Name a bundle "
+            "that enlarges in the plane."
+        )
+    return bundle.family
 
 
 def open_pairs(
@@ -102,7 +121,7 @@ def enlarge_cases(
         InputError: see `pair_items` and `ModelFamily.resolve`.
         BundleError: the bundle enlarges along the slices.
     """
-    family = bundle.require_in_plane("comparison with single images")
+    family = require_in_plane(bundle, "comparison with single images")
     levels = int(bundle.facts["levels"])
     items, load = open_pairs(bundle, data, split, sets=sets, limit=limit)
     limits = level_limits(levels)
@@ -145,7 +164,7 @@ def enlarge_degraded(
         InputError: an image is too small; see `pair_items` and `ModelFamily.resolve`.
         BundleError: the bundle enlarges along the slices.
     """
-    family = bundle.require_in_plane("comparison with single images")
+    family = require_in_plane(bundle, "comparison with single images")
     levels = int(bundle.facts["levels"])
     limits, resolved, losses = level_limits(levels), family.resolve(options), LOSSES[bundle.modality]
     items = []

@@ -13,7 +13,7 @@ from torch.nn.functional import pixel_shuffle
 
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.calibrate.calibration_cases import IDEAL, SINGLE, round_to_storage
+from monai_sr_bundle.calibrate.calibration_cases import IDEAL, SINGLE, require_in_plane, round_to_storage
 from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -98,7 +98,7 @@ class DegradedErrors:
     def _measure(self, scale: int, stack: np.ndarray, high_res: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the network's input and the absolute errors on a part of an image."""
         bundle = self.bundles[scale]
-        family = bundle.require_in_plane("error bars")
+        family = require_in_plane(bundle, "error bars")
         low_res = middle(stack)
         measures = measure_whole_image(low_res)
         starts = [int(self.rng.integers(max(0, side - WINDOW) + 1)) for side in low_res.shape]

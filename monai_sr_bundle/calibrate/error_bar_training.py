@@ -15,7 +15,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_error_scale
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
-from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases, require_in_plane
 from monai_sr_bundle.calibrate.degraded_errors import DegradedErrors
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
@@ -67,7 +67,7 @@ def train_error_scale(
     if (out / ERROR_BARS).exists():
         raise OutputError(f"{out / ERROR_BARS} is there already. Choose another --out.")
     bundle = find_bundle(bundle) if isinstance(bundle, str) else bundle
-    bundle.require_in_plane("error bars")
+    require_in_plane(bundle, "error bars")
     bundle = with_image_sets(bundle, data)
     sets = bundle.facts["sets"]
     torch.manual_seed(seed)

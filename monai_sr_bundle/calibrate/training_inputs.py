@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
-from monai_sr_bundle.calibrate.calibration_cases import open_pairs
+from monai_sr_bundle.calibrate.calibration_cases import open_pairs, require_in_plane
 from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
 from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
@@ -51,7 +51,7 @@ def measure_training_range(
         BundleError: the bundle enlarges along the slices.
         InputError: see `pair_items`.
     """
-    bundle.require_in_plane("range of inputs")
+    require_in_plane(bundle, "range of inputs")
     if "films" in bundle.facts or "scans" in bundle.facts:
         measured = [measure_sharpness_and_noise(image) for image in _draw_inputs(bundle, data, limit or LIMIT)]
         return {"input_limits": known_limits(measured)}
@@ -98,13 +98,14 @@ def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]
     """Yield images ``[rows, columns]`` in units of the window, half of them degraded as in the training."""
     patches: FilmPatches | ScanPatches
     if "films" in bundle.facts:
-        patches = FilmPatches(data, sources=bundle.facts["films"], scales=bundle.scales, seed=0)
+        patches = FilmPatches(data, sources=bundle.facts["films"], patch_size=40, scales=bundle.scales, seed=0)
     else:
         patches = ScanPatches(
             data,
             sources=bundle.facts["scans"],
             window=bundle.window,
             slices=1,
+            patch_size=36,
             scales=bundle.scales,
             seed=0,
         )

@@ -30,7 +30,7 @@ from monai_sr_bundle.images.geometry import UNKNOWN
 
 _NUMBER = re.compile(r"(?<!\w)[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 """A number in a sentence; none is the 4 of a bundle's name."""
-_PLACE = "\0"
+_NUMBER_MARK = "\0"
 """Stands for a number in the kind of a warning; no warning holds it."""
 
 
@@ -114,7 +114,7 @@ class Tally:
     def _add_warnings(self, warnings: Sequence[str]) -> list[str]:
         new = []
         for warning in warnings:
-            kind, numbers = _NUMBER.sub(_PLACE, warning), _NUMBER.findall(warning)
+            kind, numbers = _NUMBER.sub(_NUMBER_MARK, warning), _NUMBER.findall(warning)
             if kind not in self._kinds:
                 new.append(warning)
             of_all = self._numbers.get(kind, numbers)
@@ -127,7 +127,7 @@ class Tally:
         """Each kind of warning with its number of images, most frequent first; "..." for numbers that differ."""
         texts = []
         for kind, count in self._kinds.most_common():
-            first, *others = kind.split(_PLACE)
+            first, *others = kind.split(_NUMBER_MARK)
             pairs = zip(self._numbers[kind], others, strict=True)
             texts.append((first + "".join(number + other for number, other in pairs), count))
         return texts

@@ -23,8 +23,8 @@ SIDE, LARGER_SIDE = 96, 192
 """Sides of the small image, and of the one that replaces it if a pass takes less than `QUICK_SECONDS`: copies that stay
 in the processor's cache are cheaper than those of real images. Each is a single tile."""
 QUICK_SECONDS = 0.15
-WHOLE_SIDE = 512
-"""Side of the image in which the time is measured that drawing takes beside the networks."""
+NOISE_SIDE = 512
+"""Side of the image whose noise is timed."""
 SEVERAL_STEPS = 4
 """Steps of a sampler that are timed, as well as one step, to measure the time of each."""
 
@@ -72,10 +72,10 @@ def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side
     return time.perf_counter() - start
 
 
-def time_whole_image(session: Session, options: SamplerOptions) -> float:
-    """Return the seconds per pixel that drawing takes in the whole image, however small the region.
+def time_noise(session: Session, options: SamplerOptions) -> float:
+    """Return the seconds per pixel of the whole image that its noise takes, however small the region.
 
-    The noise of all its pixels is drawn, so that a place has the same noise in every region.
+    The noise of all pixels is drawn, so that a place has the same noise in every region.
 
     Args:
         session: the opened bundle, of a family with a sampler.
@@ -84,7 +84,7 @@ def time_whole_image(session: Session, options: SamplerOptions) -> float:
     family = session.bundle.family
     assert isinstance(family, InPlaneFamily)  # no other one draws
     seconds = []
-    for side in (SIDE, WHOLE_SIDE):
+    for side in (SIDE, NOISE_SIDE):
         image = np.random.default_rng(0).random((side, side), dtype=np.float32)
         trials = []
         for _ in range(2):  # the first run includes work that is done only once
@@ -92,7 +92,7 @@ def time_whole_image(session: Session, options: SamplerOptions) -> float:
             family.enlarge_slice(image, session.backend, options, region=Region(0, 1, 0, 1))
             trials.append(time.perf_counter() - start)
         seconds.append(min(trials))
-    return max(seconds[1] - seconds[0], 0.0) / (WHOLE_SIDE**2 - SIDE**2)
+    return max(seconds[1] - seconds[0], 0.0) / (NOISE_SIDE**2 - SIDE**2)
 
 
 class Speed:
@@ -100,17 +100,17 @@ class Speed:
 
     Args:
         measure: function that returns the seconds of a small image, with the arguments of `time_trial`.
-        measure_whole: function that returns the seconds of a pixel of the whole image, as `time_whole_image`.
+        measure_noise: function that returns the seconds of a pixel of the whole image, as `time_noise`.
     """
 
     def __init__(
         self,
         measure: Callable[[Session, SamplerOptions, bool, int], float] = time_trial,
-        measure_whole: Callable[[Session, SamplerOptions], float] = time_whole_image,
+        measure_noise: Callable[[Session, SamplerOptions], float] = time_noise,
     ) -> None:
-        self._measure_seconds, self._measure_whole = measure, measure_whole
+        self._measure_seconds, self._measure_noise = measure, measure_noise
         self._measured: dict[tuple[str, int, int, bool], tuple[float, int]] = {}
-        self._whole: dict[tuple[str, int], float] = {}
+        self._noise_seconds: dict[tuple[str, int], float] = {}
 
     def seconds(self, extent: Extent, session: Session, options: SamplerOptions, *, error_bars: bool) -> float:
         """Return the seconds that an enlargement will take.
@@ -135,11 +135,12 @@ class Speed:
         several, _ = self._measure_seconds_per_pixel(session, options, several_steps, error_bars, side)
         step = min(max(several - one_step, 0.0) / (several_steps - 1), one_step)
         key = str(session.bundle.folder), session.bundle.scale
-        if key not in self._whole:
-            self._whole[key] = self._measure_whole(session, replace(options, steps=family.valid_steps(1), samples=1))
-        in_whole = extent.slice_count * extent.shape[1] * extent.shape[2]
+        if key not in self._noise_seconds:
+            few = replace(options, steps=family.valid_steps(1), samples=1)
+            self._noise_seconds[key] = self._measure_noise(session, few)
+        whole_image = extent.slice_count * extent.shape[1] * extent.shape[2]
         networks = (one_step - step) * in_one_pass + step * in_all_steps
-        return (options.samples or 1) * (networks + self._whole[key] * in_whole)
+        return (options.samples or 1) * (networks + self._noise_seconds[key] * whole_image)
 
     def _measure_seconds_per_pixel(
         self, session: Session, options: SamplerOptions, steps: int, error_bars: bool, side: int | None = None

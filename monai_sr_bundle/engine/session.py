@@ -42,7 +42,7 @@ from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntr
 from monai_sr_bundle.uncertainty.error_bars import (
     ErrorBars,
     can_be_measured,
-    describe_too_narrow,
+    describe_undercoverage,
     find_bundle_calibration,
     find_calibration,
     has_error_bars,
@@ -159,8 +159,10 @@ class Session:
             if options.error_bars:
                 raise InputError(f"{image.path.name}: no error bars: {reason}. Leave the option out.")
             calibration, warnings = None, (*warnings, f"No error bars: {reason}.")
+        undercoverage = describe_undercoverage(bundle, image) if calibration and not self.calibration else ""
+        of_error_bars = (undercoverage,) if undercoverage else ()
         if not has_pixels:
-            return Checked(region, slices, sampler, calibration, warnings)
+            return Checked(region, slices, sampler, calibration, (*warnings, *of_error_bars))
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
         comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
@@ -171,9 +173,8 @@ class Session:
             without = ("No error bars: interpolation has none.",) if calibration is not None else ()
             warnings = (sentence, *without, *warnings)
             return Checked(region, slices, sampler, None, warnings, comparison, interpolated=True)
-        too_narrow = describe_too_narrow(bundle, image) if calibration and not self.calibration else ""
-        warnings = (*warnings, *describe_differences(comparison), *filter(None, [too_narrow]))
-        return Checked(region, slices, sampler, calibration, warnings, comparison, too_narrow)
+        warnings = (*warnings, *describe_differences(comparison), *of_error_bars)
+        return Checked(region, slices, sampler, calibration, warnings, comparison, undercoverage)
 
     def enhance(
         self,
@@ -261,7 +262,7 @@ class Session:
             provenance=provenance,
             warnings=(*image.notes, *checked.warnings, *artifact_warning),
             seconds=seconds,
-            error_bars=ErrorBars(enlarged.half_width, *checked.calibration, checked.too_narrow)
+            error_bars=ErrorBars(enlarged.half_width, *checked.calibration, checked.undercoverage)
             if checked.calibration and enlarged.half_width is not None
             else None,
             before_consistency=(span * residuals.rms, span * residuals.maximum) if residuals.count else None,
@@ -301,7 +302,7 @@ class Checked:
         calibration: calibration of the error bars, and its entry for these options; None without error bars.
         warnings: one sentence each, beside the notes of the image.
         comparison: measures of the image with the limits, or else the range, of the bundle; empty if it states none.
-        too_narrow: sentence of `describe_too_narrow`, among the warnings too; empty for none. Default: none.
+        undercoverage: sentence of `describe_undercoverage`, among the warnings too; empty for none. Default: none.
         interpolated: whether the image is outside the limits of the bundle and will be interpolated. Default False.
     """
 
@@ -311,7 +312,7 @@ class Checked:
     calibration: tuple[Calibration, CalibrationEntry] | None
     warnings: tuple[str, ...]
     comparison: Mapping[str, InputComparison] = field(default_factory=dict)
-    too_narrow: str = ""
+    undercoverage: str = ""
     interpolated: bool = False
 
 

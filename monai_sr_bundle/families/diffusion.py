@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.families.family import Evaluation, Networks, Part
+from monai_sr_bundle.families.family import Networks, Part
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
 from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -69,18 +69,6 @@ class Diffusion(SampledFamily):
     def valid_steps(self, least: int) -> int:
         most = self.process.training_steps
         return next((steps for steps in range(least, most) if most % steps == 0), most)
-
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        sampling = self.process.sampling(options)
-        multiple = network.cell * network.grid
-        rows, columns = (-(-side // multiple) * multiple for side in (rows, columns))
-        size = rows // network.cell, columns // network.cell
-        cells, condition = (1, network.channels, *size), (1, network.condition_channels, *size)
-        return [
-            Evaluation("encode", ((1, network.cell**2, *size),), 1),
-            Evaluation("denoise", (cells, condition, (1,)), sampling.samples * sampling.steps),
-            Evaluation("decode", (cells, condition), sampling.samples),
-        ]
 
 
 def _grid(network: Any) -> int:

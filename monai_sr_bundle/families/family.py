@@ -26,6 +26,7 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, middle, neighbours, stacked, tiles
 
 Progress = Callable[[float], None]
+
 LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
 """Pixels of the longer side of a film, and of a CT slice, that a result of the scale "auto" does not exceed."""
 
@@ -118,14 +119,6 @@ class Block(NamedTuple):
     first_row: int
     high_res: np.ndarray
     low_res: np.ndarray | None
-
-
-class Evaluation(NamedTuple):
-    """Calls of one method of a PyTorch network: its name, the input shapes, and how often it is called."""
-
-    method: str
-    shapes: tuple[tuple[int, ...], ...]
-    times: float
 
 
 class Extent(NamedTuple):
@@ -394,10 +387,6 @@ class ModelFamily(ABC):
     def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
         """Return the low-resolution pixels in all windows of one pass, and in those of all sampler steps."""
 
-    @abstractmethod
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        """Return the calls that enlarge one image of this size, for counting multiply-adds."""
-
     def _check_slices(self, facts: Mapping[str, Any]) -> None:
         slices, definition = self.slices, facts.get("network_def")
         if not isinstance(slices, int) or slices < 1 or slices % 2 == 0:
@@ -553,11 +542,6 @@ class InPlaneFamily(ModelFamily):
     ) -> Iterator[Block]:
         widened = extent.region_with_context
         for done, index in enumerate(range(*extent.slices)):
-
-            def slice_progress(fraction: float, done: int = done) -> None:
-                if progress is not None:
-                    progress((done + fraction) / extent.slice_count)
-
             indices = neighbours(index, len(volume.pixels), self.slices)
             stack = np.stack([volume.to_unit(volume.pixels[each]) for each in indices])
             high_res, tile = self.enlarge_slice(
@@ -569,7 +553,7 @@ class InPlaneFamily(ModelFamily):
                 tile=tile,
                 limits=volume.limits,
                 record=record,
-                progress=slice_progress,
+                progress=progress_of_part(progress, done, extent.slice_count),
             )
             yield Block(done, 0, high_res, middle(stack)[widened.as_slices])
 
@@ -599,17 +583,20 @@ class InPlaneFamily(ModelFamily):
         area = window_area(extent.shape[1:], self._computed_region(extent), tile, self.halo, self.grid)
         return extent.slice_count * area, 0
 
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        return [Evaluation("forward", ((1, self.slices, rows, columns),), 1)]
-
     def _computed_region(self, extent: Extent) -> Region:
         return extent.region.grown(extent.context + self.postprocessing.margin, *extent.shape[1:])
 
 
+def progress_of_part(progress: Progress | None, done: int, count: int) -> Progress | None:
+    """Return what one of `count` equal parts calls with the fraction of it that is done, when `done` are complete."""
+    if progress is None:
+        return None
+    return lambda fraction: progress((done + fraction) / count)
+
+
 def window_area(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> int:
     """Return the pixels in all windows that cover a region of an image."""
-    windows = (piece.window for piece in tiles(shape, region, tile, halo, grid))
-    return sum((down.stop - down.start) * (across.stop - across.start) for down, across in windows)
+    return sum(window.rows * window.columns for window, _ in tiles(shape, region, tile, halo, grid))
 
 
 def open_family(facts: Mapping[str, Any], bundle: str = "this bundle") -> ModelFamily:

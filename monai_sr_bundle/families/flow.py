@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import Evaluation, InPlaneFamily, Networks, Part, Progress
+from monai_sr_bundle.families.family import InPlaneFamily, Networks, Part, Progress
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
@@ -95,30 +94,14 @@ class Flow(SampledFamily):
         return np.ascontiguousarray((expected + texture)[inner]), tile
 
     def denoiser(self, networks: Networks) -> FlowDenoiser:
-        def velocity(state: np.ndarray, condition: np.ndarray, time: float) -> np.ndarray:
-            times = np.full(len(state), time, dtype=np.float32)
-            return networks.run("velocity", state, per_sample(condition, len(state)), times)
-
-        expected_image = partial(networks.run, "model")
-        return FlowDenoiser(expected_image, velocity, self.scale, self.process.residual_std, self.slices)
-
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        expected = super().evaluations(network, rows, columns, options)
-        sampling = self.sampling(options)
-        if sampling is None:
-            return expected
-        state, condition = (1, network.channels, rows, columns), (1, network.condition_channels, rows, columns)
-        if self.process.limit is not None:
-            expected = 2 * expected  # again, for the texture without it
-        return [*expected, Evaluation("velocity", (state, condition, (1,)), sampling.samples * sampling.steps)]
+        return FlowDenoiser(networks, self.scale, self.process.residual_std, self.slices)
 
 
 class FlowDenoiser:
-    """A residual flow as a `Denoiser`, whatever computes its two networks.
+    """A residual flow as a `Denoiser`.
 
     Args:
-        expect: ``[1, slices, rows, columns]`` to the expected image ``[1, 1, scale * rows, scale * columns]``.
-        velocity: velocity of states ``[B, scale * scale, rows, columns]`` beside one condition at a time.
+        networks: the parts `model` and `velocity` of a bundle.
         scale: output pixels per input pixel along each axis.
         residual_std: see `RectifiedFlow`.
         slices: number of slices that the network sees.
@@ -127,19 +110,16 @@ class FlowDenoiser:
     cell = 1
     batch = 1
 
-    def __init__(
-        self,
-        expect: Callable[[np.ndarray], np.ndarray],
-        velocity: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
-        scale: int,
-        residual_std: float,
-        slices: int = 1,
-    ) -> None:
-        self.expect, self.denoise, self.scale, self.residual_std = expect, velocity, scale, np.float32(residual_std)
+    def __init__(self, networks: Networks, scale: int, residual_std: float, slices: int = 1) -> None:
+        self._run, self.scale, self.residual_std = networks.run, scale, np.float32(residual_std)
         self.channels, self.condition_channels = scale * scale, scale * scale + slices
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        return np.concatenate((unshuffle(self.expect(pixels), self.scale), pixels), axis=1)
+        return np.concatenate((unshuffle(self._run("model", pixels), self.scale), pixels), axis=1)
+
+    def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
+        times = np.full(len(noisy), level, dtype=np.float32)
+        return self._run("velocity", noisy, per_sample(condition, len(noisy)), times)
 
     def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
         return shuffle(condition[:, : self.channels] + self.residual_std * cells, self.scale)

@@ -12,12 +12,12 @@ from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import (
     Block,
-    Evaluation,
     Extent,
     ModelFamily,
     Networks,
     Progress,
     Volume,
+    progress_of_part,
     window_area,
 )
 from monai_sr_bundle.images.geometry import Region
@@ -81,13 +81,7 @@ class ThroughPlane(ModelFamily):
     ) -> Iterator[Block]:
         region, (first, last) = extent.region, extent.slices
         tile = tile or self.fitting_tile(networks)
-        for index in range(first, last):
-            done = index - first
-
-            def slice_progress(fraction: float, done: int = done) -> None:
-                if progress is not None:
-                    progress((done + fraction) / (last - first))
-
+        for done, index in enumerate(range(first, last)):
             stack = volume.to_unit(volume.pixels[neighbours(index, len(volume.pixels), self.slices)])
             thin, tile = infer_tiled(
                 stack,
@@ -97,7 +91,7 @@ class ThroughPlane(ModelFamily):
                 tile=tile,
                 region=region,
                 channels=self.scale,
-                progress=slice_progress,
+                progress=progress_of_part(progress, done, last - first),
             )
             if self.consistency and volume.slices_touch:
                 thick = middle(stack)[region.as_slices]
@@ -132,7 +126,3 @@ class ThroughPlane(ModelFamily):
         _, rows, columns = extent.shape
         area = window_area((rows, columns), extent.region, self.fitting_tile(networks), self.halo)
         return extent.slice_count * area, 0
-
-    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        # Of one thin slice: the network makes `scale` of them at a time.
-        return [Evaluation("forward", ((1, self.slices, rows, columns),), 1 / self.scale)]

@@ -23,6 +23,7 @@ from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.training_task import TrainingTask
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.metrics.box_fidelity import box_psnr
+from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.training import Training, open_training
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
@@ -248,7 +249,7 @@ def open_site_training(
         keys |= {"box_weight": weight if has_boxes else 0.0}
         keys |= {} if has_boxes else {"box_repeats": 1}
     keys |= _own_image_sets(bundle, settings)
-    is_first = task.stage is None or task.stage == next(iter(bundle.training_stages))
+    is_first = task.stage is None or task.stage == next(iter(training_stages(bundle)))
     if task.iterations is not None:
         length: dict[str, Any] = {"iterations": task.rounds * task.iterations}
     else:

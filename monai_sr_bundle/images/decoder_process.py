@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,9 +41,7 @@ class DecoderProcess:
     def __enter__(self) -> DecoderProcess:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -87,7 +84,7 @@ class DecoderProcess:
         if "error" in answer:
             raise DecoderError(answer["error"])
         if "shape" not in answer or len(data) < count:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise DecoderError(
                 f"the decoder took more than {seconds:.0f} s" if stopped.is_set() else "the decoder ended unexpectedly"
             )

@@ -7,7 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -260,7 +260,10 @@ def _check_deflated(file: Path) -> None:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         start = inflate.decompress(stream.read(_PIECE), _PIECE)
         header = dcmread(BytesIO(start), stop_before_pixels=True, force=True)
-        largest = _BESIDE_PIXELS + (get_expected_length(header) if "Rows" in header else 0)
+        header.setdefault("SamplesPerPixel", 1)
+        largest = _BESIDE_PIXELS
+        with suppress(*PARSE_ERRORS):  # what the header lacks is told when the image is checked
+            largest += get_expected_length(header)
         free, size = free_memory() // _INFLATED_COPIES, len(start)
         while not inflate.eof and (packed := inflate.unconsumed_tail or stream.read(_PIECE)):
             size += len(inflate.decompress(packed, _PIECE))

@@ -175,8 +175,8 @@ def _check_decoder(syntax: UID, file: Path) -> None:
     except NotImplementedError as error:
         raise InputError(
             f"{file.name}: transfer syntax {quote(syntax.name)} ({quote(syntax)}) cannot be decoded here, expected "
-            "uncompressed, "
-            "RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try `gdcmconv --raw`."
+            "uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try "
+            "`gdcmconv --raw`."
         ) from error
     if not decoder.is_available:
         raise InputError(

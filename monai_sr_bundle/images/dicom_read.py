@@ -116,6 +116,7 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
             black_is_high=first.PhotometricInterpretation == "MONOCHROME1",
             header=headers,
             padding=_padding(first),
+            kernel=str(np.atleast_1d(first.get("ConvolutionKernel") or "")[0]),
             notes=(*notes, *geometry_notes, *pixel_notes, *_remarks(first, pixels, modality)),
         )
 

@@ -152,7 +152,7 @@ def discover(
                 else:
                     sources += _leave_out(_in_file(path, room), path, others)
             except Exception as error:
-                own_error = error if isinstance(error, SuperResolutionError) else InternalError.of(path.name, error)
+                own_error = _explain_unreadable(str(path), error)
                 if unreadable is None:
                     raise own_error from error.__cause__ if own_error is error else error
                 unreadable.append(UnreadableFile(path, path.name, own_error))
@@ -415,10 +415,7 @@ def _in_file(path: Path, stack: ExitStack | None) -> list[Source]:
         raise InputError(f"{path}: does not exist. Check the spelling.")
     if not path.is_file():
         raise InputError(f"{path}: neither a file nor a folder. Give an image: {_READABLE}.")
-    try:
-        kind = _kind(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror}). Check that you may read it.") from error
+    kind = _kind(path)
     if kind == "zip":
         return _in_zip(path, stack)
     if kind is None:

@@ -40,6 +40,7 @@ class Image:
         notes: remarks of the reader for the user, one sentence each.
         derivation: what the file says of how it was made from another image; empty if it says nothing.
         padding: lowest and highest stored number that the file says are padding; None where it says nothing.
+        kernel: Convolution Kernel (0018,1210) of a CT, its first value; empty where nothing says it.
         files: files it was read from; empty for an array.
         file_states: states of the files, or of their zip, when it was read.
         layout: storage of the image and of its result: one file, a folder of files, or a zip of them.
@@ -59,6 +60,7 @@ class Image:
     notes: tuple[str, ...] = field(default=())
     derivation: str = ""
     padding: tuple[int, int] | None = None
+    kernel: str = ""
     files: tuple[Path, ...] = ()
     file_states: tuple[FileState, ...] = ()
     layout: Layout = "file"

@@ -251,11 +251,10 @@ def crop_measured(image: np.ndarray) -> np.ndarray:
 def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict[str, float]:
     """Measure float32 pixels; cached, because a viewer enlarges many regions of the same image."""
     pixels = np.frombuffer(content, np.float32).reshape(shape).astype(np.float64)
-    fine, middle = _band_energies(pixels, (FINE_BAND, MIDDLE_BAND))
     second = pixels[:-2] - 2 * pixels[1:-1] + pixels[2:]
     fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
     return {
-        "sharpness_db": _decibel(fine, middle),
+        "sharpness_db": _band_ratio(pixels, FINE_BAND, MIDDLE_BAND),
         "noise_percent": float(100 * _middle_mean(np.abs(fourth)) / (6 * MIDDLE_MEAN_OF_NOISE)),
         "contrast_percent": float(100 * np.diff(np.percentile(pixels, (5, 95)))[0]),
     }
@@ -270,16 +269,14 @@ def _middle_mean(values: np.ndarray) -> float:
     return float(np.partition(values, (first, last), axis=None)[first : last + 1].mean())
 
 
-def _band_energies(pixels: np.ndarray, bands: Sequence[tuple[float, float]]) -> list[float]:
-    """Return the mean energy of each band of spatial frequency."""
+def _band_ratio(pixels: np.ndarray, band: tuple[float, float], reference: tuple[float, float]) -> float:
+    """Return the energy of a band of spatial frequency over that of another one, in dB."""
+    # A window, so that the borders do not count as edges.
     power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
     rows, columns = (np.fft.fftfreq(side) for side in pixels.shape)
     frequency = np.hypot(rows[:, None], columns[None, :])
-    return [float(power[(frequency >= low) & (frequency < high)].mean()) for low, high in bands]
-
-
-def _decibel(energy: float, reference: float) -> float:
-    return float(10 * np.log10((energy + 1e-12) / (reference + 1e-12)))
+    one, other = (power[(frequency >= low) & (frequency < high)].mean() + 1e-12 for low, high in (band, reference))
+    return float(10 * np.log10(one / other))
 
 
 def describe_outside(measured: Mapping[str, float], limits: Mapping[str, Sequence[float]]) -> str:
@@ -329,5 +326,4 @@ def measure_detail(image: np.ndarray) -> float:
     Returns:
         Ratio of the energies of the middle and coarse frequencies in dB.
     """
-    middle, coarse = _band_energies(crop_measured(image).astype(np.float64), (MIDDLE_BAND, COARSE_BAND))
-    return _decibel(middle, coarse)
+    return _band_ratio(crop_measured(image).astype(np.float64), MIDDLE_BAND, COARSE_BAND)

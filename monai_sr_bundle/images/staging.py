@@ -111,10 +111,9 @@ def _find_system_error(error: OSError) -> OSError:
 def _explain(error: OSError, out: Path, needed_bytes: int | None) -> str:
     if error.errno in NO_ROOM:
         free = shutil.disk_usage(next(parent for parent in out.parents if parent.is_dir())).free
+        reason = "the disk or your quota is full"
         if error.errno == errno.EFBIG:
             reason = "the file is larger than this file system or your limit allows"
-        else:
-            reason = "the disk or your quota is full"
         needed = f"about {needed_bytes:,} bytes are" if needed_bytes else "the size is unknown in advance; more is"
         return f"{reason} ({needed} needed, {free:,} bytes are free). Make room, or choose another folder."
     reason = error.strerror or str(error)

@@ -282,21 +282,19 @@ def restore_padding(
         if places.any():
             if bounded:
                 near = surroundings(places, NEAR_PADDING) & ~places
-                limits = repeat_pixels(brightest_around(values, places, NEAR_PADDING)[*inside], scales)
+                brightest = largest_around(np.where(places, values.min(), values), NEAR_PADDING)
+                limits = repeat_pixels(brightest[*inside], scales)
                 np.minimum(pixels, limits, out=pixels, where=repeat_pixels(near[*inside], scales))
             repeated = repeat_pixels(places[*inside], scales)
             pixels[repeated] = repeat_pixels(values[*inside], scales)[repeated]
 
 
-def brightest_around(values: np.ndarray, padding: np.ndarray, reach: int) -> np.ndarray:
-    """Return the brightest value, but padding, at most `reach` rows and columns from each pixel of a slice."""
-    lowest = values.min()
-    brightest = np.where(padding, lowest, values)
+def largest_around(values: np.ndarray, reach: int) -> np.ndarray:
+    """Return the largest value at most `reach` rows and columns from each pixel of ``[rows, columns]``."""
     for axis in (0, 1):
-        widths = [(reach, reach) if each == axis else (0, 0) for each in (0, 1)]
-        padded = np.pad(brightest, widths, constant_values=lowest)
-        brightest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).max(axis=-1)
-    return brightest
+        padded = np.pad(values, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
+        values = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).max(axis=-1)
+    return values
 
 
 def repeat_pixels(values: np.ndarray, scales: Sequence[int]) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.unit import largest_around
 
 REACH = 6
 """Low-resolution pixels beyond which the inverse is cut off: there it has fallen to a thousandth."""
@@ -91,10 +92,7 @@ class DataConsistency:
         Returns:
             ``[rows, columns]`` float32, 0 to 1.
         """
-        largest = artifact_probability.astype(np.float32)
-        for axis in (0, 1):
-            padded = np.pad(largest, [(self.spread, self.spread) if other == axis else (0, 0) for other in (0, 1)])
-            largest = np.lib.stride_tricks.sliding_window_view(padded, 2 * self.spread + 1, axis).max(axis=-1)
+        largest = largest_around(artifact_probability.astype(np.float32), self.spread)
         # Both ends as float32, so that exactly what is above `NOTICED` has a smaller weight.
         return ((CERTAIN - largest) / (np.float32(CERTAIN) - np.float32(NOTICED))).clip(0, 1)
 
@@ -292,11 +290,9 @@ class ArtifactReport:
         """A sentence for the reader of the result; empty where nothing was removed."""
         if not self.count:
             return ""
-        marks = (
-            "1 burned-in mark (a letter or a line) was"
-            if self.count == 1
-            else (f"{self.count} burned-in marks (letters or lines) were")
-        )
+        marks = f"{self.count} burned-in marks (letters or lines) were"
+        if self.count == 1:
+            marks = "1 burned-in mark (a letter or a line) was"
         return (
             f"{marks} detected and removed ({percent(self.share)} of the image). It may have been anatomy or a device: "
             f"look at the original there. Agreement with the input is stated for {percent(self.agreement_share)} of "

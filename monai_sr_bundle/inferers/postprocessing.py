@@ -36,11 +36,9 @@ class PostprocessingRecord:
     @property
     def removed(self) -> ArtifactReport | None:
         """The artifacts that the network removed; None for a network that removes none."""
-        return (
-            ArtifactReport.from_probability(np.stack(self._probabilities), np.stack(self._weights))
-            if self._probabilities
-            else None
-        )
+        if not self._probabilities:
+            return None
+        return ArtifactReport.from_probability(np.stack(self._probabilities), np.stack(self._weights))
 
 
 class Postprocessing:

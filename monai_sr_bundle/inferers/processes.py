@@ -82,12 +82,7 @@ class DiffusionProcess:
         Raises:
             BundleError: an unknown key, or as above.
         """
-        process, sampler = {field.name for field in fields(cls)}, {"sampler", "steps", "samples"}
-        unknown = set(facts) - process - sampler
-        if unknown:
-            expected = ", ".join(sorted(process | sampler))
-            raise BundleError(f"`diffusion` has the unknown {', '.join(sorted(unknown))}; it states {expected}.")
-        return cls(**{key: value for key, value in facts.items() if key in process})
+        return cls(**_select_stated(cls, facts, {"sampler", "steps", "samples"}))
 
     def scheduler(self, steps: int | None = None) -> Any:
         """Return the DDIMScheduler of diffusers that takes `steps` steps from noise to image.
@@ -205,6 +200,15 @@ class DiffusionProcess:
             )
 
 
+def _select_stated(process: type, facts: Mapping[str, Any], options: set[str]) -> dict[str, Any]:
+    """Return the attributes of a process that a `diffusion` block states; beside them it has `options` of sampling."""
+    names = {field.name for field in fields(process)}
+    if unknown := set(facts) - names - options:
+        expected = ", ".join(sorted(names | options))
+        raise BundleError(f"`diffusion` has the unknown {', '.join(sorted(unknown))}; it states {expected}.")
+    return {key: value for key, value in facts.items() if key in names}
+
+
 class _DdimSolver:
     """DDIM or DDPM steps by diffusers, a `Solver`; `eta` 0 adds no noise, near 1 is ancestral."""
 
@@ -275,15 +279,10 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        keys = {"noise", "residual_std", "halo", "limit", "steps", "samples", "texture"}
-        unknown = set(facts) - keys
-        if unknown:
-            raise BundleError(
-                f"`diffusion` has the unknown {', '.join(sorted(unknown))}; a flow states {', '.join(sorted(keys))}."
-            )
+        stated = _select_stated(cls, facts, {"steps", "samples", "texture"})
         if "texture" not in facts:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
-        return cls(**{key: facts[key] for key in ("noise", "residual_std", "halo", "limit") if key in facts})
+        return cls(**stated)
 
     def check_installed(self) -> None:
         """Do nothing: a flow needs no further package."""

@@ -193,17 +193,17 @@ class TiledDenoiser:
         )
         needed = needed_regions(self._cells, num_steps, reach)
         margin = self._cells.top - needed[0].top + halo  # the condition of the first step depends on pixels around it
-        self._kept_rows, self._kept_columns = next(tiles(self._size, self._cells, max(self._size), margin, grid)).window
+        self._kept = next(tiles(self._size, self._cells, max(self._size), margin, grid)).window
         for_condition, *self._for_steps = (self._within_kept(cells) for cells in needed)
         areas = np.cumsum([cells.rows * cells.columns for cells in self._for_steps])
         self._shares = areas / areas[-1]
-        kept_pixels = pixels[:, self._kept_rows, self._kept_columns]
+        kept_pixels = pixels[:, *self._kept.as_slices]
         self._condition = self._compute(kept_pixels, denoiser.encode, denoiser.condition_channels, for_condition, halo)
 
     def noise(self, generator: np.random.Generator) -> np.ndarray:
         """Draw noise of standard deviation 1 for the whole image, and return that of the cells that are kept."""
         noise = generator.standard_normal((self._denoiser.channels, *self._size), dtype=np.float32)
-        return noise[:, self._kept_rows, self._kept_columns]
+        return noise[:, *self._kept.as_slices]
 
     def denoise(self, x_t: np.ndarray, level: float, step: int) -> np.ndarray:
         """Return the network's prediction from ``[samples, channels, rows, columns]`` at a noise level."""
@@ -258,12 +258,7 @@ class TiledDenoiser:
 
     def _within_kept(self, cells: Region) -> Region:
         """Return where cells of the image stand among those that are kept."""
-        rows, columns = self._kept_rows, self._kept_columns
-        kept_cells = Region(rows.start, rows.stop, columns.start, columns.stop)
-        return Region(
-            max(cells.top, rows.start), min(cells.bottom, rows.stop),
-            max(cells.left, columns.start), min(cells.right, columns.stop),
-        ).relative_to(kept_cells)  # fmt: skip
+        return cells.relative_to(self._kept).grown(0, self._kept.rows, self._kept.columns)
 
     def _split(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the noisy cells of the samples in a window, and the condition that stands behind them."""

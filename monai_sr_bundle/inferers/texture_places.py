@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monai_sr_bundle.images.unit import reaches_an_edge, surroundings
+from monai_sr_bundle.images.unit import largest_around, reaches_an_edge, surroundings
 
 BLACK, WHITE = 0.02, 0.98
 """Up to and from which value a run of pixels that begins at an edge of the image is its frame or air, in the window."""
@@ -28,11 +28,6 @@ def find_untextured(image: np.ndarray) -> np.ndarray:
     beyond = np.zeros(image.shape, dtype=bool)
     for frame in (image <= BLACK, image >= WHITE):
         beyond |= reaches_an_edge(frame, 0) | reaches_an_edge(frame, 1)
-    highest = lowest = image
-    for axis in (0, 1):
-        padded = np.pad(highest, [(1, 1) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
-        highest = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=axis).max(axis=-1)
-        padded = np.pad(lowest, [(1, 1) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
-        lowest = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=axis).min(axis=-1)
+    highest, lowest = largest_around(image, 1), -largest_around(-image, 1)
     letters = (highest - lowest > STEP) & (highest >= max(WHITE, float(image.max())) - BRIGHT)
     return beyond | surroundings(letters, AROUND)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,12 +29,11 @@ Predict = Callable[[np.ndarray], np.ndarray]
 """``[1, C, rows, columns]`` float32 to ``[1, D, scale * rows, scale * columns]``; MemoryError if it does not fit."""
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One piece: `window` is what the network sees, `inner` the part of it whose result is kept (low-res pixels)."""
 
-    window: tuple[slice, slice]
-    inner: tuple[slice, slice]
+    window: Region
+    inner: Region
 
 
 def tiles(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> Iterator[Tile]:
@@ -56,7 +55,7 @@ def tiles(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: in
             down = _widened(top - halo, bottom + halo, LEAST_SIDE, rows, grid)
             across = _widened(left - halo, right + halo, -(-LEAST_PIXELS // (down.stop - down.start)), columns, grid)
             down = _widened(down.start, down.stop, -(-LEAST_PIXELS // (across.stop - across.start)), rows, grid)
-            yield Tile((down, across), (slice(top, bottom), slice(left, right)))
+            yield Tile(Region(down.start, down.stop, across.start, across.stop), Region(top, bottom, left, right))
 
 
 def _widened(start: int, stop: int, least: int, size: int, grid: int) -> slice:
@@ -86,12 +85,6 @@ def window_ranges(tile: int, halo: int, grid: int, least: int) -> dict[str, tupl
         "wide": ((least, thin), (most, long)),
         "tall": ((most, long), (least, thin)),
     }
-
-
-def count_tiles(region: Region, tile: int) -> int:
-    """Return the number of tiles that `tiles` yields."""
-    row_start, row_stop, column_start, column_stop = region
-    return -(-(row_stop - row_start) // tile) * -(-(column_stop - column_start) // tile)
 
 
 def fitting_tile(free_bytes: int, memory_per_pixel: int, halo: int) -> int:
@@ -150,37 +143,26 @@ def infer_tiled(
         MemoryError: the result does not fit.
     """
     *_, rows, columns = image.shape
-    region = region or Region.whole(rows, columns)
-    top, bottom, left, right = region
+    region = Region(*region) if region else Region.whole(rows, columns)
     leading = () if channels is None else (channels,)
-    result = np.empty((*leading, scale * (bottom - top), scale * (right - left)), dtype=np.float32)
+    result = np.empty((*leading, scale * region.rows, scale * region.columns), dtype=np.float32)
     while True:
         try:
-            total = count_tiles(region, tile)
-            for done, piece in enumerate(tiles((rows, columns), region, tile, halo, grid), start=1):
-                window = np.ascontiguousarray(image[(..., *piece.window)], dtype=np.float32)
-                window = window[None, None] if channels is None else window[None]
-                enlarged = predict(window)[0]
-                if enlarged.shape != (channels or 1, scale * window.shape[2], scale * window.shape[3]):
+            pieces = list(tiles((rows, columns), region, tile, halo, grid))
+            for done, (window, inner) in enumerate(pieces, start=1):
+                pixels = np.ascontiguousarray(image[..., *window.as_slices], dtype=np.float32)
+                enlarged = predict(pixels[None, None] if channels is None else pixels[None])[0]
+                if enlarged.shape != (channels or 1, scale * window.rows, scale * window.columns):
                     raise BundleError(
                         f"the network made {enlarged.shape[2]}x{enlarged.shape[1]} pixels of "
-                        f"{window.shape[3]}x{window.shape[2]}, expected {scale} times as many along each side, in "
+                        f"{window.columns}x{window.rows}, expected {scale} times as many along each side, in "
                         f"{len(enlarged)} channels, expected {channels or 1}. "
                         "The bundle's scale is not that of its network."
                     )
-                (inner_rows, inner_columns), (window_rows, window_columns) = piece.inner, piece.window
-                result[
-                    ...,
-                    scale * (inner_rows.start - top) : scale * (inner_rows.stop - top),
-                    scale * (inner_columns.start - left) : scale * (inner_columns.stop - left),
-                ] = (enlarged[0] if channels is None else enlarged)[
-                    ...,
-                    scale * (inner_rows.start - window_rows.start) : scale * (inner_rows.stop - window_rows.start),
-                    scale * (inner_columns.start - window_columns.start) : scale
-                    * (inner_columns.stop - window_columns.start),
-                ]
+                kept = enlarged[..., *inner.relative_to(window).scaled(scale).as_slices]
+                result[..., *inner.relative_to(region).scaled(scale).as_slices] = kept[0] if channels is None else kept
                 if progress is not None:
-                    progress(done / total)
+                    progress(done / len(pieces))
             return result, tile
         except MemoryError as error:
             if tile <= SMALLEST_TILE:

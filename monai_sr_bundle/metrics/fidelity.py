@@ -1,10 +1,10 @@
-"""PSNR, and structural similarity at one scale and at five, with the one definition used everywhere in this project.
+"""PSNR and structural similarity, with the one definition used everywhere in this project.
 
 Metrics compare images as a user stores them, not the network's floats: the images are rounded to the storage first.
 """
 
 import torch
-from monai.metrics.regression import MultiScaleSSIMMetric, PSNRMetric, SSIMMetric
+from monai.metrics.regression import PSNRMetric, SSIMMetric
 
 
 def as_stored(image: torch.Tensor, levels: int = 255) -> torch.Tensor:
@@ -67,27 +67,4 @@ class SSIM(SSIMMetric):
         self.levels = levels
 
     def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return super()._compute_metric(as_stored(y_pred, self.levels), as_stored(y, self.levels))
-
-
-SMALLEST_SIDE = 11 * 16
-"""Smallest side of an image in which the window of 11 pixels fits after four halvings."""
-
-
-class MSSSIM(MultiScaleSSIMMetric):
-    """SSIM at five scales, same window and constants.
-
-    Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality assessment", Asilomar 2003.
-
-    Shape:
-        pred, target: ``[B, 1, rows, columns]``; returns ``[B, 1]``, not-a-number for a side below `SMALLEST_SIDE`.
-    """
-
-    def __init__(self, levels: int = 255) -> None:
-        super().__init__(spatial_dims=2, data_range=1.0, kernel_type="gaussian", kernel_size=11, kernel_sigma=1.5)
-        self.levels = levels
-
-    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        if min(y.shape[-2:]) < SMALLEST_SIDE:
-            return torch.full((len(y), 1), torch.nan)
         return super()._compute_metric(as_stored(y_pred, self.levels), as_stored(y, self.levels))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.training.stages import training_stages
 
 PICTURE = "example.jpg"
 """In the source folder of a bundle: original, input, bicubic interpolation and result of a test image in one row."""
@@ -53,7 +54,7 @@ def complete_card(bundle: Bundle, folder: Path) -> None:
 
 def training_overlays(bundle: Bundle) -> list[list[str]]:
     """Return, for each stage of the training, the names of the texts that are laid over train.yaml."""
-    return [texts[1:] for texts in bundle.training_stages.values()]
+    return [texts[1:] for texts in training_stages(bundle).values()]
 
 
 def needs_backbone(configs: Path, overlay: list[str]) -> bool:
@@ -155,7 +156,7 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
         "of what `python -m monai.bundle onnx_export` or `trt_export` would write, for one size.",
         "- TensorRT speed-up: not measured.",
     ]
-    if bundle.training_stages:
+    if training_stages(bundle):
         volume = ", and `spacing_mm`, as 0.7x0.7x5.0, of each NIfTI volume" if bundle.modality == "CT" else ""
         notes.insert(
             0,

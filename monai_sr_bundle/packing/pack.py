@@ -34,6 +34,7 @@ from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import require_free, staged
 from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.card import complete_card
+from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 PACKAGE = "monai_sr_bundle"
@@ -251,7 +252,7 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
     workflows = configs_dir() / "workflows"
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
-    stages = [*bundle.training_stages.values()]
+    stages = [*training_stages(bundle).values()]
     laid_over: list[str] = []  # what train.json has of the texts that are laid over train.yaml
     if stages:
         joined["train"], laid_over = stages[-1][0], json_overlays(bundle)
@@ -281,7 +282,7 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
 
 def json_overlays(bundle: Bundle) -> list[str]:
     """Return the texts laid over train.yaml in train.json: of the stage with the bundle's own kind of images."""
-    return next((texts[1:] for texts in bundle.training_stages.values() if texts[-1] in _KINDS_OF_IMAGES), [])
+    return next((texts[1:] for texts in training_stages(bundle).values() if texts[-1] in _KINDS_OF_IMAGES), [])
 
 
 def _insert(text: str, key: str, lines: str, name: str) -> str:

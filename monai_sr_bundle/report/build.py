@@ -258,7 +258,7 @@ def describe_findings(
         f"{sentence} Error bars: half-width {mean} {unit} on average, made to hold {calibration.coverage_percent:g} % "
         f"of the pixels, on average over images like those {by} calibrated them on: {calibration.images} images of "
         f"{calibration.patients} patients ({calibration.data[:64]}, {calibration.created}).{few}{warning}"
-        f"{bars.too_narrow and f' {bars.too_narrow}'}"
+        f"{bars.undercoverage and f' {bars.undercoverage}'}"
     )
 
 
@@ -281,7 +281,7 @@ def describe_error_bars(
     return {
         "unit": unit,
         "percent": calibration.coverage_percent,
-        "too_narrow": bars.too_narrow or None,
+        "undercoverage": bars.undercoverage or None,
         "mean": bars.mean,
         "largest_twentieth": float(np.percentile(widths, 95.0)) if widths.size else 0.0,
         "tolerance": tolerance,

@@ -289,8 +289,8 @@ be.</p></section>
     doubt = (
         "" if likeness == "good" else " This image is not known to be like those they were made for: they may not hold."
     )
-    if bars["too_narrow"]:
-        verdict, doubt = "caution", f"{doubt} {escape(bars['too_narrow'])}"
+    if bars["undercoverage"]:
+        verdict, doubt = "caution", f"{doubt} {escape(bars['undercoverage'])}"
     low, high = bars["window"]
     share_of_window = format_number(100 * bars["tolerance"] / max(high - low, 1e-12))
     sampling = f", drawn as {escape(calibration['drawn'])}" if calibration["drawn"] else ""

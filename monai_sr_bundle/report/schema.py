@@ -164,7 +164,10 @@ REPORT_SCHEMA: dict[str, Any] = {
                         **_NUMBER,
                         "description": "of the pixels that error bars are made to hold, on average over images",
                     },
-                    "too_narrow": {"type": ["string", "null"], "description": "how far, of images like this one"},
+                    "undercoverage": {
+                        "type": ["string", "null"],
+                        "description": "sentence where they are known to hold fewer pixels of such an image; else null",
+                    },
                     "mean": {**_NUMBER_FROM_0, "description": "half-width over all pixels"},
                     "largest_twentieth": {**_NUMBER_FROM_0, "description": "95 % of them are smaller"},
                     "tolerance": _NUMBER_FROM_0,

@@ -7,6 +7,7 @@ al., "Posterior-Mean Rectified Flow", ICLR 2025, in residuals.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -179,10 +180,38 @@ def box_error(difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (difference.square() * mask).sum() / mask.sum().clamp_min(1.0)
 
 
-class DiffusionValidation:
-    """One validation step of an ignite evaluator, as its `iteration_update`: the loss at fixed noise, and a sample.
+class DrawnValidation(ABC):
+    """One validation step of an ignite evaluator, as its `iteration_update`: the loss at fixed noise, and an image.
 
     The noise is the same in every validation, so that two of them differ by the weights alone.
+    """
+
+    def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
+        """Measure the loss and draw an image.
+
+        Args:
+            engine: evaluator that holds the network.
+            batch: `image`, ``[B, C, rows, columns]`` of C slices, and `label`, ``[B, 1, scale * rows, scale *
+                columns]``, in ``[0, 1]``.
+
+        Returns:
+            `image`, `label`, `pred` with the shape of `label`, and `loss`, a scalar tensor.
+        """
+        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        network: Any = engine.network
+        network.eval()
+        with torch.inference_mode():
+            loss = torch.stack(self.measure_losses(network, image, high, engine.state.iteration)).mean()
+        pred = engine.inferer(image, network)
+        return {CommonKeys.IMAGE: image, CommonKeys.LABEL: high, CommonKeys.PRED: pred, CommonKeys.LOSS: loss}
+
+    @abstractmethod
+    def measure_losses(self, network: Any, image: torch.Tensor, high: torch.Tensor, seed: int) -> list[torch.Tensor]:
+        """Return the loss of a batch at each of several levels of noise, with noise of a seed."""
+
+
+class DiffusionValidation(DrawnValidation):
+    """The validation of a diffusion model.
 
     Args:
         diffusion: `diffusion` block of a bundle's model.yaml.
@@ -192,39 +221,19 @@ class DiffusionValidation:
     def __init__(self, diffusion: dict[str, Any], error: str = "l2") -> None:
         self.noising, self.error = Noising(DiffusionProcess.of(diffusion)), error
 
-    def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
-        """Measure the loss and draw a sample.
-
-        Args:
-            engine: evaluator that holds the network.
-            batch: `image`, ``[B, 1, rows, columns]``, and `label`, ``[B, 1, scale * rows, scale * columns]``, in
-                ``[0, 1]``.
-
-        Returns:
-            `image`, `label`, `pred` with the shape of `label`, and `loss`, a scalar tensor.
-        """
-        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
-        network: Any = engine.network
-        network.eval()
-        with torch.inference_mode():
-            # The largest part that the network takes without padding.
-            rows, columns = (side - side % (network.cell * network.grid) for side in image.shape[2:])
-            condition = network.encode(image[..., :rows, :columns])
-            clean = network.target(high[..., : network.scale * rows, : network.scale * columns], condition)
-            generator = np.random.default_rng(engine.state.iteration)
-            losses = []
-            for level in self.noising.even_levels():
-                noise = torch.from_numpy(generator.standard_normal(clean.shape, dtype=np.float32)).to(image.device)
-                levels = level.expand(len(clean)).to(image.device)
-                predicted = network.denoise(self.noising.add_noise(clean, noise, levels), condition, levels)
-                losses.append(_mean_error(predicted - self.noising.target(clean, noise, levels), self.error))
-        pred = engine.inferer(image, network)
-        return {
-            CommonKeys.IMAGE: image,
-            CommonKeys.LABEL: high,
-            CommonKeys.PRED: pred,
-            CommonKeys.LOSS: torch.stack(losses).mean(),
-        }
+    def measure_losses(self, network: Any, image: torch.Tensor, high: torch.Tensor, seed: int) -> list[torch.Tensor]:
+        # The largest part that the network takes without padding.
+        rows, columns = (side - side % (network.cell * network.grid) for side in image.shape[2:])
+        condition = network.encode(image[..., :rows, :columns])
+        clean = network.target(high[..., : network.scale * rows, : network.scale * columns], condition)
+        generator = np.random.default_rng(seed)
+        losses = []
+        for level in self.noising.even_levels():
+            noise = torch.from_numpy(generator.standard_normal(clean.shape, dtype=np.float32)).to(image.device)
+            levels = level.expand(len(clean)).to(image.device)
+            predicted = network.denoise(self.noising.add_noise(clean, noise, levels), condition, levels)
+            losses.append(_mean_error(predicted - self.noising.target(clean, noise, levels), self.error))
+        return losses
 
 
 class AutoencoderObjective(Objective):
@@ -329,8 +338,8 @@ class FlowObjective(Objective):
         return {CommonKeys.LOSS: loss}
 
 
-class FlowValidation:
-    """One validation step: the loss at fixed noise and evenly spread times, and the image with all its texture.
+class FlowValidation(DrawnValidation):
+    """The validation of a flow: the loss at evenly spread times, and the image with all its texture.
 
     Args:
         diffusion: `diffusion` block, the same as in training.
@@ -339,33 +348,14 @@ class FlowValidation:
     def __init__(self, diffusion: dict[str, Any]) -> None:
         self.flow = RectifiedFlow.of(diffusion)
 
-    def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
-        """Measure the loss and draw an image.
-
-        Args:
-            engine: evaluator that holds the network.
-            batch: `image`, ``[B, C, rows, columns]`` of C slices, and `label`, ``[B, 1, scale * rows, scale *
-                columns]``, in ``[0, 1]``.
-
-        Returns:
-            `image`, `label`, `pred` with the shape of `label`, and `loss`, a scalar tensor.
-        """
-        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
-        network: Any = engine.network
-        network.eval()
-        with torch.inference_mode():
-            condition = network.encode(image)
-            residual = network.target(high, condition) / self.flow.residual_std
-            generator = torch.Generator().manual_seed(engine.state.iteration)
-            losses = []
-            for index in range(TIMES):
-                time = torch.full((len(image),), (index + 0.5) / TIMES, device=image.device)
-                noise = self.flow.noise * torch.randn(residual.shape, generator=generator).to(image.device)
-                velocity = network.velocity(torch.lerp(noise, residual, time[:, None, None, None]), condition, time)
-                losses.append((velocity - (residual - noise)).square().mean())
-        return {
-            CommonKeys.IMAGE: image,
-            CommonKeys.LABEL: high,
-            CommonKeys.PRED: engine.inferer(image, network),
-            CommonKeys.LOSS: torch.stack(losses).mean(),
-        }
+    def measure_losses(self, network: Any, image: torch.Tensor, high: torch.Tensor, seed: int) -> list[torch.Tensor]:
+        condition = network.encode(image)
+        residual = network.target(high, condition) / self.flow.residual_std
+        generator = torch.Generator().manual_seed(seed)
+        losses = []
+        for index in range(TIMES):
+            time = torch.full((len(image),), (index + 0.5) / TIMES, device=image.device)
+            noise = self.flow.noise * torch.randn(residual.shape, generator=generator).to(image.device)
+            velocity = network.velocity(torch.lerp(noise, residual, time[:, None, None, None]), condition, time)
+            losses.append((velocity - (residual - noise)).square().mean())
+        return losses

@@ -30,6 +30,7 @@ from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.training.budget import Budget, Duration
 from monai_sr_bundle.training.history import History, Record
 from monai_sr_bundle.training.image_sets import with_image_sets
+from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.step import Objective
 from monai_sr_bundle.training.weights import BEST_WEIGHTS, latest_checkpoint, load_state, recorded_stages
 
@@ -133,7 +134,7 @@ def open_training(
     config.parser[_EXACT_EVALUATOR] = {**evaluator, "val_handlers": []}
     facts = {
         "bundle": bundle.name,
-        "stage": stage or next(iter(bundle.training_stages)),
+        "stage": stage or next(iter(training_stages(bundle))),
         "sets": bundle.facts["sets"],
         "manifest_sha256": manifest,
         "overrides": {key: value for key, value in overrides.items() if key not in ("seed", "progress")},
@@ -417,7 +418,7 @@ def stage_workflows(bundle: Bundle, stage: str | None = None) -> list[Path]:
         BundleError: the bundle is not trained, or has no such stage.
     """
     folder = configs_dir() / "workflows"
-    stages = {name: [folder / f"{text}.yaml" for text in texts] for name, texts in bundle.training_stages.items()}
+    stages = {name: [folder / f"{text}.yaml" for text in texts] for name, texts in training_stages(bundle).items()}
     if not stages or not all(file.is_file() for files in stages.values() for file in files):
         raise BundleError(f"bundle {bundle.name} has nothing to train: its model.yaml names no `training` workflow.")
     if stage is None:

@@ -69,9 +69,9 @@ class FilmPatches(RandomPatches):
     Args:
         dataset_dir: folder of folders with manifests.
         sources: films and how often they are drawn; see `PatchSource`.
-        scales, scale_shares, patch_size, batch_size, seed: see `RandomPatches`.
         limit: read only this many films of each source (for a trial).
         ideal, single: shares of the losses of resolution; see `RandomDegradation`.
+        patches: `patch_size`, `scales`, `scale_shares`, `batch_size` and `seed` of `RandomPatches`.
 
     Yields:
         See `RandomPatches`; one slice, intensities in [0, 1].
@@ -85,14 +85,10 @@ class FilmPatches(RandomPatches):
         dataset_dir: str | Path,
         *,
         sources: Sequence[tuple[str, int, float] | tuple[str, int, float, str]],
-        scales: Sequence[int] = (2, 3, 4),
-        scale_shares: Sequence[float] = (0.25, 0.15, 0.6),
-        patch_size: int = 40,
-        batch_size: int = 8,
         limit: int | None = None,
-        seed: int | None = None,
         ideal: float = 0.3,
         single: float = 0.35,
+        **patches: Any,
     ) -> None:
         film_sources = [PatchSource(*source) for source in sources]
         films = [
@@ -107,16 +103,8 @@ class FilmPatches(RandomPatches):
         unreduced = [of_source for of_source, source in zip(films, film_sources, strict=True) if source.reduce == 1]
         noisy = unreduced[0][::2] if unreduced else []
         textures = film_noise_textures(film / 255.0 for film in noisy if min(film.shape) >= 128)
-        super().__init__(
-            films,
-            film_sources,
-            RandomDegradation(ideal=ideal, single=single, noise_textures=textures if len(textures) else None),
-            scales=scales,
-            scale_shares=scale_shares,
-            patch_size=patch_size,
-            batch_size=batch_size,
-            seed=seed,
-        )
+        degrade = RandomDegradation(ideal=ideal, single=single, noise_textures=textures if len(textures) else None)
+        super().__init__(films, film_sources, degrade, **patches)
 
     def make_pair(self, image: np.ndarray, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         high_res = image[rows, columns] / np.float32(255)
@@ -260,11 +248,11 @@ class ScanPatches(RandomPatches):
         sources: scans and how often they are drawn; see `PatchSource`.
         window: HU that become 0 and 1; values beyond are kept.
         slices: slices of the input, odd; the target is the middle one. Default 3.
-        scales, scale_shares, patch_size, batch_size, seed: see `RandomPatches`.
         softened: share of the patches with noise whose target is as smooth as a slice is at its own pixel size. A
             reduced slice is full of vessels of a pixel; a network that has seen no other takes noise of a slice as it
             is stored for vessels, and draws them.
         limit: read only this many files of each source (for a trial).
+        patches: `patch_size`, `scales`, `scale_shares`, `batch_size` and `seed` of `RandomPatches`.
 
     Yields:
         See `RandomPatches`.
@@ -282,13 +270,9 @@ class ScanPatches(RandomPatches):
         sources: Sequence[tuple[str, int, float]],
         window: Sequence[float],
         slices: int = 3,
-        scales: Sequence[int] = (2, 3, 4),
-        scale_shares: Sequence[float] = (0.25, 0.15, 0.6),
-        patch_size: int = 36,
-        batch_size: int = 8,
         softened: float = 0.4,
         limit: int | None = None,
-        seed: int | None = None,
+        **patches: Any,
     ) -> None:
         self.window, self.slices, self.softened = window, slices, softened
         scan_sources = [PatchSource(*source) for source in sources]
@@ -296,16 +280,7 @@ class ScanPatches(RandomPatches):
             list(read_scans(Path(dataset_dir), source.set, "train", reduce=source.reduce, limit=limit).values())
             for source in scan_sources
         ]
-        super().__init__(
-            scans,
-            scan_sources,
-            RandomScanDegradation(),
-            scales=scales,
-            scale_shares=scale_shares,
-            patch_size=patch_size,
-            batch_size=batch_size,
-            seed=seed,
-        )
+        super().__init__(scans, scan_sources, RandomScanDegradation(), **patches)
 
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         index = int(self.R.randint(len(image.hu)))

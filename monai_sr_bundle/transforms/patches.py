@@ -94,8 +94,8 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         images: images of each source, with the `shape` of an array that ends in rows and columns.
         sources: where they are from, in the same order.
         degrade: a `Randomizable` that makes the low resolution; it gets the generator of the patches.
-        scales: factors, and `scale_shares` how often each is drawn.
         patch_size: side of the low-resolution patch.
+        scales: factors, and `scale_shares` how often each is drawn.
         batch_size: patches.
         seed: seed of the patches and their degradation. Default: a random one.
 
@@ -124,11 +124,11 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         sources: Sequence[PatchSource],
         degrade: Any,
         *,
-        scales: Sequence[int],
-        scale_shares: Sequence[float],
         patch_size: int,
-        batch_size: int,
-        seed: int | None,
+        scales: Sequence[int] = (2, 3, 4),
+        scale_shares: Sequence[float] = (0.25, 0.15, 0.6),
+        batch_size: int = 8,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.scales, self.scale_shares = tuple(scales), tuple(scale_shares)

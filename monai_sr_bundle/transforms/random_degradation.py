@@ -16,20 +16,19 @@ one direction than in the other.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from monai.transforms.transform import Randomizable
-from PIL import Image as Picture
 
-from monai_sr_bundle.degradation import reduction_matrix
+from monai_sr_bundle.degradation import reduction_matrix, through_jpeg
 from monai_sr_bundle.images.unit import AIR
 
 KERNELS = ("bicubic_antialias", "area", "bilinear_antialias", "lanczos_antialias")
-
+MAX_BLUR, MAX_NOISE = 3.0, 4.5
+"""Largest standard deviations of a film's blur, in high-resolution pixels, and of its noise, in grey levels of 255."""
 NOISE_CUTOFFS = (0.12, 2.0)
 """Cutoffs of the noise of CT that are drawn, from soft kernels to none; all octaves alike."""
 
@@ -90,12 +89,8 @@ class FilmDegradation:
         if self.sharpening:
             down, across = (blur_matrix(self.sharpening_radius, size) for size in low_res.shape)
             low_res = low_res + self.sharpening * (low_res - down @ low_res @ across.T)
-        stored = np.rint(np.clip(low_res, 0, 1) * 255).astype(np.uint8)
-        if self.jpeg_quality:
-            file = io.BytesIO()
-            Picture.fromarray(stored).save(file, "JPEG", quality=self.jpeg_quality)
-            stored = np.asarray(Picture.open(file))
-        return stored.astype(np.float32) / 255
+        low_res = np.rint(np.clip(low_res, 0, 1) * 255) / 255
+        return (through_jpeg(low_res, self.jpeg_quality) if self.jpeg_quality else low_res).astype(np.float32)
 
     def _matrix(self, size: int) -> np.ndarray:
         return blur_and_reduction_matrix(self.kernel, self.scale, self.blur, size)
@@ -105,7 +100,7 @@ class RandomDegradation(Randomizable):
     """Degrade a high-resolution radiograph in a way that is drawn anew for every image.
 
     An image is reduced ideally (antialiased bicubic), or has one loss beyond that, or several at once. What is drawn:
-    one of `KERNELS`; a blur of up to `max_blur` high-resolution pixels; noise of up to `max_noise` grey levels, white,
+    one of `KERNELS`; a blur of up to `MAX_BLUR` high-resolution pixels; noise of up to `MAX_NOISE` grey levels, white,
     correlated over 0.3 to 0.9 pixels (a third of it) or one of `noise_textures`, half of it growing with the signal; an
     unsharp mask of weight 0.2 to 1 and radius 0.7 to 2; JPEG of quality 50 to 97.
 
@@ -113,8 +108,6 @@ class RandomDegradation(Randomizable):
         ideal: share of the images that are reduced ideally.
         single: share of the images with one loss: another kernel (a third of them), blur, noise, sharpening or JPEG.
         blur, noise, sharpening, jpeg: shares of the other images, which may have all of them at once.
-        max_blur: largest standard deviation of the blur, in high-resolution pixels. Default 3.
-        max_noise: largest standard deviation of the noise, in grey levels of 0 to 255. Default 4.5.
         noise_textures: noise from `film_noise_textures`, ``[count, rows, columns]``. Default: none.
     """
 
@@ -127,14 +120,12 @@ class RandomDegradation(Randomizable):
         noise: float = 0.55,
         sharpening: float = 0.25,
         jpeg: float = 0.35,
-        max_blur: float = 3.0,
-        max_noise: float = 4.5,
         noise_textures: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.ideal, self.single = ideal, single
         self.blur, self.noise, self.sharpening, self.jpeg = blur, noise, sharpening, jpeg
-        self.max_blur, self.max_noise, self.noise_textures = max_blur, max_noise, noise_textures
+        self.noise_textures = noise_textures
 
     def draw(self, scale: int) -> FilmDegradation:
         """Draw the degradation of the next image."""
@@ -146,7 +137,7 @@ class RandomDegradation(Randomizable):
         else:
             shares = {"blur": self.blur, "noise": self.noise, "sharpening": self.sharpening, "jpeg": self.jpeg}
             losses = {loss for loss, share in shares.items() if self.R.random_sample() < share}
-        noise = replace(FilmDegradation(scale), noise=self.R.uniform(0, self.max_noise))
+        noise = replace(FilmDegradation(scale), noise=self.R.uniform(0, MAX_NOISE))
         if self.R.random_sample() < 0.35:
             noise = replace(noise, noise_correlation=round(self.R.uniform(0.3, 0.9), 1))
         if self.R.random_sample() < 0.5:
@@ -155,7 +146,7 @@ class RandomDegradation(Randomizable):
             noise if "noise" in losses else FilmDegradation(scale),
             kernel=KERNELS[self.R.randint(len(KERNELS))],
             # Steps of a tenth of a pixel, so that the matrices of the few widths can be kept.
-            blur=round(self.R.uniform(0, self.max_blur), 1) if "blur" in losses else 0.0,
+            blur=round(self.R.uniform(0, MAX_BLUR), 1) if "blur" in losses else 0.0,
             sharpening=self.R.uniform(0.2, 1.0) if "sharpening" in losses else 0.0,
             sharpening_radius=round(self.R.uniform(0.7, 2.0), 1),
             jpeg_quality=int(self.R.randint(50, 98)) if "jpeg" in losses else 0,

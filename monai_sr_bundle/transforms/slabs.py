@@ -121,13 +121,12 @@ def _images(image: torch.Tensor) -> list[torch.Tensor]:
 class RandomSlabThickness(Randomizable):
     """A thickness for thick slices, as the multiple of their distance: 1, or thicker, so that they overlap.
 
-    Args:
-        overlapping_share: how often they overlap, 0 to 1. Default 0.25.
-        thickest: largest thickness; those that overlap are spread evenly between 1 and it. Default 2.
+    Attributes:
+        overlapping_share: how often they overlap, 0 to 1.
+        thickest: largest thickness; those that overlap are spread evenly between 1 and it.
     """
 
-    def __init__(self, overlapping_share: float = 0.25, thickest: float = 2.0) -> None:
-        self.overlapping_share, self.thickest = overlapping_share, thickest
+    overlapping_share, thickest = 0.25, 2.0
 
     def __call__(self) -> float:
         return float(self.R.uniform(1, self.thickest)) if self.R.random_sample() < self.overlapping_share else 1.0
@@ -183,8 +182,8 @@ class SlabPatches(RandomPatches):
         window: HU that become 0 and 1; values beyond are kept.
         slices: thick slices of the input, odd; the target are the thin slices of the middle one. Default 5.
         scales: thin slices per thick one; all factors are drawn alike.
-        patch_size, batch_size, seed: see `RandomPatches`.
         limit: read only this many files of each set (for a trial).
+        patches: `patch_size`, `batch_size` and `seed` of `RandomPatches`.
 
     Yields:
         `image`, ``[B, slices, patch_size, patch_size]``, and `label`, ``[B, scale, patch_size, patch_size]``, 0 and 1
@@ -205,10 +204,8 @@ class SlabPatches(RandomPatches):
         window: Sequence[float],
         slices: int = 5,
         scales: Sequence[int] = (2, 4),
-        patch_size: int = 64,
-        batch_size: int = 8,
         limit: int | None = None,
-        seed: int | None = None,
+        **patches: Any,
     ) -> None:
         self.window, self.slices = window, slices
         if not sets:
@@ -219,9 +216,7 @@ class SlabPatches(RandomPatches):
             RandomSlabThickness(),
             scales=scales,
             scale_shares=[1 / len(scales)] * len(scales),
-            patch_size=patch_size,
-            batch_size=batch_size,
-            seed=seed,
+            **patches,
         )
 
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,16 +42,14 @@ Once a slice is reduced, its noise, sharpness and detail no longer tell these fr
 """
 
 
-def describe_too_narrow(bundle: Bundle, image: Image) -> str:
+def describe_undercoverage(bundle: Bundle, image: Image) -> str:
     """Return a sentence where the bundle's own error bars are known to be too narrow for an image, else nothing.
 
     Args:
         bundle: a bundle with error bars of its own calibration.
         image: image to enlarge.
     """
-    if bundle.modality != "CT" or image.format != "dicom" or not image.header:
-        return ""
-    kernel = SHARP_KERNEL.match(str(np.atleast_1d(image.header[0].get("ConvolutionKernel") or "")[0]))
+    kernel = SHARP_KERNEL.match(image.kernel) if bundle.modality == "CT" else None
     if kernel is None:
         return ""
     # The least and the largest share of the cells B60f and BONE in docs/figures.md, "CT slices as they are".
@@ -177,13 +175,13 @@ class ErrorBars:
         half_width: float32 array of the result's shape, in modality values; 0 in padding.
         calibration: calibration of the error scale.
         entry: entry of this calibration for the result's sampler settings.
-        too_narrow: sentence of `describe_too_narrow`.
+        undercoverage: sentence of `describe_undercoverage`.
     """
 
     half_width: np.ndarray
     calibration: Calibration
     entry: CalibrationEntry
-    too_narrow: str = ""
+    undercoverage: str = ""
 
     @cached_property
     def mean(self) -> float:

@@ -179,7 +179,7 @@ class Worker:
         progress = Progress(self._events, request.identity)
         result = task.session.enhance(image, task.options, task.extent.region, progress)
         description = _describe_result(result, tolerance)
-        warnings = (*dict.fromkeys((*task.warnings, *result.warnings)),)
+        warnings = (*dict.fromkeys((*task.warnings, *result.warnings, *result.grain_warnings)),)
         written = _write_arrays(result, out)
         self._events.write(
             "done", id=request.identity, **written, **description, warnings=warnings,
@@ -322,6 +322,7 @@ def _build_image(request: Request, pixels: np.ndarray) -> Image:
         image_from_array(pixels, modality=modality),
         path=Path("the image"),
         black_is_high=request.flag("blackIsHigh"),
+        kernel=request.text_or_none("kernel") or "",
     )
     spacing = request.numbers_or_none("spacingZYX", 3)
     if spacing is not None:

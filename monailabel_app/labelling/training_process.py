@@ -21,6 +21,7 @@ from typing import Any
 from labelling.models import prepare_bundle
 from labelling.training_data import SET, LabelledImage, split_of, write_data_set
 from monai_sr_bundle.errors import SuperResolutionError
+from monai_sr_bundle.training.stages import training_stages
 
 MARGIN_DB = 0.1
 """How much worse the new weights may be at most, with 95 % confidence, to be called not worse."""
@@ -208,7 +209,7 @@ def _judge(figures: dict[str, Any]) -> tuple[bool, str]:
 
 def _default_stage(bundle: Any) -> str:
     """Return the stage that goes on with finished weights: of a flow its own, else the first after the pretraining."""
-    stages = [name for name, texts in bundle.training_stages.items() if bundle.facts.get("pretraining") not in texts]
+    stages = [name for name, texts in training_stages(bundle).items() if bundle.facts.get("pretraining") not in texts]
     return "flow" if "flow" in stages else str(stages[0])
 
 

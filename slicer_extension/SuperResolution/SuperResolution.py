@@ -79,8 +79,8 @@ class SuperResolution(ScriptedLoadableModule):
         self.parent.dependencies = ["CropVolume", "Markups"]
         self.parent.contributors = ["The monai-sr-bundle authors"]
         self.parent.helpText = _(
-            "Draw a box on a chest radiograph or a chest CT, press Run, and compare: the region comes back finer, with "
-            "error bars that say how far to trust it. Research only, not a medical device: detail finer than the "
+            "Draw a box on a chest radiograph or a chest CT, press Run, and compare: the region comes back enlarged, "
+            "with error bars that say how far to trust it. Research only, not a medical device: detail finer than the "
             "source spacing is predicted, not measured. All images stay on this machine.\n\n"
             "Keys while the module is open: the space bar changes between result and original while they are compared; "
             "1, 2 and 3 compare in place, side by side and by difference; R runs. Slicer's own R, which resets the "

@@ -201,6 +201,14 @@ def test_missing_weights_are_named(tmp_path, backend, file):
         open_backend(find_bundle(str(folder)), backend)
 
 
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_missing_file_of_error_bars_is_named_and_no_bundle_without_them(tmp_path, backend):
+    folder = copied(tmp_path)
+    (folder / "error_bars.onnx").unlink()
+    with pytest.raises(BundleError, match=r"has no error_bars\.onnx\. Run `monai-sr export chest_xray_edsr_x4`"):
+        open_backend(find_bundle(str(folder)), backend)
+
+
 @for_each_file
 def test_weights_that_the_metadata_does_not_list_are_not_used(tmp_path, backend, file):
     folder = copied(tmp_path)

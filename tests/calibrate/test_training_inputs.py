@@ -53,7 +53,7 @@ def test_a_bundle_of_films_states_limits_beyond_degraded_and_unmodified_films_an
     assert main(["export", str(folder), "--learnt-from", str(data)]) == 0
     metadata = json.loads((folder / "metadata.json").read_text())
     assert "input_range" not in metadata
-    patches = FilmPatches(data, sources=[["own", 1, 1.0]], scales=(2, 3, 4), seed=0)
+    patches = FilmPatches(data, sources=[["own", 1, 1.0]], patch_size=40, scales=(2, 3, 4), seed=0)
     for _ in range(20):
         _, low_res, high_res = draw_image(patches)
         for image in (middle(low_res), high_res):

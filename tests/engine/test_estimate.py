@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.bundles import find_bundle, open_bundle
-from monai_sr_bundle.engine.estimate import LARGER_SIDE, SEVERAL_STEPS, SIDE, Speed, time_trial, time_whole_image
+from monai_sr_bundle.engine.estimate import LARGER_SIDE, NOISE_SIDE, SEVERAL_STEPS, SIDE, Speed, time_noise, time_trial
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.geometry import Region
@@ -97,7 +97,20 @@ def test_drawing_counts_every_pixel_of_the_slices_and_samples_however_small_the_
 
 def test_a_real_trial_takes_some_time(session):
     assert time_trial(session, OPTIONS, False, 16) > 0
-    assert time_whole_image(session, replace(OPTIONS, steps=1)) >= 0
+
+
+def test_the_noise_is_timed_by_one_pixel_of_whole_images_of_two_sizes(session, monkeypatch):
+    enlarged = []
+    enlarge = session.bundle.family.enlarge_slice
+
+    def record(image, *arguments, region):
+        enlarged.append((image.shape, region))
+        return enlarge(image, *arguments, region=region)
+
+    monkeypatch.setattr(session.bundle.family, "enlarge_slice", record)
+    time_noise(session, replace(OPTIONS, steps=1))
+    pixel = Region(0, 1, 0, 1)
+    assert enlarged == [((side, side), pixel) for side in (SIDE, SIDE, NOISE_SIDE, NOISE_SIDE)]
 
 
 @pytest.mark.parametrize(("most", "few"), [(1000, 4), (300, 4), (10, 5), (7, 7), (2, 2)])

@@ -57,7 +57,7 @@ def test_keys_that_contradict_each_other_are_refused(name, facts, message):
         ("flow", {"diffusion": None}, "there is no `diffusion` block, which family flow needs. Write one"),
         ("diffusion", {"diffusion": None}, "there is no `diffusion` block, which family diffusion needs. Write one"),
         ("flow", {"diffusion": TEXTURE | {"noise": 0}}, "the flow has noise 0 .*, expected numbers above 0"),
-        ("flow", {"diffusion": TEXTURE | {"process": "flow"}}, "`diffusion` has the unknown process; a flow states"),
+        ("flow", {"diffusion": TEXTURE | {"process": "flow"}}, "`diffusion` has the unknown process; it states"),
         ("flow", {"diffusion": {"noise": 0.5}}, "`diffusion` states a flow without its `texture`; expected 0 for"),
         ("diffusion", {"diffusion": DRAWN | {"texture": 1}}, "unknown texture"),
         ("diffusion", {"slices": 3}, "slices is 3, but a diffusion model sees one. Write slices: 1, or take a network"),

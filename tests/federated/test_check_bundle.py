@@ -8,13 +8,14 @@ import yaml
 from monai_sr_bundle.bundles import all_bundles, all_variants, configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.check_bundle import bundle_sha256, check_bundle, check_text
+from monai_sr_bundle.training.stages import training_stages
 
 WORKFLOWS = configs_dir() / "workflows"
 STAGES = [
     (bundle, stage)
     for each in all_bundles()
     for bundle in (each, *all_variants(each))
-    for stage in bundle.training_stages
+    for stage in training_stages(bundle)
 ]
 
 

@@ -11,6 +11,7 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import SiteTraining, normalisation_keys
 from monai_sr_bundle.federated.start_weights import start_state
+from monai_sr_bundle.training.stages import training_stages
 from tests.federated.conftest import study
 
 
@@ -160,7 +161,7 @@ def test_nothing_is_written_at_the_site(sites, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "stage"), [(bundle.name, stage) for bundle in all_bundles() for stage in bundle.training_stages]
+    ("name", "stage"), [(bundle.name, stage) for bundle in all_bundles() for stage in training_stages(bundle)]
 )
 def test_every_stage_of_every_bundle_trains_a_round_at_a_site(name, stage, backbone, tmp_path):
     bundle = find_bundle(name)

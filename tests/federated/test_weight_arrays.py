@@ -12,9 +12,10 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 from monai_sr_bundle.bundles import all_bundles
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.weight_arrays import read_arrays
+from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.weights import read_weights
 
-TRAINED = [bundle for bundle in all_bundles() if bundle.training_stages]
+TRAINED = [bundle for bundle in all_bundles() if training_stages(bundle)]
 
 
 @pytest.mark.parametrize("bundle", TRAINED, ids=lambda bundle: bundle.name)

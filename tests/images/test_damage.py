@@ -185,6 +185,21 @@ def test_a_deflated_file_that_holds_more_than_its_header_says_is_refused_in_litt
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("lacking", "words"),
+    [("SamplesPerPixel", ""), ("Columns", "holds no image"), ("PhotometricInterpretation", "is a colour image")],
+)
+def test_what_a_deflated_header_lacks_is_taken_or_told_as_of_any_other(tmp_path, lacking, words):
+    for syntax in (uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian):
+        attributes = {"TransferSyntaxUID": syntax, lacking: None}
+        file = ct_slice(tmp_path / "ct.dcm", np.zeros((32, 32), np.int16), **attributes)
+        if words:
+            with pytest.raises(InputError, match=words):
+                read_dicom([file], file)
+        else:
+            assert read_dicom([file], file).pixels.shape == (1, 32, 32)
+
+
 def test_a_header_beyond_the_memory_is_refused(tmp_path, monkeypatch):
     def take_too_much(*_: object, **__: object) -> None:
         raise MemoryError

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,13 +39,22 @@ def cells_of(low, number=0):
     return SamplerOptions(seed=4).generator(number).standard_normal((16, *low.shape), dtype=np.float32)
 
 
+def networks_of(velocity):
+    """Return networks whose expected image is zeros and whose velocity is a function of state, condition and time."""
+
+    def run(part, *inputs):
+        if part == "velocity":
+            state, condition, times = inputs
+            return velocity(state, condition, times[0])
+        return np.zeros((1, 1, 4 * inputs[0].shape[2], 4 * inputs[0].shape[3]), np.float32)
+
+    return SimpleNamespace(run=run)
+
+
 def sample_residual(low, velocity, steps, texture=1.0, samples=1):
     """Sample the residual in cells, in units of its standard deviation, on top of an expected image of zeros."""
 
-    def expect(pixels):
-        return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
-
-    flow = FlowDenoiser(expect, velocity, 4, PROCESS.residual_std)
+    flow = FlowDenoiser(networks_of(velocity), 4, PROCESS.residual_std)
     options = SamplerOptions(steps=steps, seed=4, samples=samples, texture=texture)
     residual, _ = sample(low, flow, PROCESS, options, scale=4, halo=0, grid=1, tile=64)
     return unshuffle(residual[None, None], 4)[0] / np.float32(PROCESS.residual_std)
@@ -104,9 +114,6 @@ def test_the_error_of_the_steps_falls_with_their_square():
 def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_is_watched():
     times, foreseen = [], []
 
-    def expect(pixels):
-        return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
-
     def steady(state, condition, time):
         times.append(time)
         return np.ones_like(state)
@@ -114,7 +121,7 @@ def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_i
     def watch(index, state, clean):
         foreseen.append((clean - state).mean())
 
-    flow = FlowDenoiser(expect, steady, 4, PROCESS.residual_std)
+    flow = FlowDenoiser(networks_of(steady), 4, PROCESS.residual_std)
     sample(image(8, 8), flow, PROCESS, SamplerOptions(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
     np.testing.assert_allclose(times, times_of(4)[:-1])
     np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
@@ -241,7 +248,7 @@ def test_what_is_told_of_a_draw():
         ({"halo": 1.5}, "the flow has halo 1.5, expected a whole number"),
         (
             {"sampler": "ddim", "beta": 1},
-            "unknown beta, sampler; a flow states halo, limit, noise, residual_std, samples",
+            "unknown beta, sampler; it states halo, limit, noise, residual_std, samples",
         ),
     ],
 )

@@ -464,7 +464,7 @@ def test_the_widest_error_bars_of_a_long_volume_are_measured_on_some_of_its_slic
 
 
 def test_the_page_says_beside_the_error_bars_that_they_are_too_narrow(tmp_path):
-    bars = error_bars(np.ones((1, 8, 8))) | {"too_narrow": "Its error bars are too narrow: <b>."}
+    bars = error_bars(np.ones((1, 8, 8))) | {"undercoverage": "Its error bars are too narrow: <b>."}
     report = report_of(*images(tmp_path), error_bars=bars, input_comparison=INSIDE)
     validate(report)
     verdict = section(page_of(report, tmp_path), "s", "a")

@@ -10,6 +10,7 @@ import torch
 
 from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
+from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.training import stage_workflows, train
 from tests.tiny_bundle import tiny_bundle
 
@@ -24,7 +25,7 @@ SOURCES = {"films": [["drawn", 1, 1.0]], "validation_films": [["drawn", 1]]}
 SOURCES |= {key.replace("films", "scans"): value for key, value in SOURCES.items()}
 
 
-STAGES = [*((bundle.name, stage) for bundle in all_bundles() for stage in bundle.training_stages), *VARIANTS]
+STAGES = [*((bundle.name, stage) for bundle in all_bundles() for stage in training_stages(bundle)), *VARIANTS]
 WHOLE = {
     "iterations": 4, "patch_size": 16, "validations": 1, "progress": False, "bfloat16": False, "limit": 2,
     "train#patch": [],
@@ -36,7 +37,7 @@ def job(name, stage, out, data, backbone):
     """Texts and arguments of a stage that begins with the weights of the one before it."""
     bundle = find_bundle(name)
     files = [*bundle.texts, *stage_workflows(bundle, stage), OVERLAY]
-    stages = [*bundle.training_stages]
+    stages = [*training_stages(bundle)]
     number = stages.index(stage)
     earlier = out / f"{name}-{stages[number - 1]}" / "model.pt" if number else ""
     if bundle.is_variant and number:

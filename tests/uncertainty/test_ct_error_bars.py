@@ -103,7 +103,7 @@ def test_a_sharp_kernel_in_the_header_is_told_beside_the_error_bars(folder, scan
     sentence = f"Its error bars are too narrow: on sharp kernels as {named} they held 64 to 86 % of pixels in tests."
     assert (sentence in result.warnings) == bool(named)
     assert result.described_provenance.findings.endswith(sentence) == bool(named)
-    assert result.describe_error_bars()["too_narrow"] == (sentence if named else None)
+    assert result.describe_error_bars()["undercoverage"] == (sentence if named else None)
 
 
 def test_few_patients_are_calibrated_on_and_what_they_guarantee_is_said(folder, scan, tmp_path, few_losses):

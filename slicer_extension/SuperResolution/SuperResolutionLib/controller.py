@@ -32,6 +32,7 @@ class Subject:
         state: key that changes when the voxels or their position change.
         isRead: False while the file of the volume is being read; no request is sent until then.
         question: why the user is to say what the image is; empty if that is known.
+        kernel: convolution kernel of a CT; empty if it is not known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Subject:
     state: Any = None
     isRead: bool = True
     question: str = ""
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Enhancement:
             "steps": self.choice.steps or None,
             "seed": self.choice.seed,
             "errorBars": self.choice.errorBars,
+            "kernel": self.subject.kernel or None,
         }
 
 

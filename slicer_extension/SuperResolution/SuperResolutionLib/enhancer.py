@@ -47,6 +47,7 @@ def subjectOf(volumeNode, extent) -> Subject:
         itemBytes=min(image.GetScalarSize(), 4),
         state=_stateOf(volumeNode),
         isRead=fileHeader is not None,
+        kernel=headers.kernelOf(volumeNode, headers.openDatabase()),
     )
 
 

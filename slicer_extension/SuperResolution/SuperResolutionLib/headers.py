@@ -31,6 +31,7 @@ _OPPOSITE = str.maketrans("APLRHF", "PARLFH")
 _SAME = 1e-3
 """Relative tolerance of equal spacings, because headers round."""
 _SAME_VOXEL = 0.5
+_KERNEL = "0018,1210"
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,15 @@ def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
                  "DICOM module.")  # fmt: skip
         raise InputError(text.format(missing=missing, count=len(files), name=volumeNode.GetName()))
     return files
+
+
+def kernelOf(volumeNode, database) -> str:
+    """Return the Convolution Kernel (0018,1210) of a CT from DICOM, its first value; empty where it is not known."""
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+    if database is None or not uids or volumes.modality(volumeNode) != "CT":
+        return ""
+    file = database.fileForInstance(uids[0])
+    return str(database.fileValue(file, _KERNEL) or "").split("\\")[0].strip() if file else ""
 
 
 def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:

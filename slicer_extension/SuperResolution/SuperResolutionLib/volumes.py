@@ -25,8 +25,8 @@ UIDS = "DICOM.instanceUIDs"
 MODALITY = "SuperResolution.Modality"
 """Attribute of a volume that holds the user's answer to "This is": "CXR" or "CT"."""
 
-MODALITIES = {"CT": "CT", "CR": "CXR", "DX": "CXR", "RG": "CXR", "RF": "CXR", "OT": UNKNOWN}
-"""DICOM modalities that can be enhanced, with the engine's names; OT is, for instance, a film that was scanned."""
+MODALITIES = {"CT": "CT", **dict.fromkeys(("CR", "DX", "RG", "RF", "DR", "XR"), "CXR"), "OT": UNKNOWN, "SC": UNKNOWN}
+"""DICOM modalities that the engine takes, with its names; OT is, for instance, a film that was scanned."""
 
 AIR_HU = -200
 """A chest CT holds air, which lies below this value in HU."""

@@ -7,6 +7,7 @@ import pytest
 import slicer
 from dicomfiles import Database
 from SuperResolutionLib import enhancer, headers, volumes
+from SuperResolutionLib.controller import Choice, Enhancement
 from waiting import waitFor
 
 
@@ -132,3 +133,13 @@ def test_a_film_that_cannot_be_read_leaves_it_open(radiograph, tmp_path):
         volume, database = radiograph((1, 1), {headers.PHOTOMETRIC: "MONOCHROME1"})
         database.fileForInstance = lambda uid, name=name: str(tmp_path / name)
         assert "cannot be told" in read(volume, database).note
+
+
+def test_the_kernel_of_a_ct_goes_to_the_model_which_knows_where_error_bars_are_too_narrow(radiograph, monkeypatch):
+    kernel = {"0018,1210": "Br64d\\3"}
+    ct, database = radiograph((0.7, 0.7), kernel, modality="CT")
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    subject = enhancer.subjectOf(ct, [0, 1, 0, 4, 0, 4])
+    assert Enhancement(subject, Choice()).options()["kernel"] == "Br64d"
+    assert headers.kernelOf(*radiograph((0.143, 0.143), kernel)) == ""  # of a film
+    assert headers.kernelOf(ct, None) == ""

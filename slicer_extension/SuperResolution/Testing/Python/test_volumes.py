@@ -112,6 +112,8 @@ def test_voxels_in_hounsfield_units_are_a_ct(application):
         ((1, 9, 9), 0, "CT", "CT", "'chest' calls itself CT, but no value lies below -200 HU"),
         ((1, 9, 9), 0, "DX", "CXR", ""),
         ((5, 9, 9), 0, "CR", "CXR", ""),
+        ((5, 9, 9), 0, "DR", "CXR", ""),
+        ((5, 9, 9), 0, "XR", "CXR", ""),
         ((5, 9, 9), -1024, "OT", "unknown", "'chest' does not say whether it is a radiograph or a CT."),
     ],
 )
@@ -122,6 +124,7 @@ def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
     volume = application.addVolume(voxels)
     if stated:
         application.setModality(volume, stated)
+    volumes.check(volume)
     assert volumes.modality(volume) == modality
     assert volumes.questionOf(volume).startswith(question)
     assert bool(volumes.questionOf(volume)) == bool(question)
@@ -132,7 +135,7 @@ def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
 def test_an_image_of_another_modality_is_told(application):
     volume = application.addVolume(ramp(np.int16))
     application.setModality(volume, "MR")
-    with pytest.raises(InputError, match=r"'chest' is of DICOM modality MR. .* \(CR, DX, RG, RF\) and CT"):
+    with pytest.raises(InputError, match=r"'chest' is of DICOM modality MR. .* \(CR, DX, RG, RF, DR, XR\) and CT"):
         volumes.check(volume)
 
 
