@@ -726,17 +726,19 @@ def unmodified_table(run: Row, scale: int) -> str:
 
 def coverage_table(run: Row, scale: int) -> str:
     """Return the table of the pixels inside their error bars: all, at small structures, and by the bars' width."""
-    titles = ("images", "loss", "method", "all pixels", "at small structures", "narrowest tenth to widest", "width")
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     rows = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
     rows = [row for row in rows if all(len(cell) > 8 for cell in row["cells"])]
+    has_width = any(len(cell) > 19 for row in rows for cell in row["cells"])  # older records do not have it
+    titles = ["images", "loss", "method", "all pixels", "at small structures", "narrowest tenth to widest"]
+    titles += ["width"] * has_width
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for films, loss in dict.fromkeys((cell[0], cell[1]) for row in rows for cell in row["cells"]):
         for row in rows:
             cell = next(each for each in row["cells"] if each[:2] == [films, loss])
             tenths = ", ".join(f"{100 * share:.0f}" for share in cell[9:19])
-            width = f"{cell[19]:.2f}" if len(cell) > 19 else ""  # not in older records
             shares = _coverage_text(cell[7], 1), f"{100 * cell[8]:.1f} %", f"{tenths} %"
-            lines.append(f"| {' | '.join((films, loss, row['label'], *shares, width))} |".replace("|  |", "| |"))
+            width = [f"{each:.2f}" for each in cell[19:]]
+            lines.append(f"| {' | '.join((films, loss, row['label'], *shares, *width))} |")
     return "\n".join([*lines, "", *_commands(rows)])
 
 
