@@ -29,7 +29,7 @@ WINDOW = 112
 """Largest side in low-resolution pixels of the part of an image that is enlarged; all of it is measured."""
 KEPT_IMAGES = 48
 """Images of each scale that patches are taken from; the oldest one leaves when a new one is drawn."""
-STEPS_PER_IMAGE = 2
+STEPS_PER_IMAGE = 3
 SCALE_SHARES = {2: 0.4, 3: 0.2, 4: 0.4}
 """How often an image is enlarged by each factor."""
 

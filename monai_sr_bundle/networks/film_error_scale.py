@@ -4,12 +4,14 @@ As `networks.error_scale`, it estimates a quantile of the absolute error beside 
 "Image-to-Image Regression with Distribution-Free Uncertainty Quantification", ICML 2022,
 https://arxiv.org/abs/2202.05265). How large errors are depends on what an image has lost, which a few pixels do not
 show, so it also sees measures of the whole input. Each scale has a first and a last convolution of its own, as in MDSR
-(Lim et al., CVPR Workshops 2017).
+(Lim et al., CVPR Workshops 2017). It estimates one scale per input pixel and interpolates between them: the corners of
+such a cell err by a tenth more than its middle, which would lie over every image as a grid.
 """
 
 import torch
 from torch import nn
-from torch.nn.functional import pixel_shuffle
+
+from monai_sr_bundle.networks.bicubic import Bicubic
 
 FLOOR = 1e-4
 """Smallest scale, in units of the window: no pixel is certain."""
@@ -50,11 +52,12 @@ class FilmErrorScale(nn.Module):
         super().__init__()
         if scale not in scales:
             raise ValueError(f"scale is {scale}, expected one of {tuple(scales)}.")
-        self.scale, self.receptive_radius = scale, sum(dilations) + 2
-        self.heads, self.tails = nn.ModuleDict(), nn.ModuleDict()
+        self.scale, self.receptive_radius = scale, sum(dilations) + 4
+        self.heads, self.tails, self.enlargers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for each in scales:
             self.heads[f"x{each}"] = nn.Conv2d(each * each + 5, channels, 3, padding=1)
-            self.tails[f"x{each}"] = nn.Conv2d(channels, each * each, 3, padding=1)
+            self.tails[f"x{each}"] = nn.Conv2d(channels, 1, 3, padding=1)
+            self.enlargers[f"x{each}"] = Bicubic(each)
             nn.init.normal_(self.tails[f"x{each}"].weight, std=1e-2)  # type: ignore[arg-type]
             nn.init.zeros_(self.tails[f"x{each}"].bias)  # type: ignore[arg-type]
         layers: list[nn.Module] = [nn.SiLU()]
@@ -75,5 +78,5 @@ class FilmErrorScale(nn.Module):
             detail / 4 + 4,
         )
         exponent = self.tails[f"x{chosen}"](self.body(self.heads[f"x{chosen}"](torch.cat(inputs, dim=1))))
-        exponent = pixel_shuffle(exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT), chosen)
+        exponent = self.enlargers[f"x{chosen}"](exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT))
         return USUAL * torch.exp(exponent) + FLOOR

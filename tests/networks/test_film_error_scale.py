@@ -52,6 +52,17 @@ def test_the_network_looks_as_far_as_model_yaml_states():
         assert error_bar_halo(find_bundle(bundle)) == FilmErrorScale().receptive_radius
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.inference_mode()
+def test_no_grid_lies_over_error_bars_where_an_image_is_even(scale):
+    even = inputs(scale, 24, 24)
+    even[:, : scale**2 + 1] = 0.5
+    far_from_edges = trained_like(FilmErrorScale(scale=scale))(even)[
+        ..., 12 * scale : -12 * scale, 12 * scale : -12 * scale
+    ]
+    torch.testing.assert_close(far_from_edges, far_from_edges.mean().expand_as(far_from_edges), rtol=1e-5, atol=0)
+
+
 def test_a_scale_that_the_weights_do_not_have_is_refused():
     with pytest.raises(ValueError, match=r"scale is 5, expected one of \(2, 3, 4\)"):
         FilmErrorScale(scale=5)
