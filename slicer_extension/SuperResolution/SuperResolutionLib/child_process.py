@@ -1,7 +1,7 @@
 """A child process whose lines come through a queue and whose whole group can be ended, without waiting.
 
-It needs only the standard library, Python 3.9 or newer; neither Qt nor Slicer. Threads start the process and read its
-pipes; any event loop can do the rest. On Windows, taskkill ends the group; this is untested.
+It needs only the standard library; neither Qt nor Slicer. Threads start the process and read its pipes; any event loop
+can do the rest. On Windows, taskkill ends the group; this is untested.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ChildProcess:
 
     @property
     def identity(self) -> int | None:
-        """The process id, which is also that of its group; None before the start."""
+        """The id of the process and of its group; None before the start."""
         return self._popen.pid if self._popen else None
 
     @property
@@ -211,11 +211,10 @@ def makeFolder(parent: str | None = None) -> str:
     return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
 
 
-def removeStaleFolders(parent: str | None = None) -> list[str]:
-    """Remove the folders of `makeFolder` whose processes are gone, and return their paths."""
-    removed: list[str] = []
+def removeStaleFolders(parent: str | None = None) -> None:
+    """Remove the folders of `makeFolder` whose processes are gone."""
     if os.name == "nt":  # os.kill with 0 would end the process on Windows
-        return removed
+        return
     for entry in os.scandir(parent or tempfile.gettempdir()):
         number = entry.name[len(PREFIX) :].split("-")[0]
         if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
@@ -226,8 +225,6 @@ def removeStaleFolders(parent: str | None = None) -> list[str]:
             continue  # another process has just removed it
         if isOurs:
             shutil.rmtree(entry.path, ignore_errors=True)
-            removed.append(entry.path)
-    return removed
 
 
 def discard(path: str) -> None:

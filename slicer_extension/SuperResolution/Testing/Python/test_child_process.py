@@ -94,26 +94,16 @@ def test_input_that_is_closed_before_it_has_begun_is_closed_then_and_what_has_en
 
 def test_another_python_is_not_given_what_the_launcher_has_set_for_slicer(monkeypatch, tmp_path):
     for name in processes.SLICER_VARIABLES:
-        monkeypatch.setenv(name, "/nowhere")
+        monkeypatch.setenv(name, "/nowhere")  # with this PYTHONHOME no Python starts
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
-    other = tmp_path / "python"
-    other.symlink_to("/bin/sh")
-    cleaned = environmentFor(str(other))
-    assert not set(processes.SLICER_VARIABLES) & set(cleaned)
-    assert cleaned["HTTPS_PROXY"] == "http://proxy:1"
-    assert cleaned["OMP_WAIT_POLICY"] == "PASSIVE"
+    other = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    code = "import os; print([os.environ.get(name) for name in ('QT_PLUGIN_PATH', 'HTTPS_PROXY', 'OMP_WAIT_POLICY')])"
+    child = ChildProcess([other, "-c", code], environmentFor(other), str(tmp_path))
+    waitFor(lambda: child.isOver)
+    assert child.lines() == ["[None, 'http://proxy:1', 'PASSIVE']"]
+    assert not set(processes.SLICER_VARIABLES) & set(environmentFor(other))
     for launcher in ("/opt/Slicer/bin/PythonSlicer", "C:/Slicer/bin/PythonSlicer.exe"):
         assert environmentFor(launcher)["PYTHONHOME"] == "/nowhere"
-
-
-def test_a_real_python_runs_in_its_cleaned_environment(monkeypatch, tmp_path):
-    """With this PYTHONHOME no Python starts."""
-    monkeypatch.setenv("PYTHONHOME", "/nowhere")
-    other = shutil.which("python3", path="/usr/bin:/usr/local/bin")
-    child = ChildProcess([other, "-c", "print('runs')"], environmentFor(other), str(tmp_path))
-    waitFor(lambda: child.isOver)
-    assert child.lines() == ["runs"]
-    assert child.returnCode == 0
 
 
 def test_the_python_of_slicer_is_its_launcher_where_there_is_one(monkeypatch, tmp_path):

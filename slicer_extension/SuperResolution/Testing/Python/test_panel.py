@@ -270,7 +270,7 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.ui.runButton.click()
     withBox.until(lambda: withBox.ui.progressBar.value > 0 and withBox.ui.cancelButton.enabled, "progress")
     withBox.ui.cancelButton.click()
-    assert withBox.worker._current is None
+    assert withBox.worker._request is None
     withBox.settle()
     assert withBox.ui.messageLabel.text == "Canceled. The scene was not changed."
     assert application.nodeIds() == before

@@ -68,15 +68,6 @@ def test_a_region_comes_back_with_its_error_bars(worker):
     waitFor(lambda: not os.path.exists(os.path.dirname(done["result"])), what="the removal of arrays that were read")
 
 
-def test_bundles_and_plans_are_answered_by_their_numbers(worker):
-    listed, planned = worker.bundles(), worker.plan([1, 64, 64], SMALL, "CXR", errorBars=True)
-    event, _ = until(worker, listed, "bundles")
-    assert "chest_xray_residual_flow_x4" in [each["name"] for each in event["bundles"]]
-    event, _ = until(worker, planned, "planned")
-    assert event["seconds"] > 0
-    assert worker._current is None
-
-
 def test_what_the_worker_refuses_comes_as_it_says_it(worker):
     failed, _ = until(worker, worker.enhance(film(), [0, 1, 0, 900, 0, 16], "CXR"))
     assert (failed["event"], failed["kind"]) == ("failed", "input")
@@ -138,12 +129,10 @@ def begun(worker):
 
 def test_cancel_ends_the_process_and_a_fresh_one_answers(start):
     worker = start()
-    number, waiting = begun(worker), worker.bundles()
+    begun(worker)
     old = pid(worker)
     worker.cancel()
-    events = [(event["event"], event["id"]) for event in worker.poll()]
-    assert sorted(events) == [("cancelled", number), ("cancelled", waiting)]
-    assert worker._current is None
+    assert worker.poll() == []
     done, _ = until(worker, worker.enhance(film(), SMALL, "CXR"))
     assert done["event"] == "done"
     assert pid(worker) != old
@@ -152,15 +141,15 @@ def test_cancel_ends_the_process_and_a_fresh_one_answers(start):
 
 
 def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
-    launcher = tmp_path / "launcher.py"
-    launcher.write_text("import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))")
-    worker = start(str(launcher), *workerCommand()[1:])
-    worker.bundles()
-    ready = waitFor(lambda: [event for event in worker.poll() if event["event"] == "ready"])
-    assert ready[0]["pid"] != pid(worker)
+    launcher, note = tmp_path / "launcher.py", tmp_path / "pid"
+    launcher.write_text(
+        "import subprocess, sys; launched = subprocess.Popen([sys.executable, *sys.argv[2:]])\n"
+        "open(sys.argv[1], 'w').write(str(launched.pid)); sys.exit(launched.wait())"
+    )
+    worker = start(str(launcher), str(note), *workerCommand()[1:])
     begun(worker)
     worker.cancel()
-    waitFor(lambda: isGone(ready[0]["pid"]), worker.poll)
+    waitFor(lambda: isGone(int(note.read_text())), worker.poll)
 
 
 def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start, monkeypatch):
@@ -168,7 +157,7 @@ def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start,
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(sys.argv[1], flush=True)"
     worker = start("-c", code + "; time.sleep(10000)", READY)
     worker.bundles()
-    waitFor(lambda: worker._current, worker.poll)
+    waitFor(lambda: worker._request.isSent, worker.poll)
     stubborn = pid(worker)
     worker.cancel()
     worker.poll()
@@ -178,22 +167,17 @@ def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start,
     waitFor(lambda: isGone(stubborn))
 
 
-@pytest.mark.parametrize(("number", "words"), [
-    (signal.SIGKILL, "the system has ended the worker, most often because memory ran out (signal 9). Choose a"),
-    (signal.SIGSEGV, "the worker was ended by SIGSEGV."),
-])  # fmt: skip
-def test_a_crash_is_told_and_the_next_request_gets_a_fresh_worker(start, number, words):
+def test_a_crash_is_told_and_the_next_request_gets_a_fresh_worker(start):
     worker = start()
     request = begun(worker)
-    waiting = worker.enhance(film(), SMALL, "CXR")
-    os.kill(pid(worker), number)
+    os.kill(pid(worker), signal.SIGSEGV)
     failed, _ = until(worker, request, "failed")
     assert failed["kind"] == "crash"
-    assert words in failed["message"]
-    assert until(worker, waiting)[0]["event"] == "done"
+    assert failed["message"].startswith("the worker was ended by SIGSEGV.")
+    assert until(worker, worker.enhance(film(), SMALL, "CXR"))[0]["event"] == "done"
 
 
-def test_garbage_on_stdout_is_logged_and_harms_nothing(start):
+def test_garbage_on_stdout_harms_nothing(start):
     code = (
         "import runpy, sys; print('hello\\n[1, 2]\\n{\"no\": 1}', flush=True)\n"
         "sys.stdout.buffer.write(b'\\xff\\xfe\\n')\n"
@@ -203,8 +187,7 @@ def test_garbage_on_stdout_is_logged_and_harms_nothing(start):
     worker = start("-c", code)
     done, events = until(worker, worker.enhance(film(), SMALL, "CXR"))
     assert done["event"] == "done"
-    logged = [event["text"] for event in events if event["event"] == "log"]
-    assert logged == ["hello", "[1, 2]", '{"no": 1}', "\ufffd\ufffd", '{"event": "done", "id": 77}']
+    assert {event["id"] for event in events} == {done["id"]}
 
 
 def test_a_worker_that_never_gets_ready_is_given_up(start, monkeypatch):
@@ -257,7 +240,7 @@ def test_an_image_or_a_folder_that_cannot_be_made_is_told_and_the_next_request_i
     assert enhance(prepare=refuse) == (
         "failed", "input", "'chest' holds 3 values that are not numbers. Replace them first."
     )  # fmt: skip
-    open(os.path.join(worker.folder, "out2"), "x").close()
+    open(os.path.join(worker.folder, "out4"), "x").close()  # the numbers are those of two images and two requests
     assert enhance() == (
         "failed", "output", f"no folder could be made in {worker.folder} (File exists). Make room there."
     )  # fmt: skip
@@ -317,7 +300,7 @@ def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folde
     assert os.path.isdir(folder)
     (tmp_path / "sr-notes").mkdir()
     (tmp_path / f"sr-{os.getpid()}-mine").mkdir()
-    assert removeStaleFolders(str(tmp_path)) == [folder]
+    removeStaleFolders(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == [f"sr-{os.getpid()}-mine", "sr-notes"]
 
 
@@ -367,7 +350,8 @@ def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
     )
 
 
-def test_a_signal_that_a_launcher_tells_as_a_code_is_known():
-    assert "memory ran out (signal 9)" in describeExit(137, [])
+def test_a_signal_is_known_also_if_a_launcher_tells_it_as_a_code():
+    for code in (-9, 137):
+        assert "most often because memory ran out (signal 9). Choose a smaller" in describeExit(code, [])
     assert "was ended by SIGABRT" in describeExit(134, [])
     assert "has ended with code 3" in describeExit(3, [])
