@@ -145,9 +145,9 @@ class Controller:
         self._drop()
         self._note = _("Canceled. The scene was not changed.")
 
-    def setSent(self, identity: Any, do: str, enhancement: Enhancement | None = None) -> None:
+    def setSent(self, do: str, enhancement: Enhancement | None = None) -> None:
         """Record that the request of `nextRequest` was sent."""
-        self._pending = (identity, do, enhancement)
+        self._pending = (do, enhancement)
         if do == "enhance":
             self._isRunRequested, self._progress = False, (0.0, None)
 
@@ -160,26 +160,21 @@ class Controller:
         self._note = message
 
     def handleEvent(self, event: dict) -> Enhancement | None:
-        """Handle an event of the worker. Return the enhancement that it completes if it is "done", else None."""
-        kind = event.get("event")
-        if self._pending is None or event.get("id") != self._pending[0]:
-            return None  # an answer to a canceled request
-        do, enhancement = self._pending[1:]
+        """Handle an answer to the request. Return the enhancement that it completes if it is "done", else None."""
+        kind, (_do, enhancement) = event["event"], self._pending
         if kind == "progress":
             self._progress = (float(event["fraction"]), event.get("secondsLeft"))
             return None
-        if kind == "bundles" and do == "bundles":
+        if kind == "bundles":
             self._bundles = list(event["bundles"])
-        elif kind == "planned" and do == "plan":
+        elif kind == "planned":
             self._plan = (enhancement, event)
-        elif kind == "done" and do == "enhance":
+        elif kind == "done":
             self._answered = enhancement
-        elif kind == "failed" and event.get("kind") == "installation":
-            self.setAbsent(str(event["message"]))
-        elif kind == "failed":
-            self._failure = enhancement, str(event["message"])
+        elif event["kind"] == "installation":
+            self.setAbsent(event["message"])
         else:
-            return None
+            self._failure = enhancement, event["message"]
         self._pending = None
         return enhancement if kind == "done" else None
 
@@ -271,7 +266,7 @@ class Controller:
         return isPlanned and not (isRunning or self._absence or self._tooLarge())
 
     def _isPending(self, do: str) -> bool:
-        return self._pending is not None and self._pending[1] == do
+        return self._pending is not None and self._pending[0] == do
 
     def _currentPlan(self) -> dict | None:
         """Return the worker's plan for the current choice; None if there is none yet."""

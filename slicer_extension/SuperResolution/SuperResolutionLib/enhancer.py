@@ -172,29 +172,28 @@ class Enhancer:
 
     def _send(self, do: str, enhancement: Enhancement | None) -> None:
         if do == "bundles":
-            self.controller.setSent(self._worker.bundles(), do)
-            return
-        subject, options = enhancement.subject, enhancement.options()
-        if do == "plan":
-            options["itemsize"] = subject.itemBytes
-            number = self._worker.plan(subject.shape, subject.extent, subject.modality, **options)
-            self.controller.setSent(number, do, enhancement)
-            return
-        try:
-            array = volumes.voxelsOf(self._volume)
-        except InputError as error:
-            self.controller.setSendFailed(str(error))
-            return
-        self._sourceAndReplaced, name = (self._volume, self._replacedResult()), self._volume.GetName()
+            self._worker.bundles()
+        elif do == "plan":
+            subject = enhancement.subject
+            region = subject.shape, subject.extent, subject.modality
+            self._worker.plan(*region, itemsize=subject.itemBytes, **enhancement.options())
+        else:
+            try:
+                self._sendImage(enhancement.subject, enhancement.options())
+            except InputError as error:
+                self.controller.setSendFailed(str(error))
+                return
+        self.controller.setSent(do, enhancement)
+
+    def _sendImage(self, subject: Subject, options: dict) -> None:
+        array, name = volumes.voxelsOf(self._volume), self._volume.GetName()
+        self._sourceAndReplaced = self._volume, self._replacedResult()
         if subject.storedRange is not None and array.dtype.kind in "iu":
             options["storedRange"] = list(subject.storedRange)
         if subject.blackIsHigh:
             options["blackIsHigh"] = True
-        number = self._worker.enhance(
-            array, subject.extent, subject.modality, key=subject.state, prepare=partial(volumes.narrow, name=name),
-            **options
-        )  # fmt: skip
-        self.controller.setSent(number, do, enhancement)
+        options.update(key=subject.state, prepare=partial(volumes.narrow, name=name))
+        self._worker.enhance(array, subject.extent, subject.modality, **options)
 
     def _replacedResult(self):
         """Return the result that the next one replaces in live mode, or None."""

@@ -1,10 +1,10 @@
 """The client of the worker process: requests plans and enlarged regions from any event loop, without waiting.
 
     worker = WorkerClient(workerCommand())
-    number = worker.enhance(array, region, modality="CXR")
+    worker.enhance(array, region, modality="CXR")
     ...                                # by a timer, about every 20 ms
     for event in worker.poll():
-        if event["event"] == "done" and event["id"] == number: show(event["resultArray"])
+        if event["event"] == "done": show(event["resultArray"])
 
 It needs only numpy and the standard library; neither Qt nor Slicer. The first request starts the worker, and a new one
 after each end. docs/worker.md describes the protocol.
@@ -125,23 +125,23 @@ class WorkerClient:
         self._closed = False
         atexit.register(_closeIfAlive, weakref.ref(self))
 
-    def bundles(self) -> int:
-        """Request all bundles, and return the number of the request."""
-        return self._ask({"do": "bundles"})
+    def bundles(self) -> None:
+        """Request all bundles."""
+        self._ask({"do": "bundles"})
 
-    def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> int:
-        """Request an estimate of the time and memory of an enlargement, and return the number of the request.
+    def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> None:
+        """Request an estimate of the time and memory of an enlargement.
 
         The options are those of docs/worker.md, and the others as in `enhance`; `shape` is that of the array.
         """
         fields = {"shape": [int(size) for size in shape], **_describeRegion(region, modality)}
-        return self._ask({"do": "plan", **fields, **options})
+        self._ask({"do": "plan", **fields, **options})
 
     def enhance(
         self, array: np.ndarray, region: Sequence[int], modality: str, *, key: Hashable = None,
         prepare: Prepare | None = None, **options: Any,
-    ) -> int:  # fmt: skip
-        """Request an enlarged region of an image, and return the number of the request.
+    ) -> None:  # fmt: skip
+        """Request an enlarged region of an image.
 
         Args:
             array: whole image, ``[slices, rows, columns]``; it is not changed.
@@ -157,7 +157,7 @@ class WorkerClient:
             path = os.path.join(self.folder, f"image{next(self._numbers)}.npy")
             image = ImageFile(array, path, key, prepare)
             self._images.append(image)
-        return self._ask({"do": "enhance", **_describeRegion(region, modality), **options}, image)
+        self._ask({"do": "enhance", **_describeRegion(region, modality), **options}, image)
 
     def cancel(self) -> None:
         """Cancel the request, and return at once. If the worker has it already, this ends the process."""
@@ -209,12 +209,11 @@ class WorkerClient:
             shutil.rmtree(self.folder, ignore_errors=True)
             time.sleep(0.01)  # a thread may have written or removed files at the same time
 
-    def _ask(self, fields: dict[str, Any], image: ImageFile | None = None) -> int:
+    def _ask(self, fields: dict[str, Any], image: ImageFile | None = None) -> None:
         if self._closed:
             raise RuntimeError("the worker was closed; make a new one.")
         assert self._request is None, "the last request is not answered yet"
         self._request = Request(next(self._numbers), fields, image)
-        return self._request.number
 
     def _send(self) -> None:
         """Send the request as soon as the worker is ready and the image is written."""
@@ -288,7 +287,7 @@ class WorkerClient:
 
     def _fail(self, kind: str, message: str) -> None:
         if self._request is not None:
-            self._events.append({"event": "failed", "id": self._request.number, "kind": kind, "message": message})
+            self._events.append({"event": "failed", "kind": kind, "message": message})
         self._forgetRequest()
 
     def _forgetRequest(self) -> None:

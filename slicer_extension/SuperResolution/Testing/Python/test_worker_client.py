@@ -41,14 +41,20 @@ def start(workerPython, tmp_path):
     assert [path for path in tmp_path.iterdir() if path.name.startswith("sr-")] == []
 
 
-def until(worker, number, *names):
-    """The first event of a request with one of these names, and all events so far; polls as a timer would."""
+def until(worker, *names):
+    """The first event with one of these names, and all events so far; polls as a timer would."""
     events, names = [], names or ("done", "failed")
 
     def answer():
-        return next((event for event in events if event.get("id") == number and event["event"] in names), None)
+        return next((event for event in events if event["event"] in names), None)
 
-    return waitFor(answer, lambda: events.extend(worker.poll()), f"{names} of request {number}"), events
+    return waitFor(answer, lambda: events.extend(worker.poll()), f"one of {names}"), events
+
+
+def ask(worker, array=None, region=SMALL, **options):
+    """The answer to a request for an enlarged region, by default of a small film."""
+    worker.enhance(film() if array is None else array, region, "CXR", **options)
+    return until(worker)[0]
 
 
 def film(side=64):
@@ -61,7 +67,8 @@ def volume():
 
 
 def test_a_region_comes_back_with_its_error_bars(worker):
-    done, events = until(worker, worker.enhance(film(), SMALL, "CXR", errorBars=True))
+    worker.enhance(film(), SMALL, "CXR", errorBars=True)
+    done, events = until(worker)
     assert done["resultArray"].shape == done["errorBarsArray"].shape == (1, 128, 128)
     assert done["coverage"]["promised"] == 0.9
     assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1
@@ -69,10 +76,10 @@ def test_a_region_comes_back_with_its_error_bars(worker):
 
 
 def test_what_the_worker_refuses_comes_as_it_says_it(worker):
-    failed, _ = until(worker, worker.enhance(film(), [0, 1, 0, 900, 0, 16], "CXR"))
+    failed = ask(worker, region=[0, 1, 0, 900, 0, 16])
     assert (failed["event"], failed["kind"]) == ("failed", "input")
     assert "does not lie in the image of 64x64" in failed["message"]
-    assert until(worker, worker.enhance(film(), np.array(SMALL), "CXR"))[0]["event"] == "done"
+    assert ask(worker, region=np.array(SMALL))["event"] == "done"
 
 
 def test_an_image_is_prepared_and_written_once_in_a_thread_and_forgotten_after_the_next(worker):
@@ -86,13 +93,13 @@ def test_an_image_is_prepared_and_written_once_in_a_thread_and_forgotten_after_t
         return [name for name in os.listdir(worker.folder) if name.startswith("image")]
 
     for region in (SMALL, [0, 1, 0, 9, 0, 9]):
-        until(worker, worker.enhance(film(), region, "CXR", key=("node", 1), prepare=prepare))
+        ask(worker, region=region, key=("node", 1), prepare=prepare)
     (thread,) = threads
     assert thread is not threading.main_thread()
     np.testing.assert_array_equal(np.load(worker._images[-1].path), film() + 1)
     waitFor(lambda: len(images()) == 1)
     one = images()
-    until(worker, worker.enhance(film(), SMALL, "CXR", key=("node", 2)))
+    ask(worker, key=("node", 2))
     waitFor(lambda: len(images()) == 1)
     assert images() != one
 
@@ -100,7 +107,7 @@ def test_an_image_is_prepared_and_written_once_in_a_thread_and_forgotten_after_t
 def test_the_private_folder_is_for_this_user_alone_and_goes_at_the_end(start):
     worker = start()
     assert stat.S_IMODE(os.stat(worker.folder).st_mode) == 0o700
-    until(worker, worker.enhance(film(), SMALL, "CXR"))
+    ask(worker)
     worker.close()
     assert not os.path.exists(worker.folder)
     worker.close()
@@ -120,21 +127,19 @@ def isGone(number):
     return False
 
 
-def begun(worker):
-    """A request that takes minutes and has begun."""
-    number = worker.enhance(volume(), [0, 60, 0, 160, 0, 160], "CT")
-    until(worker, number, "progress")
-    return number
+def begin(worker):
+    """Make a request that takes minutes, and wait until it has begun. Return the process."""
+    worker.enhance(volume(), [0, 60, 0, 160, 0, 160], "CT")
+    until(worker, "progress")
+    return pid(worker)
 
 
 def test_cancel_ends_the_process_and_a_fresh_one_answers(start):
     worker = start()
-    begun(worker)
-    old = pid(worker)
+    old = begin(worker)
     worker.cancel()
     assert worker.poll() == []
-    done, _ = until(worker, worker.enhance(film(), SMALL, "CXR"))
-    assert done["event"] == "done"
+    assert ask(worker)["event"] == "done"
     assert pid(worker) != old
     waitFor(lambda: isGone(old), worker.poll)
     waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")])
@@ -147,7 +152,7 @@ def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
         "open(sys.argv[1], 'w').write(str(launched.pid)); sys.exit(launched.wait())"
     )
     worker = start(str(launcher), str(note), *workerCommand()[1:])
-    begun(worker)
+    begin(worker)
     worker.cancel()
     waitFor(lambda: isGone(int(note.read_text())), worker.poll)
 
@@ -169,12 +174,11 @@ def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start,
 
 def test_a_crash_is_told_and_the_next_request_gets_a_fresh_worker(start):
     worker = start()
-    request = begun(worker)
-    os.kill(pid(worker), signal.SIGSEGV)
-    failed, _ = until(worker, request, "failed")
+    os.kill(begin(worker), signal.SIGSEGV)
+    failed, _ = until(worker, "failed")
     assert failed["kind"] == "crash"
     assert failed["message"].startswith("the worker was ended by SIGSEGV.")
-    assert until(worker, worker.enhance(film(), SMALL, "CXR"))[0]["event"] == "done"
+    assert ask(worker)["event"] == "done"
 
 
 def test_garbage_on_stdout_harms_nothing(start):
@@ -185,7 +189,8 @@ def test_garbage_on_stdout_harms_nothing(start):
         "sys.argv = ['worker', '--backend', 'onnx']; runpy.run_module('monai_sr_bundle.worker', run_name='__main__')"
     )
     worker = start("-c", code)
-    done, events = until(worker, worker.enhance(film(), SMALL, "CXR"))
+    worker.enhance(film(), SMALL, "CXR")
+    done, events = until(worker)
     assert done["event"] == "done"
     assert {event["id"] for event in events} == {done["id"]}
 
@@ -194,11 +199,11 @@ def test_a_worker_that_never_gets_ready_is_given_up(start, monkeypatch):
     code = "import sys, time; print('loading', file=sys.stderr, flush=True); time.sleep(10000)"
     monkeypatch.setattr(worker_client, "READY_WITHIN", math.inf)
     worker = start("-c", code)
-    number = worker.bundles()
+    worker.bundles()
     waitFor(lambda: worker._process and worker._process.lastLines, worker.poll, "its first word")
     assert worker.poll() == []
     monkeypatch.setattr(worker_client, "READY_WITHIN", 0.0)
-    failed, _ = until(worker, number, "failed")
+    failed, _ = until(worker)
     assert failed["kind"] == "installation"
     assert failed["message"].startswith("the worker was not ready within 0 seconds. Its last output: loading.")
 
@@ -217,13 +222,15 @@ SPEAK = "import sys; print(sys.argv[1], flush=True); "
 ])  # fmt: skip
 def test_a_worker_that_cannot_answer_is_told_with_what_to_do(start, script, message):
     worker = start(*script)
-    failed, _ = until(worker, worker.bundles(), "failed")
+    worker.bundles()
+    failed, _ = until(worker)
     assert failed["message"] == message
 
 
 def test_a_python_that_is_not_there_is_told(tmp_path):
     worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], {}, temporaryFolder=str(tmp_path))
-    failed, _ = until(worker, worker.bundles(), "failed")
+    worker.bundles()
+    failed, _ = until(worker)
     assert failed["message"] == "/nowhere/PythonSlicer cannot be started (No such file or directory). Install it again."
     worker.close()
 
@@ -233,7 +240,7 @@ def test_an_image_or_a_folder_that_cannot_be_made_is_told_and_the_next_request_i
         raise ValueError("'chest' holds 3 values that are not numbers. Replace them first.")
 
     def enhance(**options):
-        answer, _ = until(worker, worker.enhance(film(), SMALL, "CXR", **options))
+        answer = ask(worker, **options)
         return answer["event"], answer.get("kind"), answer.get("message")
 
     worker = start()
@@ -330,20 +337,11 @@ def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
     ):  # fmt: skip
         watch(owner, name)
     worker = start()
-    events, array, long = [], volume(), [0, 60, 0, 160, 0, 160]
-
-    def happened(name, number):
-        return any(event["event"] == name and event["id"] == number for event in events if "id" in event)
-
-    def poll():
-        events.extend(worker.poll())
-
-    first = worker.enhance(array, long, "CT")
-    waitFor(lambda: happened("progress", first), poll)
+    begin(worker)
     worker.cancel()
-    second = worker.enhance(array, [0, 1, 0, 32, 0, 32], "CT")
-    waitFor(lambda: happened("done", second), poll)
-    waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")], poll)
+    worker.enhance(volume(), [0, 1, 0, 32, 0, 32], "CT")
+    assert until(worker)[0]["event"] == "done"
+    waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")], worker.poll)
     assert set(callers) >= {"save", "load", "__init__", "rmtree"}
     assert {name: threading.main_thread() in threads for name, threads in callers.items()} == dict.fromkeys(
         callers, False
