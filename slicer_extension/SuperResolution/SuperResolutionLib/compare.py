@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 import slicer
+from slicer.util import NodeModify
 
 from SuperResolutionLib.translation import _
 
@@ -16,6 +17,12 @@ BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"
 """Layout names of the two views of `showSideBySide`."""
 
 _VIEW_GROUP = 7
+_OF_COMPOSITE = (
+    "LinkedControl", "HotLinkedControl", "BackgroundVolumeID", "ForegroundVolumeID", "LabelVolumeID",
+    "ForegroundOpacity", "LabelOpacity",
+)  # fmt: skip
+_OF_VIEW = "RulerType", "OrientationMarkerType"
+"""What `SavedViews` saves, in the order in which it comes back: a linked view would change the others."""
 
 
 class SavedViews:
@@ -26,41 +33,23 @@ class SavedViews:
     """
 
     def __init__(self, sliceLogics: Sequence, layoutNode=None):
-        self._states = [
-            (composite, composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(),
-             composite.GetLabelVolumeID(), composite.GetForegroundOpacity(), composite.GetLabelOpacity(),
-             composite.GetLinkedControl(), composite.GetHotLinkedControl())
-            for composite in (logic.GetSliceCompositeNode() for logic in sliceLogics)
-        ]  # fmt: skip
-        self._aids = [
-            (view, view.GetRulerType(), view.GetOrientationMarkerType())
-            for view in (logic.GetSliceNode() for logic in sliceLogics)
-        ]
+        nodes = [(logic.GetSliceCompositeNode(), _OF_COMPOSITE) for logic in sliceLogics]
+        nodes += [(logic.GetSliceNode(), _OF_VIEW) for logic in sliceLogics]
+        self._states = [(node, {name: getattr(node, f"Get{name}")() for name in names}) for node, names in nodes]
         self._layout = layoutNode
         self._arrangement = layoutNode.GetViewArrangement() if layoutNode else None
 
     def restore(self) -> None:
         if self._layout and self._layout.GetScene() and self._layout.GetViewArrangement() == LAYOUT:
             self._layout.SetViewArrangement(self._arrangement)
-        for view, ruler, marker in self._aids:
-            view.SetRulerType(ruler)
-            view.SetOrientationMarkerType(marker)
-        for composite, background, foreground, label, opacity, labelOpacity, isLinked, isHotLinked in self._states:
-            if composite.GetScene() is None:
+        for node, state in self._states:
+            scene = node.GetScene()
+            if scene is None:
                 continue
-            modified = composite.StartModify()
-            composite.SetLinkedControl(isLinked)
-            composite.SetHotLinkedControl(isHotLinked)
-            composite.SetBackgroundVolumeID(self._existing(composite, background))
-            composite.SetForegroundVolumeID(self._existing(composite, foreground))
-            composite.SetLabelVolumeID(self._existing(composite, label))
-            composite.SetForegroundOpacity(opacity)
-            composite.SetLabelOpacity(labelOpacity)
-            composite.EndModify(modified)
-
-    @staticmethod
-    def _existing(compositeNode, name):
-        return name if name and compositeNode.GetScene().GetNodeByID(name) else None
+            with NodeModify(node):
+                for name, value in state.items():
+                    isGone = name.endswith("ID") and value and scene.GetNodeByID(value) is None
+                    getattr(node, f"Set{name}")(None if isGone else value)
 
 
 def layoutNode(scene):
@@ -111,14 +100,13 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "
         raise RuntimeError(f"The views {BEFORE} and {AFTER} were not made: the layout manager did not take the layout.")
     for logic, foreground in zip(logics, (None, afterNode)):
         composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
-        modified = composite.StartModify()
-        composite.SetLinkedControl(0)  # the views are linked when both are set up
-        composite.SetHotLinkedControl(0)
-        composite.SetBackgroundVolumeID(beforeNode.GetID())
-        composite.SetForegroundVolumeID(foreground and foreground.GetID())
-        composite.SetLabelVolumeID(None)
-        composite.SetForegroundOpacity(1.0 if foreground else 0.0)
-        composite.EndModify(modified)
+        with NodeModify(composite):
+            composite.SetLinkedControl(0)  # the views are linked when both are set up
+            composite.SetHotLinkedControl(0)
+            composite.SetBackgroundVolumeID(beforeNode.GetID())
+            composite.SetForegroundVolumeID(foreground and foreground.GetID())
+            composite.SetLabelVolumeID(None)
+            composite.SetForegroundOpacity(1.0 if foreground else 0.0)
         view.SetOrientation(orientation)
         view.SetViewGroup(_VIEW_GROUP)
         view.RotateToVolumePlane(afterNode)

@@ -41,17 +41,13 @@ def addDisplay(volumeNode) -> None:
     volumeNode.SetAndObserveDisplayNodeID(display.GetID())
 
 
-def copyWindow(fromNode, toNode) -> None:
-    """Copy window, level, thresholds, colours and interpolation of a volume to another one."""
+def copyDisplay(fromNode, toNode) -> None:
+    """Show a volume as another one is shown, but not by an automatic window or threshold."""
     source, target = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
     with NodeModify(target):
+        target.CopyContent(source)
         target.SetAutoWindowLevel(0)
-        target.SetWindowLevel(source.GetWindow(), source.GetLevel())
         target.SetAutoThreshold(0)
-        target.SetThreshold(source.GetLowerThreshold(), source.GetUpperThreshold())
-        target.SetApplyThreshold(source.GetApplyThreshold())
-        target.SetInterpolate(source.GetInterpolate())
-        target.SetInvertDisplayScalarRange(source.GetInvertDisplayScalarRange())
         target.SetAndObserveColorNodeID(source.GetColorNodeID())
 
 

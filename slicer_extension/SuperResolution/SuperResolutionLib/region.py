@@ -132,12 +132,11 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     matrix = np.eye(4)
     matrix[:3, :3] = axes.T
     matrix[:3, 3] = points.mean(axis=0)
-    modified = roiNode.StartModify()
-    roiNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    roiNode.SetROIType(slicer.vtkMRMLMarkupsROINode.ROITypeBox)
-    roiNode.SetSize(*size)
-    roiNode.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
-    roiNode.EndModify(modified)
+    with slicer.util.NodeModify(roiNode):
+        roiNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        roiNode.SetROIType(slicer.vtkMRMLMarkupsROINode.ROITypeBox)
+        roiNode.SetSize(*size)
+        roiNode.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
 
 
 def cornersWorld(roiNode) -> np.ndarray:

@@ -79,11 +79,12 @@ def addResult(
             node.SetAttribute(SPACING_SOURCE, spacingSource)
     if replace is None:
         node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
-        _copyUnits(sourceNode, node)
+        node.SetVoxelValueUnits(sourceNode.GetVoxelValueUnits())
+        node.SetVoxelValueQuantity(sourceNode.GetVoxelValueQuantity())
         scene.AddNode(node)
         node.SetNodeReferenceID(SOURCE, sourceNode.GetID())
         display.addDisplay(node)
-        display.copyWindow(sourceNode, node)
+        display.copyDisplay(sourceNode, node)
         nodes.putBeside(sourceNode, node)
     _updateDerived(node, errorBars, wait)
     return node
@@ -335,18 +336,6 @@ def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=N
     display.addDisplay(node)
     nodes.putBelow(resultNode, node)
     return node
-
-
-def _copyUnits(sourceNode, resultNode) -> None:
-    """Copy the unit and quantity of the voxels, for instance Hounsfield units."""
-    for get, put in (
-        (sourceNode.GetVoxelValueUnits, resultNode.SetVoxelValueUnits),
-        (sourceNode.GetVoxelValueQuantity, resultNode.SetVoxelValueQuantity),
-    ):
-        if get() is not None:
-            entry = slicer.vtkCodedEntry()
-            entry.Copy(get())
-            put(entry)
 
 
 def _removeVolume(removal: nodes.Removal, node, instead) -> None:

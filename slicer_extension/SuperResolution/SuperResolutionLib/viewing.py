@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from slicer.util import NodeModify
+
 from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
 from SuperResolutionLib.framing import FittedViews, Frame
 from SuperResolutionLib.translation import _
@@ -55,11 +57,10 @@ class Viewing:
                 overlay = result_nodes.addDifference(resultNode, wait=False)
                 filling.step()
             for composite in _compositesOf(self._logics()):
-                modified = composite.StartModify()
-                composite.SetBackgroundVolumeID(source.GetID())
-                composite.SetForegroundVolumeID(overlay.GetID())
-                composite.SetForegroundOpacity(1.0)
-                composite.EndModify(modified)
+                with NodeModify(composite):
+                    composite.SetBackgroundVolumeID(source.GetID())
+                    composite.SetForegroundVolumeID(overlay.GetID())
+                    composite.SetForegroundOpacity(1.0)
         self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
         captionView = self._overlaidLogics()[0].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
@@ -67,7 +68,7 @@ class Viewing:
         self._frame = Frame(resultNode, self._caption(), captionView, letters)
         self._parts += [self._frame, display.WindowLink(source, resultNode)]
         if fit or kind == SIDE_BY_SIDE:
-            self._parts.append(FittedViews([logic.GetSliceNode() for logic in self._comparedLogics()], resultNode))
+            self._parts.append(FittedViews(self._comparedLogics(), resultNode))
         if kind == DIFFERENCE:
             self._difference = overlay
             self._showDifferenceLegend()
@@ -99,11 +100,10 @@ class Viewing:
         for composite in _compositesOf(self._comparedLogics()):
             if not composite.GetForegroundVolumeID():
                 continue  # the left one of two views side by side
-            modified = composite.StartModify()
-            composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
-            if self._bars is not None:
-                composite.SetNthLayerOpacity(_LAYER, 0.0 if isOriginal else _BARS_OPACITY)
-            composite.EndModify(modified)
+            with NodeModify(composite):
+                composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
+                if self._bars is not None:
+                    composite.SetNthLayerOpacity(_LAYER, 0.0 if isOriginal else _BARS_OPACITY)
         if self._mask is not None:
             self._mask.setVisible(not isOriginal)
         self._frame.setCaption(self._caption())
