@@ -280,7 +280,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not self._parameterNode.reader:
             self._parameterNode.reader = setting(READER)
         self._enableKeys()
-        self._observeCursor(True)
+        self._observe()
         self._choiceChanged = True
         self.timer.start()
 
@@ -288,7 +288,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Let running work go on while another module is shown; the timer stops when it is done."""
         self._isOpen = False
         self._enableKeys()
-        self._observeCursor(False)
+        self._observe()
         self._stopDrawing()
         self.viewing.showOriginal(False)
 
@@ -324,18 +324,20 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._hurry()
 
     def _observe(self):
-        """Observe the chosen nodes and the anomaly boxes of the scene, and no others."""
+        """Observe the chosen nodes, the anomaly boxes of the scene, the mouse if the panel is open, and no others."""
         chosen, modified = self._parameterNode, vtk.vtkCommand.ModifiedEvent
         volume, region, view = (chosen.inputVolume, chosen.region, chosen.sliceView) if chosen else (None, None, None)
         transformed = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         volumeEvents = modified, transformed, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
         regionEvents = modified, transformed, slicer.vtkMRMLMarkupsNode.PointModifiedEvent
         boxes = {region, *box_nodes.boxesOf(slicer.mrmlScene)}
+        mice = slicer.util.getNodesByClass("vtkMRMLCrosshairNode") if self._isOpen else ()
         observed = {
             *((volume, event, self.onChosenNode) for event in volumeEvents),
             *((region, event, self.onChosenNode) for event in regionEvents),
             *((box, slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, self.onBoxMoved) for box in boxes),
             (volume, slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent, self.onWindowChanged),
+            *((mouse, slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self.onCursor) for mouse in mice),
             (view, modified, self.onChosenNode),
         }
         observed = {each for each in observed if each[0] is not None}
@@ -478,12 +480,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showMouseMode(self, caller, event):
         self.ui.dragWindowButton.checked = caller.GetCurrentInteractionMode() == caller.AdjustWindowLevel
-
-    def _observeCursor(self, isOpen):
-        event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
-            if self.hasObserver(crosshair, event, self.onCursor) != isOpen:
-                (self.addObserver if isOpen else self.removeObserver)(crosshair, event, self.onCursor)
 
     def onCursor(self, crosshair, event):
         """Show what is under the mouse."""

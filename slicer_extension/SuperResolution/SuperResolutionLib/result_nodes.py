@@ -116,12 +116,13 @@ def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: 
 
 def _findRepeated(sourceNode, extent, done: dict, texture: float, seed: int):
     """Return the result of an earlier run with the same region, model and options, or None."""
-    made = {"BundleSHA": done["sha256"], "Texture": repr(float(texture)), "Seed": str(int(seed))}
-    sampling = (done.get("provenance") or {}).get("sampling")
+    scale = " ".join(map(str, done["scaleZYX"]))
+    made = {"BundleSHA": done["sha256"], "Scale": scale, "Texture": repr(float(texture)), "Seed": str(int(seed))}
+    sampling = done["provenance"].get("sampling")
     for node in resultsOf(sourceNode):
         isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in made.items())
-        isSame = isSame and scaleOf(node) == list(done["scaleZYX"]) and extentOf(node) == list(extent)
-        if isSame and (reportOf(node).get("provenance") or {}).get("sampling") == sampling:
+        isSame = isSame and extentOf(node) == list(extent)
+        if isSame and reportOf(node)["provenance"].get("sampling") == sampling:
             return node
     return None
 
@@ -163,11 +164,6 @@ def extentOf(resultNode) -> list[int]:
     corners = voxel_grid.outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
     edges = np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)
     return [int(edge) for edge in edges.round().ravel()]
-
-
-def scaleOf(resultNode) -> list[int]:
-    """Return the voxels of a result per voxel of its source along slices, rows and columns."""
-    return [int(factor) for factor in resultNode.GetAttribute(_PREFIX + "Scale").split()]
 
 
 def reportOf(resultNode) -> dict:

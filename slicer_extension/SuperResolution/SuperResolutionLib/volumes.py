@@ -148,8 +148,7 @@ def voxelsOf(volumeNode) -> np.ndarray:
         InputError: `check` refuses the volume.
     """
     check(volumeNode)
-    scalars = volumeNode.GetImageData().GetPointData().GetScalars()
-    array = vtk_to_numpy(scalars).reshape(shapeOf(volumeNode)).view()
+    array = slicer.util.arrayFromVolume(volumeNode).view()
     array.flags.writeable = False
     return array
 
@@ -218,9 +217,7 @@ def toWorldOf(node) -> np.ndarray:
         text = _("'{name}' is bent by the transform '{transform}'. Take it out of the transform (Transforms module), "
                  "or harden a clone of it and use the clone.")  # fmt: skip
         raise InputError(text.format(name=node.GetName(), transform=parent.GetName()))
-    matrix = vtk.vtkMatrix4x4()
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
 
 
 def _isPicture(volumeNode) -> bool:
