@@ -503,26 +503,27 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         setting(WHEEL_FOLDER, source)
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
         self._installation = install.Installation(kind, chosenPython(), source or None)
-        self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
+        self._showInstallation()
 
     def onCancelInstall(self):
         self._installation.cancel()
 
-    def _showInstallation(self, event):
+    def _showInstallation(self):
         """Show what pip does, and ask before it installs. After a successful installation, ask the worker again."""
-        if event["event"] == "planned":
-            installation, isAgreed = self._installation, False
+        installation, ui = self._installation, self.ui
+        isRunning = installation.step()
+        question, installation.question = installation.question, ""  # the timer goes on while the user is asked
+        if question:
+            isAgreed = False
             try:
-                isAgreed = slicer.util.confirmOkCancelDisplay(event["text"], _("Install the models"))
+                isAgreed = slicer.util.confirmOkCancelDisplay(question, _("Install the models"))
             finally:  # a question that cannot be shown must not be waited for
                 (installation.confirm if isAgreed else installation.cancel)()
-            return
-        showText(self.ui.installProgressLabel, event["text"])
-        if event["event"] in ("done", "failed", "cancelled"):
+        showText(ui.installProgressLabel, installation.text)
+        ui.installButton.enabled, ui.cancelInstallButton.enabled = not isRunning, isRunning
+        if not isRunning:
             self._installation = None
-        running = self._installation is not None
-        self.ui.installButton.enabled, self.ui.cancelInstallButton.enabled = not running, running
-        if event["event"] == "done":
+        if installation.isInstalled:
             self.logic.enhancer.controller.setAbsent("")
 
     # Running.
@@ -530,8 +531,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onTick(self):
         """Pass on the user's choice, read the worker's answers and show what changed, every `TICK_MS`."""
         if self._installation is not None:  # first: an error of what follows must not leave it waiting
-            for event in self._installation.poll():
-                self._showInstallation(event)
+            self._showInstallation()
         if self._parameterNode is None:
             return
         enhancer = self.logic.enhancer

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify
 
 from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.errors import InputError
@@ -53,7 +54,7 @@ class Frame:
     def setCaption(self, caption: str) -> None:
         """Change the caption."""
         self._caption = caption
-        with slicer.util.NodeModify(self._points):
+        with NodeModify(self._points):
             for n in range(self._points.GetNumberOfControlPoints()):
                 self._points.SetNthControlPointLabel(n, caption)
 
@@ -73,7 +74,7 @@ class Frame:
 
     def _place(self, points, texts: Sequence) -> None:
         """Write texts, each with its slice, row and column; 0 is the outer face of the first pixel."""
-        with slicer.util.NodeModify(points):
+        with NodeModify(points):
             points.RemoveAllControlPoints()
             points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
             for text, k, row, column in texts:
@@ -142,7 +143,7 @@ def fitTo(sliceLogic, volumeNode) -> None:
     view, offset, bounds = sliceLogic.GetSliceNode(), sliceLogic.GetSliceOffset(), [0.0] * 6
     sliceLogic.GetVolumeSliceBounds(volumeNode, bounds)
     width, height, _ = view.GetDimensions()
-    with slicer.util.NodeModify(view):
+    with NodeModify(view):
         sliceLogic.FitSliceToVolume(volumeNode, width, height)
         view.SetFieldOfView(*(CONTEXT * size for size in view.GetFieldOfView()[:2]), view.GetFieldOfView()[2])
         if bounds[4] <= offset <= bounds[5]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify
 
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.translation import _
@@ -132,7 +133,7 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     matrix = np.eye(4)
     matrix[:3, :3] = axes.T
     matrix[:3, 3] = points.mean(axis=0)
-    with slicer.util.NodeModify(roiNode):
+    with NodeModify(roiNode):
         roiNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
         roiNode.SetROIType(slicer.vtkMRMLMarkupsROINode.ROITypeBox)
         roiNode.SetSize(*size)

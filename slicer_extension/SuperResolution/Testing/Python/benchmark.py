@@ -186,7 +186,7 @@ def measureThreads():
         read = headers._Film(storage.GetFileName())
         measureBlocks("a MONOCHROME1 film", lambda: not read.is_alive())
         installation = install.Installation("base", source=folder)
-        measureBlocks("Install… looks", lambda: any(event["event"] in ("done", "failed") for event in installation.poll()))
+        measureBlocks("Install… looks", lambda: not installation.step())
 
 
 def measureBlocks(what, isOver):

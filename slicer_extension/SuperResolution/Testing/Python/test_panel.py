@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import threading
+import types
 
 import numpy as np
 import phantom_volumes
@@ -832,7 +833,10 @@ def test_an_installation_that_does_not_succeed_says_why_and_can_be_begun_again(
     uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
     assert ui.installProgressLabel.text == "Nothing was changed."
     clickInstall(uninstalled)
-    assert "has no wheel of monai-sr-bundle" in ui.installProgressLabel.text
+    assert ui.installProgressLabel.text == (
+        f"{tmp_path} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python. Use Slicer 5.10 or newer, and fill "
+        "a folder as the user page says. Nothing was changed."
+    )
     drawBundle(tmp_path)
     with monkeypatch.context() as windowless:
         windowless.delattr(slicer.util, "confirmOkCancelDisplay")
@@ -853,7 +857,8 @@ def test_an_installation_that_does_not_succeed_says_why_and_can_be_begun_again(
 
 def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
     uninstalled.widget.logic.enhancer._worker = Shared(worker)  # what pip has made of this Python, in less time
-    uninstalled.widget._showInstallation({"event": "done", "text": "monai-sr-bundle is installed."})
+    done = types.SimpleNamespace(step=lambda: False, question="", text="They are installed.", isInstalled=True)
+    uninstalled.widget._installation = done
     uninstalled.settle()
     assert uninstalled.ui.installCollapsibleButton.collapsed
     assert uninstalled.ui.bundleComboBox.count > 1
