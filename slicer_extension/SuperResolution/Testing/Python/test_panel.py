@@ -859,6 +859,7 @@ def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
     uninstalled.widget.logic.enhancer._worker = Shared(worker)  # what pip has made of this Python, in less time
     done = types.SimpleNamespace(step=lambda: False, question="", text="They are installed.", isInstalled=True)
     uninstalled.widget._installation = done
+    uninstalled.widget._showInstallation()
     uninstalled.settle()
     assert uninstalled.ui.installCollapsibleButton.collapsed
     assert uninstalled.ui.bundleComboBox.count > 1
