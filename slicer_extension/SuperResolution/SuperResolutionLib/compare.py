@@ -17,19 +17,15 @@ BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"
 """Layout names of the two views of `showSideBySide`."""
 
 _VIEW_GROUP = 7
-_OF_COMPOSITE = (
-    "LinkedControl", "HotLinkedControl", "BackgroundVolumeID", "ForegroundVolumeID", "LabelVolumeID",
-    "ForegroundOpacity", "LabelOpacity",
-)  # fmt: skip
+_OF_COMPOSITE = "BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"
 _OF_VIEW = "RulerType", "OrientationMarkerType"
-"""What `SavedViews` saves, in the order in which it comes back: a linked view would change the others."""
 
 
 class SavedViews:
     """The saved state of slice views, and optionally of the layout; `restore` brings it back.
 
-    Saved are the volumes, their opacities, links, rulers and orientation markers; the user's zoom stays. Volumes and
-    views that were removed stay away, and a layout that the user chose meanwhile stays.
+    Saved is what a comparison changes; the user's zoom stays. Volumes and views that were removed stay away, and a
+    layout that the user chose meanwhile stays.
     """
 
     def __init__(self, sliceLogics: Sequence, layoutNode=None):

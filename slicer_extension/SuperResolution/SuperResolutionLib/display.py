@@ -22,6 +22,8 @@ _STEPS = {
     "Difference": [(0.55, 0.85, 1.0), (0.10, 0.40, 0.95), (0.0, 0.0, 0.0), (0.90, 0.35, 0.05), (1.0, 0.85, 0.45)],
 }
 _MASK = (1.0, 0.25, 0.65)  # unlike lung and bone
+_LAYERS = 3
+"""Layers of every view: background, foreground and label."""
 _HANDLE_SCALE = 1.5
 """Size of the handles in percent of the view; Slicer's own is 3."""
 
@@ -203,39 +205,32 @@ class Legend:
             self._tag = None
 
 
-class MaskLayer:
-    """A trust mask over the images of slice views, in place of the label maps that the user had there.
+class Overlay:
+    """A volume over the images of slice views, in a layer of its own above those that the user has there.
 
-    Call `stop` to bring those back. A label map that the user chooses meanwhile stays.
+    Call `stop` to take it away.
     """
 
-    def __init__(self, compositeNodes: Sequence, maskNode, opacity: float = 0.5):
-        self._mask, self._opacity = maskNode.GetID(), opacity
-        self._before = [(each, each.GetLabelVolumeID(), each.GetLabelOpacity()) for each in compositeNodes]
-        for composite, _label, _opacity in self._before:
-            self._set(composite, self._mask, opacity)
+    def __init__(self, compositeNodes: Sequence, volumeNode, opacity: float):
+        self._composites, self._volume, self._opacity = compositeNodes, volumeNode.GetID(), opacity
+        for composite in compositeNodes:
+            layer = _LAYERS + composite.GetNumberOfAdditionalLayers()
+            composite.SetNthLayerVolumeID(layer, self._volume)
+            composite.SetNthLayerOpacity(layer, opacity)
 
     def setVisible(self, visible: bool) -> None:
-        """Show the mask, or for a moment what was there before it."""
-        for composite, label, opacity in self._before:
-            if composite.GetLabelVolumeID() == (label if visible else self._mask):
-                self._set(composite, *((self._mask, self._opacity) if visible else (label, opacity)))
+        for composite, layer in self._layers():
+            composite.SetNthLayerOpacity(layer, self._opacity if visible else 0.0)
 
     def stop(self) -> None:
-        """Show what was there before. Calling it again does nothing."""
-        for composite, label, opacity in self._before:
-            # A mask that was removed has left its layer empty.
-            if composite.GetLabelVolumeID() in (self._mask, None):
-                self._set(composite, label, opacity)
-        self._before = []
+        """Take the volume out of the views. Calling it again does nothing."""
+        for composite, layer in self._layers():
+            composite.SetNthLayerVolumeID(layer, None)
 
-    @staticmethod
-    def _set(composite, label, opacity) -> None:
-        if composite.GetScene() is None:
-            return
-        with NodeModify(composite):
-            composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
-            composite.SetLabelOpacity(opacity)
+    def _layers(self) -> list:
+        """Return the views that show the volume, and the numbers of its layers."""
+        layers = [(each, _LAYERS + n) for each in self._composites for n in range(each.GetNumberOfAdditionalLayers())]
+        return [(each, layer) for each, layer in layers if each.GetNthLayerVolumeID(layer) == self._volume]
 
 
 def _subsample(array: np.ndarray) -> np.ndarray:

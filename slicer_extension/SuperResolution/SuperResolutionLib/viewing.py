@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from slicer.util import NodeModify
 
 from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
@@ -11,8 +13,6 @@ from SuperResolutionLib.translation import _
 IN_PLACE, SIDE_BY_SIDE, DIFFERENCE = "inPlace", "sideBySide", "difference"
 KINDS = (IN_PLACE, SIDE_BY_SIDE, DIFFERENCE)
 
-_LAYER = 3
-"""Number of the layer above background, foreground and label, in which the error bars lie."""
 _BARS_OPACITY, _MASK_OPACITY = 0.55, 0.5
 
 
@@ -97,15 +97,12 @@ class Viewing:
         if not self.kind or isOriginal == self.isOriginal:
             return
         self.isOriginal = isOriginal
-        for composite in _compositesOf(self._comparedLogics()):
-            if not composite.GetForegroundVolumeID():
-                continue  # the left one of two views side by side
-            with NodeModify(composite):
+        with ExitStack() as changes:
+            for composite in _compositesOf(self._overlaidLogics()):
+                changes.enter_context(NodeModify(composite))
                 composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
-                if self._bars is not None:
-                    composite.SetNthLayerOpacity(_LAYER, 0.0 if isOriginal else _BARS_OPACITY)
-        if self._mask is not None:
-            self._mask.setVisible(not isOriginal)
+            for overlay in filter(None, (self._bars, self._mask)):
+                overlay.setVisible(not isOriginal)
         self._frame.setCaption(self._caption())
 
     def showOverlays(self, resultNode, tolerance: float, errorBars: bool, mask: bool) -> None:
@@ -125,8 +122,6 @@ class Viewing:
     def showErrorBars(self, resultNode, tolerance: float) -> None:
         """Lay the error bars over the image where they are wider than `tolerance`; 0 shows the widest quarter.
 
-        They are half transparent and in a layer of their own: the result and its surroundings stay.
-
         Raises:
             InputError: the result has no error bars.
         """
@@ -136,19 +131,14 @@ class Viewing:
             self.show(IN_PLACE, resultNode)
         self.showOriginal(False)
         display.colorErrorBars(bars, threshold=tolerance or None)
-        self._bars = bars
-        for composite in _compositesOf(self._overlaidLogics()):
-            composite.SetNthLayerVolumeID(_LAYER, bars.GetID())
-            composite.SetNthLayerOpacity(_LAYER, _BARS_OPACITY)
+        self._bars = display.Overlay(_compositesOf(self._overlaidLogics()), bars, _BARS_OPACITY)
         self._showLegend(bars, _("± {unit}").format(unit=_unitOf(resultNode)))
 
     def hideErrorBars(self) -> None:
         """Hide the error bars."""
         if self._bars is None:
             return
-        for composite in _compositesOf(self._logics()):
-            if composite.GetNthLayerVolumeID(_LAYER):
-                composite.SetNthLayerVolumeID(_LAYER, None)
+        self._bars.stop()
         self._bars = None
         self._legend.stop()
         if self.kind == DIFFERENCE and self._difference.GetScene() is not None:
@@ -168,7 +158,7 @@ class Viewing:
         mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
         self.hideMask()
-        self._mask = display.MaskLayer(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)
+        self._mask = display.Overlay(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)
         return result_nodes.uncertainShare(mask)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
@@ -183,7 +173,7 @@ class Viewing:
         return text.format(share=share, tolerance=tolerance, unit=_unitOf(resultNode)), False
 
     def hideMask(self) -> None:
-        """Hide the trust mask; the user's label maps come back."""
+        """Hide the trust mask."""
         if self._mask is not None:
             self._mask.stop()
             self._mask = None

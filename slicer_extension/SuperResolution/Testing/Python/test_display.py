@@ -16,7 +16,7 @@ def widest():
 def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, result, keep):
     plain = red.picture()
     mask = result_nodes.addTrustMask(result, 60.0)
-    layer = display.MaskLayer([red.composite], mask)
+    layer = display.Overlay([red.composite], mask, 0.5)
     picture = red.picture()
     keep(picture, "trust_mask")
     share = (difference(plain, picture) > 4).sum()

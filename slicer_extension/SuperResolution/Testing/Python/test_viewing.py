@@ -11,7 +11,6 @@ import pytest
 import slicer
 from sliceview import difference
 from SuperResolutionLib import compare, framing, result_nodes
-from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.viewing import Viewing
 
 
@@ -351,68 +350,31 @@ def test_the_letters_of_a_film_lie_at_its_edges_and_turn_with_it(application, vi
     assert shown["R"][0] < shown["H"][0] < shown["L"][0]
 
 
-@pytest.fixture
-def labels(application, red):
-    """A label map of the user's, in the view at the user's opacity."""
-    array = (phantom_volumes.COARSE > 0).astype(np.uint8)
-    node = application.addVolume(array, phantom_volumes.GRID, "lungs", "vtkMRMLLabelMapVolumeNode")
-    red.composite.SetLabelVolumeID(node.GetID())
-    red.composite.SetLabelOpacity(0.3)
-    return node
-
-
-@pytest.mark.parametrize("kind", ["", "inPlace"])
-def test_the_mask_marks_what_is_wide_and_the_users_label_map_comes_back_when_it_goes(
-    kind, viewing, red, result, labels
-):
-    def layer():
-        return red.composite.GetLabelVolumeID(), red.composite.GetLabelOpacity()
-
-    before = layer()
+@pytest.mark.parametrize("kind", ["", "inPlace", "difference"])
+def test_the_mask_marks_what_is_wide_over_all_that_the_user_has_in_the_view(kind, application, viewing, red, result):
+    labels = application.addVolume((phantom_volumes.COARSE > 0).astype(np.uint8), phantom_volumes.GRID, "lungs",
+                                   "vtkMRMLLabelMapVolumeNode")  # fmt: skip
+    red.composite.SetLabelVolumeID(labels.GetID())
     if kind:
         viewing.show(kind, result)
-        assert layer() == before
+    before = layersOf(red)
     share = viewing.showMask(result, 20.0)
     assert share == pytest.approx((phantom_volumes.BARS > 20.0).mean(), abs=1e-3)
     viewing.showMask(result, 30.0)
-    masked = layer()
-    assert masked[0] not in (before[0], None)
+    assert layersOf(red) == [*before[:4], 1]
+    (mask,) = result_nodes.derivedNodes(result, result_nodes.MASK)
+    assert red.composite.GetNthLayerVolumeID(3) == mask.GetID()
     viewing.hideMask()
-    assert layer() == before
+    assert layersOf(red) == before
     viewing.showMask(result, 20.0)
-    viewing.show("difference", result)  # which ends what was shown
-    assert layer() == before
-    viewing.showOriginal(True)
-    assert layer() == before
-    viewing.showOriginal(False)
-    viewing.showMask(result, 20.0)
-    for isOriginal, shown in ((False, masked), (True, before), (False, masked)):
-        viewing.showOriginal(isOriginal)
-        assert layer() == shown
-    viewing.stop()
-    assert layer() == before
-
-
-def test_a_label_map_that_the_user_changes_over_the_mask_is_left_alone(application, viewing, red, result, labels):
-    other = application.addVolume(phantom_volumes.COARSE.astype(np.uint8), name="o", className=labels.GetClassName())
-    viewing.showMask(result, 20.0)
-    red.composite.SetLabelVolumeID(other.GetID())
-    viewing.hideMask()
-    assert red.composite.GetLabelVolumeID() == other.GetID()
-    red.composite.SetLabelVolumeID(labels.GetID())
-    viewing.showMask(result, 20.0)
+    if kind:
+        for isOriginal in (True, False):
+            viewing.showOriginal(isOriginal)
+            assert red.composite.GetNthLayerOpacity(3) == (0 if isOriginal else 0.5)
+        viewing.show("inPlace", result)  # which ends what was shown
+        assert layersOf(red)[4] == 0
+        viewing.showMask(result, 20.0)
     result_nodes.remove(result)  # and with it the mask
-    viewing.hideMask()
+    viewing.stop()
+    assert layersOf(red)[4] == 0
     assert red.composite.GetLabelVolumeID() == labels.GetID()
-
-
-def test_what_cannot_be_shown_is_told(application, viewing, result, source):
-    with pytest.raises(InputError, match="The tolerance is 0. Enter the widest error bar"):
-        viewing.showMask(result, 0.0)
-    bare = phantom_volumes.addResult(source, None)
-    for show in (lambda: viewing.showErrorBars(bare, 0.0), lambda: viewing.showMask(bare, 5.0)):
-        with pytest.raises(InputError, match="has no error bars. Enhance with a model that has them."):
-            show()
-    application.scene.RemoveNode(source)
-    with pytest.raises(InputError, match="The source of .* is no longer in the scene"):
-        viewing.show("inPlace", result)
