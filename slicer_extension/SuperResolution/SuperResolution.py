@@ -161,7 +161,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._wasOpened = self._isOpen = False
         self._choiceChanged = self._boxesChanged = True
         self._shownPanel = None
-        self._isFilling = self._isMarking = False
+        self._isMarking = False
         self._selectedBox = self._drawing = None
         self._windows, self._windowed, self._keys = [], None, {}
         self._removedResults, self._removedBoxes = deque(maxlen=UNDOABLE), deque(maxlen=UNDOABLE)
@@ -745,13 +745,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showBoxes(self):
         table, nodes = self.ui.boxesTable, self._boxNodes()
-        self._isFilling = True
+        table.blockSignals(True)
         table.setRowCount(len(nodes))
         for row, node in enumerate(nodes):
             finding, reader, certainty = box_nodes.wordsOf(node)
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
-        self._isFilling = False
+        table.blockSignals(False)
         self._observe()
         self._selectedBox = self._chosenBox(nodes)  # another box may stand in the row of a removed one
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
@@ -777,8 +777,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             removal.undo()
 
     def onBoxEdited(self, item):
-        if self._isFilling:
-            return
         row, table = item.row(), self.ui.boxesTable
         label, reader, certainty = (table.item(row, column).text() for column in range(3))
         with showInputErrors(self.ui.boxLabel):

@@ -68,18 +68,9 @@ def layoutText(orientation: str = "Axial") -> str:
 
 
 def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "Axial") -> SavedViews:
-    """Show a volume in two linked views, in the right one with another volume over it.
+    """Show a volume in two linked views, and over it, on the right, another one, to whose planes both are rotated.
 
-    What moves in one view, moves in the other.
-
-    Args:
-        applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
-        beforeNode: volume in both views.
-        afterNode: volume over it on the right; both views are rotated to its planes.
-        orientation: "Axial", "Coronal" or "Sagittal".
-
-    Returns:
-        The previous layout; `restore` it to end the comparison.
+    The orientation is "Axial", "Coronal" or "Sagittal". Returns the previous layout, to be restored at the end.
     """
     layout = layoutNode(afterNode.GetScene())
     # The views of our own layout need not be saved: they show nothing else.

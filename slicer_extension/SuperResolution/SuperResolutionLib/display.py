@@ -137,12 +137,7 @@ def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
     if threshold is None:
         threshold = float(np.percentile(bars, 75))
     _colorBetween(errorBarsNode, "ErrorBars", 0, float(np.percentile(bars, 99)) or 1.0)
-    setThreshold(errorBarsNode, threshold)
-
-
-def setThreshold(volumeNode, threshold: float) -> None:
-    """Hide a volume where it is below `threshold`."""
-    display = volumeNode.GetDisplayNode()
+    display = errorBarsNode.GetDisplayNode()
     with NodeModify(display):
         display.SetAutoThreshold(0)
         display.SetThreshold(threshold, np.finfo(np.float32).max)

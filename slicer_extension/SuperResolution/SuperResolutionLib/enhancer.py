@@ -16,11 +16,7 @@ BOX, SLICE, WHOLE = "box", "slice", "whole"
 
 
 def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
-    """Return the extent of a region: `BOX` with a markups ROI, `SLICE` with a slice view, or `WHOLE`.
-
-    Raises:
-        InputError: the volume cannot be enhanced, or the region has no voxels of it.
-    """
+    """Return the extent of a region: `BOX` with a markups ROI, `SLICE` with a slice view, or `WHOLE`; see `region`."""
     if kind == WHOLE:
         return region.whole(volumeNode)
     return region.ofRoi(regionNode, volumeNode) if kind == BOX else region.ofSlice(regionNode, volumeNode)
@@ -76,7 +72,7 @@ class Enhancer:
         self._worker = worker
         self._volume = None
         self._unreadChoice = None  # choice of a volume whose file is being read, passed on again until it is
-        self._sourceAndReplaced = None  # source of the running request, and the result that it replaces
+        self._source = None  # volume of the running request
         self._liveResult = None  # result that follows the region in live mode
 
     def choose(self, volumeNode, kind: str, regionNode, choice: Choice) -> None:
@@ -119,7 +115,6 @@ class Enhancer:
     def cancel(self) -> None:
         """End the work at once. The next request starts a new worker."""
         self._worker.cancel()
-        self._sourceAndReplaced = None
         self.controller.setCanceled()
 
     def remove(self, resultNode):
@@ -187,7 +182,7 @@ class Enhancer:
 
     def _sendImage(self, subject: Subject, options: dict) -> None:
         array, name = volumes.voxelsOf(self._volume), self._volume.GetName()
-        self._sourceAndReplaced = self._volume, self._replacedResult()
+        self._source = self._volume
         if subject.storedRange is not None and array.dtype.kind in "iu":
             options["storedRange"] = list(subject.storedRange)
         if subject.blackIsHigh:
@@ -195,17 +190,8 @@ class Enhancer:
         options.update(key=subject.state, prepare=partial(volumes.narrow, name=name))
         self._worker.enhance(array, subject.extent, subject.modality, **options)
 
-    def _replacedResult(self):
-        """Return the result that the next one replaces in live mode, or None."""
-        result = self._liveResult
-        if not self.controller.isLive or result is None or result.GetScene() is None:
-            return None
-        return result if result_nodes.sourceOf(result) is self._volume else None
-
     def _addResult(self, enhancement: Enhancement, done: dict) -> list:
-        source, replaced = self._sourceAndReplaced
-        self._sourceAndReplaced = None
-        subject, dropped = enhancement.subject, ""
+        source, subject, dropped = self._source, enhancement.subject, ""
         if source.GetScene() is None:
             dropped = _("'{name}' was removed while its result was computed, so there is no result.")
         elif _stateOf(source) != subject.state:
@@ -214,12 +200,13 @@ class Enhancer:
         if dropped:
             self.controller.setDropped(dropped.format(name=subject.name))
             return []
-        if replaced is not None and replaced.GetScene() is None:
-            replaced = None
+        followed = self._liveResult if self.controller.isLive else None
+        if followed is not None and (followed.GetScene() is None or result_nodes.sourceOf(followed) is not source):
+            followed = None
         array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
         node = result_nodes.addResult(
             source, array, subject.extent, done, errorBars, texture=enhancement.choice.texture,
-            seed=enhancement.choice.seed, replace=replaced, wait=False,
+            seed=enhancement.choice.seed, replace=followed, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._liveResult = node if self.controller.isLive else None

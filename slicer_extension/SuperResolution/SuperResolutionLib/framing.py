@@ -105,12 +105,7 @@ def _addMarkups(scene, node):
 
 
 class FittedViews:
-    """Slice views that stay fitted to a volume when their size changes, until the user zooms.
-
-    Args:
-        sliceLogics: logics of the views to fit.
-        volumeNode: volume to fit them to.
-    """
+    """Slice views that stay fitted to a volume when their size changes, until the user zooms."""
 
     def __init__(self, sliceLogics: Sequence, volumeNode):
         self._volume, self._logics, self._fits, self._observed = volumeNode, {}, {}, []

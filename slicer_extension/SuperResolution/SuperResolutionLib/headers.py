@@ -59,11 +59,7 @@ def openDatabase():
 
 
 def existingDatabase():
-    """Return Slicer's DICOM database.
-
-    Raises:
-        InputError: no database is open.
-    """
+    """Return Slicer's DICOM database, or raise an InputError: none is open."""
     database = openDatabase()
     if database is None:
         raise InputError(_("Slicer has no DICOM database open. Open the DICOM module once, and try again."))
@@ -132,9 +128,7 @@ def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
 def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
     """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader.
 
-    Args:
-        volumeNode: volume node.
-        fileOf: the database's `fileForInstance`.
+    `fileOf` is the database's `fileForInstance`.
 
     Raises:
         InputError: the volume was not loaded from DICOM, or files are missing.

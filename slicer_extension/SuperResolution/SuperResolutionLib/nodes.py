@@ -23,11 +23,7 @@ def putBeside(siblingNode, node) -> None:
 
 
 class Removal:
-    """Nodes that are removed from a scene together; `undo` brings them back.
-
-    Attributes:
-        scene: the scene.
-    """
+    """Nodes that are removed from a scene together; `undo` brings them back."""
 
     def __init__(self, scene):
         self.scene, self._removed = scene, []

@@ -139,11 +139,7 @@ def sourceOf(resultNode):
 
 
 def existingSource(resultNode):
-    """Return the source volume of a result.
-
-    Raises:
-        InputError: the source is gone.
-    """
+    """Return the source volume of a result, or raise an InputError: it is gone."""
     source = sourceOf(resultNode)
     if source is None:
         text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")
@@ -187,11 +183,7 @@ def errorBarsOf(resultNode):
 
 
 def existingErrorBars(resultNode):
-    """Return the error bars of a result.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Return the error bars of a result, or raise an InputError: it has none."""
     bars = errorBarsOf(resultNode)
     if bars is None:
         text = _("'{name}' has no error bars. Enhance with a model that has them.")

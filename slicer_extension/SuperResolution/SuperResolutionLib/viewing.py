@@ -17,10 +17,7 @@ _BARS_OPACITY, _MASK_OPACITY = 0.55, 0.5
 
 
 class Viewing:
-    """Comparison and overlays of one result. One comparison ends before the next one starts.
-
-    Args:
-        applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
+    """Comparison and overlays of one result, for ``slicer.app.applicationLogic()``. One ends before the next starts.
 
     Attributes:
         kind: the comparison that is shown, one of `KINDS`; empty if there is none.
@@ -36,11 +33,7 @@ class Viewing:
     def show(self, kind: str, resultNode, viewName: str = "Red", fit: bool = True) -> None:
         """Show a result with its source around it, framed, captioned, with one window and level for both.
 
-        Args:
-            kind: one of `KINDS`.
-            resultNode: result to show.
-            viewName: view whose orientation the views side by side take.
-            fit: fit the views to the region. Those side by side are always fitted.
+        Views side by side take the orientation of the view `viewName`, and are fitted to the region also without `fit`.
 
         Raises:
             InputError: the source is gone.
@@ -106,11 +99,7 @@ class Viewing:
         self._frame.setCaption(self._caption())
 
     def showOverlays(self, resultNode, tolerance: float, errorBars: bool, mask: bool) -> None:
-        """Show or hide the error bars and the trust mask of a result; without error bars, hide those of earlier voxels.
-
-        Raises:
-            InputError: as `showErrorBars` and `showMask`.
-        """
+        """Show or hide error bars and trust mask of a result, if it has them, as `showErrorBars` and `showMask` do."""
         hasBars = resultNode is not None and result_nodes.errorBarsOf(resultNode) is not None
         self.hideErrorBars()
         self.hideMask()

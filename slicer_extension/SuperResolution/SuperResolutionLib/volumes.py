@@ -38,11 +38,7 @@ _SAMPLES = 100_000
 
 
 def check(volumeNode) -> None:
-    """Check that the engine can take a volume.
-
-    Raises:
-        InputError: it cannot, and why.
-    """
+    """Check that the engine can take a volume, or raise an InputError that says why it cannot."""
     if volumeNode is None:
         raise InputError(_("No volume is chosen. Load a chest radiograph or a chest CT and choose it as the input."))
     image = volumeNode.GetImageData() if volumeNode.IsA("vtkMRMLScalarVolumeNode") else None
@@ -142,11 +138,7 @@ def spacingAdvice(volumeNode) -> str:
 
 
 def voxelsOf(volumeNode) -> np.ndarray:
-    """Return the voxels unchanged: a view of ``[slices, rows, columns]``, read-only.
-
-    Raises:
-        InputError: `check` refuses the volume.
-    """
+    """Return the voxels of a volume that `check` accepts: a view of ``[slices, rows, columns]``, read-only."""
     check(volumeNode)
     array = slicer.util.arrayFromVolume(volumeNode).view()
     array.flags.writeable = False

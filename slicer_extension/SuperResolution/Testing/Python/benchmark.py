@@ -5,14 +5,12 @@
 First a drawn radiograph of 2000 x 2000 pixels: a box of 128 x 128 is moved with Live on, then enhanced by Run and drawn
 in a view of 1000 x 1000 pixels, compared with its original, and canceled. All of that is wall time, by the same code as
 the panel's, called every 20 ms as by its timer. Then what a user does with a large result: how long each click takes,
-and the longest of the ticks after it, in seconds of this thread; at last the longest time that other threads block this
-one. The scene is Slicer's own, of the package slicer-core; the worker computes with two threads.
+and the longest of the ticks after it, in seconds of this thread. The scene is Slicer's own, of the package slicer-core;
+the worker computes with two threads.
 """
 
 import argparse
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,10 +24,9 @@ from slicer_application import Application  # noqa: E402
 
 application = Application()
 
-import slicer  # noqa: E402
 import slicerpython  # noqa: E402
 from sliceview import SliceView  # noqa: E402
-from SuperResolutionLib import enhancer, filling, headers, install, region, result_nodes, volumes  # noqa: E402
+from SuperResolutionLib import enhancer, filling, region, result_nodes, volumes  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.controller import Choice  # noqa: E402
 from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, Viewing  # noqa: E402
@@ -49,7 +46,6 @@ def main():
     application.clear()
     measureLargeResult(options)
     measureRest()
-    measureThreads()
     application.close()
 
 
@@ -173,30 +169,6 @@ def measureRest():
     perSecond = 1000 / module.IDLE_MS * (time.thread_time() - start) / count
     print(f"an open panel at rest: {100 * perSecond:.3f} % of a processor")
     panel.cleanup()
-
-
-def measureThreads():
-    """A film of 3000 x 2500 pixels, as NRRD by the reader that hands DICOM to GDCM, and an installation that begins."""
-    rows, columns = np.mgrid[0:3000, 0:2500]
-    film = application.addVolume((2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None])
-    with tempfile.TemporaryDirectory() as folder:
-        storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-        storage.SetFileName(os.path.join(folder, "film.nrrd"))
-        storage.WriteData(film)
-        read = headers._Film(storage.GetFileName())
-        measureBlocks("a MONOCHROME1 film", lambda: not read.is_alive())
-        installation = install.Installation("base", source=folder)
-        measureBlocks("Install… looks", lambda: not installation.step())
-
-
-def measureBlocks(what, isOver):
-    start = last = time.perf_counter()
-    longest = 0.0
-    while not isOver():
-        time.sleep(0.001)
-        now = time.perf_counter()
-        longest, last = max(longest, now - last), now
-    print(f"{what}: {1000 * (last - start):.0f} ms in a thread, the longest block {1000 * longest:.0f} ms")
 
 
 if __name__ == "__main__":
