@@ -331,13 +331,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         volumeEvents = modified, transformed, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
         regionEvents = modified, transformed, slicer.vtkMRMLMarkupsNode.PointModifiedEvent
         boxes = {region, *box_nodes.boxesOf(slicer.mrmlScene)}
-        mice = slicer.util.getNodesByClass("vtkMRMLCrosshairNode") if self._isOpen else ()
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode") if self._isOpen else None
         observed = {
             *((volume, event, self.onChosenNode) for event in volumeEvents),
             *((region, event, self.onChosenNode) for event in regionEvents),
             *((box, slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, self.onBoxMoved) for box in boxes),
             (volume, slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent, self.onWindowChanged),
-            *((mouse, slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self.onCursor) for mouse in mice),
+            (crosshair, slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self.onCursor),
             (view, modified, self.onChosenNode),
         }
         observed = {each for each in observed if each[0] is not None}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 import slicer
-from slicer.util import NodeModify
+from slicer.util import NodeModify, VTKObservationMixin
 
 from SuperResolutionLib.translation import _
 
@@ -109,20 +109,18 @@ def pairOf(applicationLogic) -> list:
     return [] if None in logics else logics
 
 
-class LinkedCursor:
+class LinkedCursor(VTKObservationMixin):
     """A crosshair that follows the mouse, so that every view shows where the mouse is in another one.
 
     Call `stop` to have the crosshair as it was.
     """
 
     def __init__(self, scene):
-        crosshairs = slicer.util.getNodesByClass("vtkMRMLCrosshairNode", scene)
-        self._crosshair = crosshairs[0] if crosshairs else None
-        if self._crosshair:
-            self._mode = self._crosshair.GetCrosshairMode()
-            self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowSmallBasic)
-            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-            self._tag = self._crosshair.AddObserver(event, self._follow)
+        super().__init__()
+        self._crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self._mode = self._crosshair.GetCrosshairMode()
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowSmallBasic)
+        self.addObserver(self._crosshair, slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self._follow)
 
     def _follow(self, crosshair, event=None) -> None:
         position = [0.0, 0.0, 0.0]
@@ -130,8 +128,6 @@ class LinkedCursor:
             crosshair.SetCrosshairRAS(position)
 
     def stop(self) -> None:
-        """Leave the crosshair to the user. Calling it again does nothing."""
-        if self._crosshair:
-            self._crosshair.RemoveObserver(self._tag)
-            self._crosshair.SetCrosshairMode(self._mode)
-            self._crosshair = None
+        """Leave the crosshair to the user."""
+        self.removeObservers()
+        self._crosshair.SetCrosshairMode(self._mode)

@@ -68,11 +68,13 @@ class Enhancement:
     subject: Subject
     choice: Choice
 
-    def options(self) -> dict:
-        """Return the options as the worker's requests "plan" and "enhance" name them."""
+    def fields(self) -> dict:
+        """Return the fields of the worker's requests "plan" and "enhance"."""
         return {
+            "region": self.subject.extent,
+            "modality": self.subject.modality,
             "bundle": self.choice.bundle or None,
-            "spacingZYX": list(self.subject.spacingZyx) if self.subject.spacingZyx else None,
+            "spacingZYX": self.subject.spacingZyx,
             "texture": self.choice.texture,
             "steps": self.choice.steps or None,
             "seed": self.choice.seed,

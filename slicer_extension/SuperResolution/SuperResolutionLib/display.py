@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
-from slicer.util import NodeModify
+from slicer.util import NodeModify, VTKObservationMixin
 
 from SuperResolutionLib.translation import _
 
@@ -53,15 +53,19 @@ def copyDisplay(fromNode, toNode) -> None:
         target.SetAndObserveColorNodeID(source.GetColorNodeID())
 
 
-class WindowLink:
+class WindowLink(VTKObservationMixin):
     """A link that keeps window and level of volumes equal, so that before and after compare.
 
     The first volume sets them at the start. Call `stop` when the comparison ends.
     """
 
+    stop = VTKObservationMixin.removeObservers
+
     def __init__(self, *volumeNodes):
+        super().__init__()
         self._displays = [node.GetDisplayNode() for node in volumeNodes]
-        self._tags = [display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follow) for display in self._displays]
+        for display in self._displays:
+            self.addObserver(display, vtk.vtkCommand.ModifiedEvent, self._follow)
         self._follow(self._displays[0])
 
     def _follow(self, changed, event=None):
@@ -71,11 +75,6 @@ class WindowLink:
             if display is not changed and (display.GetWindow(), display.GetLevel()) != (window, level):
                 display.SetAutoWindowLevel(0)
                 display.SetWindowLevel(window, level)
-
-    def stop(self) -> None:
-        for display, tag in zip(self._displays, self._tags):
-            display.RemoveObserver(tag)
-        self._displays, self._tags = [], []
 
 
 def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
@@ -163,7 +162,7 @@ def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
         display.SetWindowLevelMinMax(lowest, highest)
 
 
-class Legend:
+class Legend(VTKObservationMixin):
     """A legend of a volume's colours at the right edge of the views that show a markups node; it follows the volume.
 
     Slicer shows the legend of a volume only where the volume is background, foreground or label of a view, so the
@@ -171,6 +170,7 @@ class Legend:
     """
 
     def __init__(self, markupsDisplayNode, volumeNode, title: str):
+        super().__init__()
         self._markups, self._volume = markupsDisplayNode, volumeNode.GetDisplayNode()
         markupsDisplayNode.SetScalarRangeFlag(markupsDisplayNode.UseManualScalarRange)
         markupsDisplayNode.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # else a new legend logs errors
@@ -181,7 +181,7 @@ class Legend:
         self._legend.SetTitleText(textwrap.fill(title, 8))  # wider, it would reach into a fitted region
         self._legend.SetSize(0.05, 0.3)  # share of the view; the letters follow
         self._legend.SetNumberOfLabels(5)
-        self._tag = self._volume.AddObserver(vtk.vtkCommand.ModifiedEvent, self._update)
+        self.addObserver(self._volume, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
     def _update(self, caller=None, event=None) -> None:
@@ -193,11 +193,9 @@ class Legend:
         self._legend.SetVisibility(True)
 
     def stop(self) -> None:
-        """Hide the legend. Calling it again does nothing."""
-        if self._tag is not None:
-            self._volume.RemoveObserver(self._tag)
-            self._legend.SetVisibility(False)
-            self._tag = None
+        """Hide the legend."""
+        self.removeObservers()
+        self._legend.SetVisibility(False)
 
 
 class Overlay:

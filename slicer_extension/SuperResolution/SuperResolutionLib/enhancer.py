@@ -167,28 +167,26 @@ class Enhancer:
 
     def _send(self, do: str, enhancement: Enhancement | None) -> None:
         if do == "bundles":
-            self._worker.bundles()
+            self._worker.ask(do)
         elif do == "plan":
             subject = enhancement.subject
-            region = subject.shape, subject.extent, subject.modality
-            self._worker.plan(*region, itemsize=subject.itemBytes, **enhancement.options())
+            self._worker.ask(do, shape=subject.shape, itemsize=subject.itemBytes, **enhancement.fields())
         else:
             try:
-                self._sendImage(enhancement.subject, enhancement.options())
+                self._sendImage(enhancement.subject, enhancement.fields())
             except InputError as error:
                 self.controller.setSendFailed(str(error))
                 return
         self.controller.setSent(do, enhancement)
 
-    def _sendImage(self, subject: Subject, options: dict) -> None:
+    def _sendImage(self, subject: Subject, fields: dict) -> None:
         array, name = volumes.voxelsOf(self._volume), self._volume.GetName()
         self._source = self._volume
         if subject.storedRange is not None and array.dtype.kind in "iu":
-            options["storedRange"] = list(subject.storedRange)
+            fields["storedRange"] = subject.storedRange
         if subject.blackIsHigh:
-            options["blackIsHigh"] = True
-        options.update(key=subject.state, prepare=partial(volumes.narrow, name=name))
-        self._worker.enhance(array, subject.extent, subject.modality, **options)
+            fields["blackIsHigh"] = True
+        self._worker.enhance(array, subject.state, partial(volumes.narrow, name=name), **fields)
 
     def _addResult(self, enhancement: Enhancement, done: dict) -> list:
         source, subject, dropped = self._source, enhancement.subject, ""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
-from slicer.util import NodeModify
+from slicer.util import NodeModify, VTKObservationMixin
 
 from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.errors import InputError
@@ -104,33 +104,29 @@ def _addMarkups(scene, node):
     return node
 
 
-class FittedViews:
-    """Slice views that stay fitted to a volume when their size changes, until the user zooms."""
+class FittedViews(VTKObservationMixin):
+    """Slice views that stay fitted to a volume when their size changes, until the user zooms, or `stop` is called."""
+
+    stop = VTKObservationMixin.removeObservers
 
     def __init__(self, sliceLogics: Sequence, volumeNode):
-        self._volume, self._logics, self._fits, self._observed = volumeNode, {}, {}, []
+        super().__init__()
+        self._volume, self._fits = volumeNode, {}
         for logic in sliceLogics:
-            view = logic.GetSliceNode()
-            self._logics[view.GetID()] = logic
-            self._fit(view)
-            self._observed.append((view, view.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)))
+            self._fit(logic)
+            self.addObserver(logic.GetSliceNode(), vtk.vtkCommand.ModifiedEvent, self._onModified)
 
-    def stop(self) -> None:
-        """Leave the views to the user. Calling it again does nothing."""
-        for view, tag in self._observed:
-            view.RemoveObserver(tag)
-        self._observed = []
-
-    def _fit(self, view) -> None:
-        fitTo(self._logics[view.GetID()], self._volume)
-        self._fits[view.GetID()] = view.GetDimensions()[:2], view.GetFieldOfView()[1]
+    def _fit(self, logic) -> None:
+        fitTo(logic, self._volume)
+        view = logic.GetSliceNode()
+        self._fits[view.GetID()] = logic, view.GetDimensions()[:2], view.GetFieldOfView()[1]
 
     def _onModified(self, view, event=None) -> None:
-        size, height = self._fits[view.GetID()]
+        logic, size, height = self._fits[view.GetID()]
         isSameZoom = np.isclose(view.GetFieldOfView()[1], height)  # Slicer keeps it when it resizes a view
         if view.GetDimensions()[:2] != size and isSameZoom and self._volume.GetScene() is not None:
-            self._fits[view.GetID()] = view.GetDimensions()[:2], height
-            self._fit(view)
+            self._fits[view.GetID()] = logic, view.GetDimensions()[:2], height
+            self._fit(logic)
 
 
 def fitTo(sliceLogic, volumeNode) -> None:

@@ -1,7 +1,7 @@
 """The client of the worker process: requests plans and enlarged regions from any event loop, without waiting.
 
     worker = WorkerClient(workerCommand())
-    worker.enhance(array, region, modality="CXR")
+    worker.enhance(array, region=[0, 1, 0, 128, 0, 128], modality="CXR")
     ...                                # by a timer, about every 20 ms
     for event in worker.poll():
         if event["event"] == "done": show(event["resultArray"])
@@ -49,14 +49,7 @@ def workerCommand(python: str | None = None) -> list[str]:
 
 
 class ImageFile:
-    """An image file that a thread writes, in half a second for a large CT.
-
-    Args:
-        array: pixels of the image; they are not changed.
-        path: path of the file.
-        key: equal keys promise equal pixels.
-        prepare: function that converts the array in the thread. It raises ValueError if the image cannot be enhanced.
-            Default None: no conversion.
+    """An image file that a thread writes, in half a second for a large CT; see `WorkerClient.enhance`.
 
     Attributes:
         error: kind and message of a failure to write, or None.
@@ -125,39 +118,29 @@ class WorkerClient:
         self._closed = False
         atexit.register(_closeIfAlive, weakref.ref(self))
 
-    def bundles(self) -> None:
-        """Request all bundles."""
-        self._ask({"do": "bundles"})
+    def ask(self, do: str, image: ImageFile | None = None, **fields: Any) -> None:
+        """Request "bundles" or "plan" with the fields of docs/worker.md; for "enhance", see `enhance`."""
+        if self._closed:
+            raise RuntimeError("the worker was closed; make a new one.")
+        assert self._request is None, "the last request is not answered yet"
+        self._request = Request(next(self._numbers), {"do": do, **fields}, image)
 
-    def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> None:
-        """Request an estimate of the time and memory of an enlargement.
-
-        The options are those of docs/worker.md, and the others as in `enhance`; `shape` is that of the array.
-        """
-        fields = {"shape": [int(size) for size in shape], **_describeRegion(region, modality)}
-        self._ask({"do": "plan", **fields, **options})
-
-    def enhance(
-        self, array: np.ndarray, region: Sequence[int], modality: str, *, key: Hashable = None,
-        prepare: Prepare | None = None, **options: Any,
-    ) -> None:  # fmt: skip
+    def enhance(self, array: np.ndarray, key: Hashable = None, prepare: Prepare | None = None, **fields: Any) -> None:
         """Request an enlarged region of an image.
 
         Args:
             array: whole image, ``[slices, rows, columns]``; it is not changed.
-            region: first slice and the one after the last, then rows, then columns.
-            modality: "CXR", "CT" or "unknown".
             key: equal keys promise equal pixels, which are not written again. Default None: no promise.
             prepare: function that converts the array, in a thread, to a type that the engine takes. A ValueError of it
                 fails the request with its message. Default None: no conversion.
-            options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; see docs/worker.md.
+            fields: region, modality, bundle, texture, ... of docs/worker.md.
         """
         image = next((each for each in self._images[-1:] if key is not None and each.key == key), None)
         if image is None or image.error:
             path = os.path.join(self.folder, f"image{next(self._numbers)}.npy")
             image = ImageFile(array, path, key, prepare)
             self._images.append(image)
-        self._ask({"do": "enhance", **_describeRegion(region, modality), **options}, image)
+        self.ask("enhance", image, **fields)
 
     def cancel(self) -> None:
         """Cancel the request, and return at once. If the worker has it already, this ends the process."""
@@ -208,12 +191,6 @@ class WorkerClient:
         while os.path.lexists(self.folder) and time.monotonic() < limit:
             shutil.rmtree(self.folder, ignore_errors=True)
             time.sleep(0.01)  # a thread may have written or removed files at the same time
-
-    def _ask(self, fields: dict[str, Any], image: ImageFile | None = None) -> None:
-        if self._closed:
-            raise RuntimeError("the worker was closed; make a new one.")
-        assert self._request is None, "the last request is not answered yet"
-        self._request = Request(next(self._numbers), fields, image)
 
     def _send(self) -> None:
         """Send the request as soon as the worker is ready and the image is written."""
@@ -330,10 +307,6 @@ def _parseEvent(line: str) -> dict[str, Any]:
         message = text.format(kind=type(error).__name__)
         return {"event": "failed", "id": event.get("id"), "kind": "output", "message": message}
     return event
-
-
-def _describeRegion(region: Sequence[int], modality: str) -> dict[str, Any]:
-    return {"region": [int(edge) for edge in region], "modality": modality}
 
 
 def _quoteLastLines(lines: Sequence[str]) -> str:

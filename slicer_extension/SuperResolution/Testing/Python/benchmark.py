@@ -106,7 +106,7 @@ def measureFilm(options):
           f"{1000 * np.median(seconds):.0f} ms")  # fmt: skip
     viewing.stop()
     view.close(application)
-    worker.enhance(drawn, [0, 1, 0, FILM, 0, FILM], "CXR")
+    worker.enhance(drawn, region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
     while not any(event["event"] == "progress" for event in worker.poll()):
         time.sleep(TICK)
     start = time.perf_counter()

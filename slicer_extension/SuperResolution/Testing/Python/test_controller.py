@@ -148,7 +148,7 @@ def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     assert not controller.panel().stepsEnabled  # texture 0 takes no steps
     controller.choose(CHEST, "", Choice(texture=0.5, steps=8))
     assert controller.panel().stepsEnabled
-    assert controller.enhancement.options()["steps"] == 8
+    assert controller.enhancement.fields()["steps"] == 8
     controller.choose(CHEST, "", Choice("slow", texture=0.5, steps=8))
     assert not controller.panel().textureEnabled
     assert (controller.enhancement.choice.texture, controller.enhancement.choice.steps) == (0.0, 8)

@@ -51,9 +51,9 @@ def until(worker, *names):
     return waitFor(answer, lambda: events.extend(worker.poll()), f"one of {names}"), events
 
 
-def ask(worker, array=None, region=SMALL, **options):
-    """The answer to a request for an enlarged region, by default of a small film."""
-    worker.enhance(film() if array is None else array, region, "CXR", **options)
+def ask(worker, region=SMALL, **options):
+    """The answer to a request for an enlarged region of a small film."""
+    worker.enhance(film(), region=region, modality="CXR", **options)
     return until(worker)[0]
 
 
@@ -67,7 +67,7 @@ def volume():
 
 
 def test_a_region_comes_back_with_its_error_bars(worker):
-    worker.enhance(film(), SMALL, "CXR", errorBars=True)
+    worker.enhance(film(), region=SMALL, modality="CXR", errorBars=True)
     done, events = until(worker)
     assert done["resultArray"].shape == done["errorBarsArray"].shape == (1, 128, 128)
     assert done["coverage"]["promised"] == 0.9
@@ -79,7 +79,7 @@ def test_what_the_worker_refuses_comes_as_it_says_it(worker):
     failed = ask(worker, region=[0, 1, 0, 900, 0, 16])
     assert (failed["event"], failed["kind"]) == ("failed", "input")
     assert "does not lie in the image of 64x64" in failed["message"]
-    assert ask(worker, region=np.array(SMALL))["event"] == "done"
+    assert ask(worker)["event"] == "done"
 
 
 def test_an_image_is_prepared_and_written_once_in_a_thread_and_forgotten_after_the_next(worker):
@@ -112,7 +112,7 @@ def test_the_private_folder_is_for_this_user_alone_and_goes_at_the_end(start):
     assert not os.path.exists(worker.folder)
     worker.close()
     with pytest.raises(RuntimeError, match="the worker was closed"):
-        worker.bundles()
+        worker.ask("bundles")
 
 
 def pid(worker):
@@ -129,7 +129,7 @@ def isGone(number):
 
 def begin(worker):
     """Make a request that takes minutes, and wait until it has begun. Return the process."""
-    worker.enhance(volume(), [0, 60, 0, 160, 0, 160], "CT")
+    worker.enhance(volume(), region=[0, 60, 0, 160, 0, 160], modality="CT")
     until(worker, "progress")
     return pid(worker)
 
@@ -161,7 +161,7 @@ def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start,
     monkeypatch.setattr(processes, "PATIENCE", math.inf)
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(sys.argv[1], flush=True)"
     worker = start("-c", code + "; time.sleep(10000)", READY)
-    worker.bundles()
+    worker.ask("bundles")
     waitFor(lambda: worker._request.isSent, worker.poll)
     stubborn = pid(worker)
     worker.cancel()
@@ -189,7 +189,7 @@ def test_garbage_on_stdout_harms_nothing(start):
         "sys.argv = ['worker', '--backend', 'onnx']; runpy.run_module('monai_sr_bundle.worker', run_name='__main__')"
     )
     worker = start("-c", code)
-    worker.enhance(film(), SMALL, "CXR")
+    worker.enhance(film(), region=SMALL, modality="CXR")
     done, events = until(worker)
     assert done["event"] == "done"
     assert {event["id"] for event in events} == {done["id"]}
@@ -199,7 +199,7 @@ def test_a_worker_that_never_gets_ready_is_given_up(start, monkeypatch):
     code = "import sys, time; print('loading', file=sys.stderr, flush=True); time.sleep(10000)"
     monkeypatch.setattr(worker_client, "READY_WITHIN", math.inf)
     worker = start("-c", code)
-    worker.bundles()
+    worker.ask("bundles")
     waitFor(lambda: worker._process and worker._process.lastLines, worker.poll, "its first word")
     assert worker.poll() == []
     monkeypatch.setattr(worker_client, "READY_WITHIN", 0.0)
@@ -222,14 +222,14 @@ SPEAK = "import sys; print(sys.argv[1], flush=True); "
 ])  # fmt: skip
 def test_a_worker_that_cannot_answer_is_told_with_what_to_do(start, script, message):
     worker = start(*script)
-    worker.bundles()
+    worker.ask("bundles")
     failed, _ = until(worker)
     assert failed["message"] == message
 
 
 def test_a_python_that_is_not_there_is_told(tmp_path):
     worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], {}, temporaryFolder=str(tmp_path))
-    worker.bundles()
+    worker.ask("bundles")
     failed, _ = until(worker)
     assert failed["message"] == "/nowhere/PythonSlicer cannot be started (No such file or directory). Install it again."
     worker.close()
@@ -275,7 +275,7 @@ from SuperResolutionLib.worker_client import WorkerClient, workerCommand
 from SuperResolutionLib.child_process import environmentFor
 environment = {**environmentFor(sys.argv[2]), "PYTHONPATH": sys.argv[5]}
 worker = WorkerClient(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
-worker.enhance(np.zeros((60, 160, 160), np.int16), [0, 60, 0, 160, 0, 160], "CT")
+worker.enhance(np.zeros((60, 160, 160), np.int16), region=[0, 60, 0, 160, 0, 160], modality="CT")
 names = []
 while "progress" not in names:
     names = [event["event"] for event in worker.poll()]
@@ -338,7 +338,7 @@ def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
     worker = start()
     begin(worker)
     worker.cancel()
-    worker.enhance(volume(), [0, 1, 0, 32, 0, 32], "CT")
+    worker.enhance(volume(), region=[0, 1, 0, 32, 0, 32], modality="CT")
     assert until(worker)[0]["event"] == "done"
     waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")], worker.poll)
     assert set(callers) >= {"save", "load", "rmtree"}
