@@ -135,7 +135,6 @@ class SuperResolutionLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self, python=None):
         ScriptedLoadableModuleLogic.__init__(self)
-        self.moduleName = "SuperResolution"
         self.enhancer = Enhancer(newClient(python))
 
     def getParameterNode(self):

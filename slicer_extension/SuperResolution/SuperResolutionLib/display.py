@@ -77,19 +77,16 @@ class WindowLink(VTKObservationMixin):
                 display.SetWindowLevel(window, level)
 
 
-def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
-    """Show a region box as an outline, in a colour if one is given: a fill, a dot or a name would cover the finding."""
-    if roiNode.GetDisplayNode() is None:
-        roiNode.CreateDefaultDisplayNodes()
+def outlineOnly(roiNode, color: Sequence[float]) -> None:
+    """Show a region box as an outline in a colour: a fill, a dot or a name would cover the finding."""
     for point in range(roiNode.GetNumberOfControlPoints()):
         roiNode.SetNthControlPointVisibility(point, False)
     display = roiNode.GetDisplayNode()
     with NodeModify(display):
         display.SetFillVisibility(False)
         display.SetPropertiesLabelVisibility(False)
-        if color is not None:
-            display.SetColor(*color)
-            display.SetSelectedColor(*color)
+        display.SetColor(*color)
+        display.SetSelectedColor(*color)
 
 
 def showHandles(roiNode, visible: bool) -> None:

@@ -119,8 +119,6 @@ class Enhancer:
 
     def remove(self, resultNode):
         """Remove a result from the scene, and return the removal. Live mode makes it again only after a change."""
-        if resultNode is self._liveResult:
-            self._liveResult = None
         self.controller.forget()
         return result_nodes.remove(resultNode)
 

@@ -9,10 +9,7 @@ import vtk
 def putBelow(parentNode, node) -> None:
     """Put a node below another one in the subject hierarchy. Slicer may have made its item already."""
     hierarchy = _hierarchyOf(node.GetScene())
-    parent = hierarchy.GetItemByDataNode(parentNode)
-    if not parent:
-        parent = hierarchy.CreateItem(hierarchy.GetSceneItemID(), parentNode)
-    _putUnder(hierarchy, parent, node)
+    _putUnder(hierarchy, hierarchy.GetItemByDataNode(parentNode), node)
 
 
 def putBeside(siblingNode, node) -> None:

@@ -11,8 +11,7 @@ from SuperResolutionLib.framing import FittedViews, Frame
 from SuperResolutionLib.translation import _
 
 IN_PLACE, SIDE_BY_SIDE, DIFFERENCE = "inPlace", "sideBySide", "difference"
-KINDS = (IN_PLACE, SIDE_BY_SIDE, DIFFERENCE)
-
+"""The kinds of comparison."""
 _BARS_OPACITY, _MASK_OPACITY = 0.55, 0.5
 
 
@@ -20,7 +19,7 @@ class Viewing:
     """Comparison and overlays of one result, for ``slicer.app.applicationLogic()``. One ends before the next starts.
 
     Attributes:
-        kind: the comparison that is shown, one of `KINDS`; empty if there is none.
+        kind: the kind of the comparison that is shown; empty if there is none.
         result: the result that is compared; None if there is none.
         isOriginal: True while the original is shown in place of the result.
     """

@@ -233,8 +233,7 @@ def _narrowDtype(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _showsSequence(volumeNode) -> bool:
-    scene = volumeNode.GetScene()
-    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", scene) if scene else []
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", volumeNode.GetScene())
     return any(browser.IsProxyNodeID(volumeNode.GetID()) for browser in browsers)
 
 

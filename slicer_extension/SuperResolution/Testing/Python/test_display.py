@@ -36,7 +36,7 @@ def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, 
     roi.CreateDefaultDisplayNodes()
     display.showHandles(roi, False)
     assert (difference(plain, red.picture()) > 20).mean() > 0.1  # as Slicer fills it
-    display.outlineOnly(roi)
+    display.outlineOnly(roi, (1, 1, 0))
     outlined = red.picture()
     keep(outlined, "region")
     changed = difference(plain, outlined) > 20
@@ -47,7 +47,7 @@ def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, 
 
 def test_handles_are_small_and_leave_the_middle_free(application, red, source, keep):
     roi = application.addRoi(source, phantom_volumes.EXTENT)
-    display.outlineOnly(roi)
+    display.outlineOnly(roi, (1, 1, 0))
     display.showHandles(roi, False)
     outlined = red.picture()
     display.showHandles(roi, True)
