@@ -132,13 +132,10 @@ class Viewing:
         if self.kind == DIFFERENCE and self._difference.GetScene() is not None:
             self._showDifferenceLegend()
 
-    def showMask(self, resultNode, tolerance: float) -> float:
+    def showMask(self, resultNode, tolerance: float) -> None:
         """Mark the pixels whose error bar is wider than `tolerance`.
 
         A large result is marked by `filling.step`; `maskText` says when that is done.
-
-        Returns:
-            The share of these pixels, 0 to 1, among those that are checked already.
 
         Raises:
             InputError: the result has no error bars, or the tolerance is not above 0.
@@ -147,7 +144,6 @@ class Viewing:
         filling.step()
         self.hideMask()
         self._mask = display.Overlay(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)
-        return result_nodes.uncertainShare(mask)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
         """Describe how much of a result its trust mask marks. Also return whether it is still being marked."""
