@@ -81,9 +81,8 @@ class ImageFile:
 
 @dataclass
 class Request:
-    """A request that is not answered yet: its id, the fields of its JSON line, and its image if it has one."""
+    """A request that is not answered yet: the fields of its JSON line, and its image if it has one."""
 
-    number: int
     fields: dict[str, Any]
     image: ImageFile | None
     isSent: bool = False
@@ -123,7 +122,7 @@ class WorkerClient:
         if self._closed:
             raise RuntimeError("the worker was closed; make a new one.")
         assert self._request is None, "the last request is not answered yet"
-        self._request = Request(next(self._numbers), {"do": do, **fields}, image)
+        self._request = Request({"do": do, "id": next(self._numbers), **fields}, image)
 
     def enhance(self, array: np.ndarray, key: Hashable = None, prepare: Prepare | None = None, **fields: Any) -> None:
         """Request an enlarged region of an image.
@@ -202,20 +201,20 @@ class WorkerClient:
             self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
         if not self._isReady or (request.image and not request.image.isWritten):
             return
-        fields = {**request.fields, "id": request.number}
         if request.image:
             if request.image.error:
                 self._fail(*request.image.error)
                 return
-            fields.update(array=request.image.path, out=self._outOf(request))
+            out = os.path.join(self.folder, f"out{request.fields['id']}")
+            request.fields.update(array=request.image.path, out=out)
             try:
-                os.mkdir(fields["out"], 0o700)
+                os.mkdir(out, 0o700)
             except OSError as error:
                 text = _("no folder could be made in {folder} ({reason}). Make room there.")
                 self._fail("output", text.format(folder=self.folder, reason=error.strerror))
                 return
         request.isSent = True
-        self._process.send(json.dumps(fields))
+        self._process.send(json.dumps(request.fields))
 
     def _handle(self, event: dict[str, Any]) -> None:
         name, request = event["event"], self._request
@@ -231,7 +230,7 @@ class WorkerClient:
             # The installation is broken, or a line was lost: the request will never be answered.
             self._fail(str(event.get("kind")), str(event.get("message")))
             self._endProcess()
-        elif request is not None and event.get("id") == request.number:
+        elif request is not None and event.get("id") == request.fields["id"]:
             self._events.append(event)
             if name != "progress":
                 self._forgetRequest()
@@ -268,13 +267,9 @@ class WorkerClient:
         self._forgetRequest()
 
     def _forgetRequest(self) -> None:
-        if self._request is not None and self._request.image:
-            discard(self._outOf(self._request))
+        if self._request is not None and "out" in self._request.fields:
+            discard(self._request.fields["out"])
         self._request = None
-
-    def _outOf(self, request: Request) -> str:
-        """Return the folder for the arrays of a request."""
-        return os.path.join(self.folder, f"out{request.number}")
 
 
 def describeExit(code: int | None, lastLines: Sequence[str]) -> str:

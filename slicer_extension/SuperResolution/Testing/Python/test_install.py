@@ -102,7 +102,7 @@ def writeSums(folder, path=None):
 
 @pytest.fixture
 def perform(python, offline, tmp_path, monkeypatch):
-    """Installs, and agrees when it is asked. Returns the installation, its texts, and the question: ``isInstalled``."""
+    """Installs, and agrees when it is asked. Returns the installation, with all its `texts` and what it `asked`."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def perform(source, each=lambda installation, step: None):
