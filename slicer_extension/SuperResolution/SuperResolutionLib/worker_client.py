@@ -121,7 +121,7 @@ class WorkerClient:
         """Request "bundles" or "plan" with the fields of docs/worker.md; for "enhance", see `enhance`."""
         if self._closed:
             raise RuntimeError("the worker was closed; make a new one.")
-        assert self._request is None, "the last request is not answered yet"
+        assert self._request is None  # one thing at a time
         self._request = Request({"do": do, "id": next(self._numbers), **fields}, image)
 
     def enhance(self, array: np.ndarray, key: Hashable = None, prepare: Prepare | None = None, **fields: Any) -> None:

@@ -20,6 +20,9 @@ def test_what_has_ended_is_sent_nothing_and_ended_without_harm(tmp_path):
     child.end()
     assert child.pursue()
     assert child.returnCode == 0
+    missing = ChildProcess(["/nowhere/python"], {}, str(tmp_path))
+    missing.end()
+    assert missing.pursue()
 
 
 def test_another_python_is_not_given_what_the_launcher_has_set_for_slicer(monkeypatch, tmp_path):

@@ -281,7 +281,8 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
 
 def test_another_seed_gives_another_texture_and_the_same_run_takes_the_place_of_its_result(withBox, chest):
     assert not withBox.ui.seedSpinBox.enabled
-    withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = FLOW, 1.0, 2
+    withBox.ui.bundleComboBox.activated.emit(withBox.ui.bundleComboBox.findData(FLOW))
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
     withBox.settle()
     assert withBox.ui.seedSpinBox.enabled
     results, pixels = [], []
@@ -375,7 +376,8 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
 def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp_path):
     """A chest CT from a file that does not say what it is, as Slicer's own sample CTChest."""
     volume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
-    panel.chosen.inputVolume, panel.chosen.regionKind = volume, "whole"
+    panel.chosen.inputVolume = volume
+    panel.ui.regionKindComboBox.activated.emit(2)
     panel.settle()
     ui, answer = panel.ui, panel.ui.modalityComboBox
     assert [answer.itemText(n) for n in range(answer.count)] == ["choose…", "a radiograph", "a CT"]
