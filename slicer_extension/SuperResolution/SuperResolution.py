@@ -135,7 +135,6 @@ class SuperResolutionLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self, python=None):
         ScriptedLoadableModuleLogic.__init__(self)
-        self.moduleName = "SuperResolution"
         self.enhancer = Enhancer(newClient(python))
 
     def getParameterNode(self):
@@ -161,12 +160,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._wasOpened = self._isOpen = False
         self._choiceChanged = self._boxesChanged = True
         self._shownPanel = None
-        self._bundleNames = ()
-        self._isFilling = self._isMarking = False
+        self._isMarking = False
         self._selectedBox = self._drawing = None
         self._windows, self._windowed, self._keys = [], None, {}
         self._removedResults, self._removedBoxes = deque(maxlen=UNDOABLE), deque(maxlen=UNDOABLE)
-        self._observedEvents, self._snapped = set(), set()
+        self._observed = set()
         self._export = self._report = self._exchange = self._installation = None
         # This comes last: without a parent it calls `setup`.
         VTKObservationMixin.__init__(self)
@@ -199,8 +197,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui = self.ui
         ui.modalityComboBox.connect("activated(int)", self.onModality)
         ui.sendToDatabaseButton.connect("clicked()", self.onSendToDatabase)
-        ui.regionKindComboBox.connect("currentIndexChanged(int)", self.onRegionKind)
-        ui.bundleComboBox.connect("currentIndexChanged(int)", self.onBundle)
+        ui.regionKindComboBox.connect("activated(int)", self.onRegionKind)
+        ui.bundleComboBox.connect("activated(int)", self.onBundle)
         for button, function in (
             (ui.wheelFolderButton, self.onWheelFolder), (ui.installButton, self.onInstall),
             (ui.cancelInstallButton, self.onCancelInstall), (ui.runButton, self.onRun),
@@ -281,7 +279,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not self._parameterNode.reader:
             self._parameterNode.reader = setting(READER)
         self._enableKeys()
-        self._observeCursor(True)
+        self._observe()
         self._choiceChanged = True
         self.timer.start()
 
@@ -289,7 +287,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Let running work go on while another module is shown; the timer stops when it is done."""
         self._isOpen = False
         self._enableKeys()
-        self._observeCursor(False)
+        self._observe()
         self._stopDrawing()
         self.viewing.showOriginal(False)
 
@@ -312,7 +310,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._choiceChanged = self._boxesChanged = True
         if self._drawing is not None and self._drawing.volume is not chosen.inputVolume:
             self._stopDrawing()  # it would land on the pixels of another volume
-        self._observe(chosen.inputVolume, chosen.region, chosen.sliceView)
+        self._observe()
         kind = chosen.regionKind if chosen.regionKind in REGION_KINDS else BOX
         self.ui.regionKindComboBox.currentIndex = REGION_KINDS.index(kind)
         for widget, isEnabled in (
@@ -324,23 +322,29 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showWindows()
         self._hurry()
 
-    def _observe(self, *nodes):
-        """Observe changes of the chosen nodes, and of no others."""
-        events = {
-            "vtkMRMLScalarVolumeNode": (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
-                                        slicer.vtkMRMLTransformableNode.TransformModifiedEvent),
-            "vtkMRMLMarkupsROINode": (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLMarkupsNode.PointModifiedEvent,
-                                      slicer.vtkMRMLTransformableNode.TransformModifiedEvent),
-            "vtkMRMLSliceNode": (vtk.vtkCommand.ModifiedEvent,),
-        }  # fmt: skip
-        nodeEvents = {(node, event) for node in nodes if node for event in events.get(node.GetClassName(), ())}
-        for node, event in self._observedEvents - nodeEvents:
-            self.removeObserver(node, event, self.onChosenNode)
-        for node, event in nodeEvents:
-            if not self.hasObserver(node, event, self.onChosenNode):
-                self.addObserver(node, event, self.onChosenNode)
-        self._observedEvents = nodeEvents
-        self._snapWhenMoved()
+    def _observe(self):
+        """Observe the chosen nodes, the anomaly boxes of the scene, the mouse if the panel is open, and no others."""
+        chosen, modified = self._parameterNode, vtk.vtkCommand.ModifiedEvent
+        volume, region, view = (chosen.inputVolume, chosen.region, chosen.sliceView) if chosen else (None, None, None)
+        transformed = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        volumeEvents = modified, transformed, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
+        regionEvents = modified, transformed, slicer.vtkMRMLMarkupsNode.PointModifiedEvent
+        boxes = {region, *box_nodes.boxesOf(slicer.mrmlScene)}
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode") if self._isOpen else None
+        observed = {
+            *((volume, event, self.onChosenNode) for event in volumeEvents),
+            *((region, event, self.onChosenNode) for event in regionEvents),
+            *((box, slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, self.onBoxMoved) for box in boxes),
+            (volume, slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent, self.onWindowChanged),
+            (crosshair, slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self.onCursor),
+            (view, modified, self.onChosenNode),
+        }
+        observed = {each for each in observed if each[0] is not None}
+        for each in self._observed - observed:
+            self.removeObserver(*each)
+        for each in observed - self._observed:
+            self.addObserver(*each)
+        self._observed = observed
 
     def onChosenNode(self, caller, event):
         self._choiceChanged = True
@@ -360,7 +364,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.onCancel()
         self._useParameterNode(None)
         self._observe()
-        self._observeWindow(None)
+        self._windowed = None
 
     def onSceneChanged(self, caller, event):
         """Read the choices anew: before the end of loading, the nodes that they name were not there."""
@@ -368,8 +372,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._useParameterNode(self.logic.getParameterNode())
 
     def onRegionKind(self, index):
-        if self._parameterNode is not None:
-            self._parameterNode.regionKind = REGION_KINDS[index]
+        self._parameterNode.regionKind = REGION_KINDS[index]
 
     def onModality(self, index):
         """Store what the user says the volume is; the list offers no answer only while there is none."""
@@ -381,8 +384,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.modalityComboBox.currentIndex = ANSWERS.index(self._shownPanel.modality)
 
     def onBundle(self, index):
-        if self._parameterNode is not None and not self._isFilling and 0 <= index < len(self._bundleNames):
-            self._parameterNode.bundle = self._bundleNames[index]
+        self._parameterNode.bundle = self._shownPanel.bundles[index][0]
 
     # Boxes drawn on the image.
 
@@ -434,18 +436,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._drawing = None
         self.ui.drawRegionButton.checked = self.ui.addBoxButton.checked = False
 
-    def _snapWhenMoved(self):
-        """Observe the region and the anomaly boxes of the scene, and no box that was removed."""
-        event, chosen = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, self._parameterNode
-        boxes = set(box_nodes.boxesOf(slicer.mrmlScene))
-        if chosen is not None and chosen.region is not None:
-            boxes.add(chosen.region)
-        for box in self._snapped - boxes:
-            self.removeObserver(box, event, self.onBoxMoved)
-        for box in boxes - self._snapped:
-            self.addObserver(box, event, self.onBoxMoved)
-        self._snapped = boxes
-
     def onBoxMoved(self, box, event):
         """Move the edges of a box that the user has let go onto edges of pixels of its own volume."""
         chosen = self._parameterNode
@@ -459,35 +449,24 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showWindows(self):
         """Offer the windows of the input volume. They are None while its film is being read: `onTick` asks again."""
-        volume = self._parameterNode.inputVolume
-        if volume is self._windowed and volume is not None and self._windows:
-            return
-        self._observeWindow(volume)
-        self._windows = windows.windowsOf(volume, headers.openDatabase()) if volume else []
-        self.ui.windowComboBox.clear()
-        self.ui.windowComboBox.addItem("")
-        for window in self._windows or ():
-            self.ui.windowComboBox.addItem(windows.describe(window))
-        self.onWindowChanged()
-
-    def _observeWindow(self, volume):
-        event = vtk.vtkCommand.ModifiedEvent
-        before, now = (each.GetDisplayNode() if each is not None else None for each in (self._windowed, volume))
-        if before is not None and self.hasObserver(before, event, self.onWindowChanged):
-            self.removeObserver(before, event, self.onWindowChanged)
-        self._windowed = volume
-        if now is not None:
-            self.addObserver(now, event, self.onWindowChanged)
+        volume, combo = self._parameterNode.inputVolume, self.ui.windowComboBox
+        if volume is not self._windowed or not self._windows:
+            self._windowed = volume
+            self._windows = windows.windowsOf(volume, headers.openDatabase()) if volume else []
+            combo.clear()
+            combo.addItem("")
+            for window in self._windows or ():
+                combo.addItem(windows.describe(window))
+            self.onWindowChanged()
 
     def onWindowChanged(self, caller=None, event=None):
         """Show the window that is set as the first of the list, and its name if it has one."""
-        shown, ui = self._windowed.GetDisplayNode() if self._windowed is not None else None, self.ui
-        if shown is None:
-            return
-        now = (shown.GetWindow(), shown.GetLevel())
-        ui.windowComboBox.setItemText(0, " / ".join(map(inNumbers, now)))
-        matching = [n for n, window in enumerate(self._windows or (), start=1) if tuple(window[1:]) == now]
-        ui.windowComboBox.currentIndex = matching[0] if matching else 0
+        shown, combo = self._windowed.GetDisplayNode() if self._windowed else None, self.ui.windowComboBox
+        if shown is not None:
+            now = (shown.GetWindow(), shown.GetLevel())
+            combo.setItemText(0, " / ".join(map(inNumbers, now)))
+            matching = (n for n, window in enumerate(self._windows or (), start=1) if tuple(window[1:]) == now)
+            combo.currentIndex = next(matching, 0)
 
     def onWindow(self, index):
         if index > 0:
@@ -500,12 +479,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showMouseMode(self, caller, event):
         self.ui.dragWindowButton.checked = caller.GetCurrentInteractionMode() == caller.AdjustWindowLevel
-
-    def _observeCursor(self, isOpen):
-        event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
-            if self.hasObserver(crosshair, event, self.onCursor) != isOpen:
-                (self.addObserver if isOpen else self.removeObserver)(crosshair, event, self.onCursor)
 
     def onCursor(self, crosshair, event):
         """Show what is under the mouse."""
@@ -529,26 +502,27 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         setting(WHEEL_FOLDER, source)
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
         self._installation = install.Installation(kind, chosenPython(), source or None)
-        self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
+        self._showInstallation()
 
     def onCancelInstall(self):
         self._installation.cancel()
 
-    def _showInstallation(self, event):
+    def _showInstallation(self):
         """Show what pip does, and ask before it installs. After a successful installation, ask the worker again."""
-        if event["event"] == "planned":
-            installation, isAgreed = self._installation, False
+        installation, ui = self._installation, self.ui
+        isRunning = installation.step()
+        question, installation.question = installation.question, ""  # the timer goes on while the user is asked
+        if question:
+            isAgreed = False
             try:
-                isAgreed = slicer.util.confirmOkCancelDisplay(event["text"], _("Install the models"))
+                isAgreed = slicer.util.confirmOkCancelDisplay(question, _("Install the models"))
             finally:  # a question that cannot be shown must not be waited for
                 (installation.confirm if isAgreed else installation.cancel)()
-            return
-        showText(self.ui.installProgressLabel, event["text"])
-        if event["event"] in ("done", "failed", "cancelled"):
+        showText(ui.installProgressLabel, installation.text)
+        ui.installButton.enabled, ui.cancelInstallButton.enabled = not isRunning, isRunning
+        if not isRunning:
             self._installation = None
-        running = self._installation is not None
-        self.ui.installButton.enabled, self.ui.cancelInstallButton.enabled = not running, running
-        if event["event"] == "done":
+        if installation.isInstalled:
             self.logic.enhancer.controller.setAbsent("")
 
     # Running.
@@ -556,8 +530,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onTick(self):
         """Pass on the user's choice, read the worker's answers and show what changed, every `TICK_MS`."""
         if self._installation is not None:  # first: an error of what follows must not leave it waiting
-            for event in self._installation.poll():
-                self._showInstallation(event)
+            self._showInstallation()
         if self._parameterNode is None:
             return
         enhancer = self.logic.enhancer
@@ -570,14 +543,15 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._newResult(node)
         if self._isMarking:
             self._showUncertainShare()
-        if self._export is not None:
-            self._showExport(self._export.step())
-        for name, label in (("_report", self.ui.boxLabel), ("_exchange", self.ui.serverLabel)):
+        labels = {"_export": self.ui.exportLabel, "_report": self.ui.boxLabel, "_exchange": self.ui.serverLabel}
+        for name, label in labels.items():
             job = getattr(self, name)
             if job is not None and not job.step():
                 showText(label, job.message or job.summary)
                 setattr(self, name, None)
                 self._boxesChanged = True
+            elif name == "_export" and job is not None:
+                showText(label, f"{job.fraction:.0%}")
         if self._boxesChanged:
             self._boxesChanged = False
             self._showBoxes()
@@ -609,17 +583,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             ui.installCollapsibleButton.collapsed = panel.installed
             ui.installLabel.text = panel.absence or _("The models are installed.")
         ui.inputsCollapsibleButton.enabled = ui.modelCollapsibleButton.enabled = panel.installed
-        names = tuple(name for name, _title, _description in panel.bundles)
         if self._shownPanel is None or panel.bundles != self._shownPanel.bundles:
-            self._isFilling = True
             ui.bundleComboBox.clear()
             for index, (name, title, description) in enumerate(panel.bundles):
                 ui.bundleComboBox.addItem(title, name)
                 ui.bundleComboBox.setItemData(index, description, qt.Qt.ToolTipRole)
-            self._bundleNames, self._isFilling = names, False
-        chosen = self._parameterNode.bundle
-        if chosen in names and ui.bundleComboBox.currentIndex != names.index(chosen):
-            ui.bundleComboBox.currentIndex = names.index(chosen)
+        names = [name for name, _title, _description in panel.bundles]
+        if self._parameterNode.bundle in names:
+            ui.bundleComboBox.currentIndex = names.index(self._parameterNode.bundle)
         ui.modalityComboBox.currentIndex = ANSWERS.index(panel.modality)
         for label, text in (
             (ui.bundleLabel, panel.bundleText), (ui.subjectLabel, panel.subjectText),
@@ -665,6 +636,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for widget in (*self.compareButtons.values(), ui.originalButton, ui.detailsButton, ui.removeButton):
             widget.enabled = result is not None
         ui.exportButton.enabled = result is not None or self._export is not None  # it cancels too
+        if self._export is None:
+            ui.exportButton.text = _("Export DICOM…")
         ui.sendToDatabaseButton.enabled = (result is not None or bool(self._boxNodes())) and self._export is None
         for widget in (ui.showErrorBarsCheckBox, ui.showMaskCheckBox, ui.toleranceSpinBox):
             widget.enabled = hasBars
@@ -763,14 +736,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.exportButton.text = _("Cancel sending")
         self._boxesChanged = True
 
-    def _showExport(self, isRunning):
-        if isRunning:
-            showText(self.ui.exportLabel, f"{self._export.fraction:.0%}")
-        else:
-            showText(self.ui.exportLabel, self._export.message or self._export.summary)
-            self.ui.exportButton.text = _("Export DICOM…")
-            self._export, self._boxesChanged = None, True
-
     # Anomaly boxes.
 
     def _boxNodes(self):
@@ -779,14 +744,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showBoxes(self):
         table, nodes = self.ui.boxesTable, self._boxNodes()
-        self._isFilling = True
+        table.blockSignals(True)
         table.setRowCount(len(nodes))
         for row, node in enumerate(nodes):
             finding, reader, certainty = box_nodes.wordsOf(node)
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
-        self._isFilling = False
-        self._snapWhenMoved()
+        table.blockSignals(False)
+        self._observe()
         self._selectedBox = self._chosenBox(nodes)  # another box may stand in the row of a removed one
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (
@@ -811,8 +776,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             removal.undo()
 
     def onBoxEdited(self, item):
-        if self._isFilling:
-            return
         row, table = item.row(), self.ui.boxesTable
         label, reader, certainty = (table.item(row, column).text() for column in range(3))
         with showInputErrors(self.ui.boxLabel):

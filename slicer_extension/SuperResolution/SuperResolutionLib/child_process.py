@@ -1,7 +1,7 @@
 """A child process whose lines come through a queue and whose whole group can be ended, without waiting.
 
-It needs only the standard library, Python 3.9 or newer; neither Qt nor Slicer. Threads start the process and read its
-pipes; any event loop can do the rest. On Windows, taskkill ends the group; this is untested.
+It needs only the standard library; neither Qt nor Slicer. Threads read the pipes; any event loop can do the rest. On
+Windows, taskkill ends the group; this is untested.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def environmentFor(python: str) -> dict[str, str]:
 
 
 class ChildProcess:
-    """A process that is being started, runs, or has ended.
+    """A process that runs or has ended. To start it takes some milliseconds, as Python forks without a copy.
 
     Args:
         command: executable and arguments.
@@ -79,21 +79,29 @@ class ChildProcess:
         self.started = time.monotonic()
         self.error = ""
         self.lastLines: deque[str] = deque(maxlen=LAST_LINES)
-        self._popen: subprocess.Popen[bytes] | None = None
         self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._parse = parse
-        self._endTime = 0.0
-        self._lastSignal = ""
-        self._inputClosed = False
+        self._endTime, self._isKilled = 0.0, False
+        self._popen: subprocess.Popen[bytes] | None = None
         self._readers: list[threading.Thread] = []
-        # Forking a process as large as Slicer takes longer than a frame of its interface.
-        arguments = (list(command), dict(environment), folder)
-        self._starter = threading.Thread(target=self._start, args=arguments, daemon=True)
-        self._starter.start()
+        options: dict[str, Any] = {"start_new_session": True}
+        if os.name == "nt":
+            options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        try:
+            self._popen = subprocess.Popen(
+                list(command), env=dict(environment), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, **options,
+            )  # fmt: skip
+        except OSError as error:
+            self.error = error.strerror or str(error)
+            return
+        keepLine = lambda line: self._lines.put(parse(line))  # noqa: E731
+        for pipe, keep in ((self._popen.stdout, keepLine), (self._popen.stderr, self.lastLines.append)):
+            self._readers.append(threading.Thread(target=_read, args=(pipe, keep), daemon=True))
+            self._readers[-1].start()
 
     @property
     def identity(self) -> int | None:
-        """The process id, which is also that of its group; None before the start."""
+        """The id of the process and of its group; None if it could not be started."""
         return self._popen.pid if self._popen else None
 
     @property
@@ -102,8 +110,6 @@ class ChildProcess:
 
         A launcher may end before the process that it launched, so the end of the pipes decides.
         """
-        if self._starter.is_alive():
-            return False
         return self._popen is None or (
             self.returnCode is not None and not any(each.is_alive() for each in self._readers)
         )
@@ -114,14 +120,13 @@ class ChildProcess:
         return self._popen.poll() if self._popen else None
 
     def send(self, line: str) -> None:
-        """Write a line to the stdin of a started process. If it has ended, nothing happens; see `isOver`."""
+        """Write a line to the stdin of the process. If it has ended, nothing happens; see `isOver`."""
         with suppress(OSError, ValueError):  # the process has ended, or its stdin was closed
             self._popen.stdin.write(line.encode("utf-8") + b"\n")
             self._popen.stdin.flush()
 
     def closeInput(self) -> None:
-        """Close the stdin of the process, or do so as soon as it is started."""
-        self._inputClosed = True
+        """Close the stdin of the process."""
         if self._popen:
             with suppress(OSError):  # it has ended
                 self._popen.stdin.close()
@@ -141,7 +146,8 @@ class ChildProcess:
         if self.isOver:
             self.closeInput()
             return True
-        if self._endTime and self._lastSignal != "SIGKILL" and time.monotonic() - self._endTime > PATIENCE:
+        if self._endTime and not self._isKilled and time.monotonic() - self._endTime > PATIENCE:
+            self._isKilled = True
             self._signal("SIGKILL")
         return False
 
@@ -154,32 +160,8 @@ class ChildProcess:
         if not self.isOver:
             self._signal("SIGKILL")
 
-    def _start(self, command: list[str], environment: dict[str, str], folder: str) -> None:
-        options: dict[str, Any] = {"start_new_session": True}
-        if os.name == "nt":
-            options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-        try:
-            popen = subprocess.Popen(
-                command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, **options,
-            )  # fmt: skip
-        except OSError as error:
-            self.error = error.strerror or str(error)
-            return
-        self._popen = popen  # must be set before the first line is read, which the caller may answer at once
-        keepLine = lambda line: self._lines.put(self._parse(line))  # noqa: E731
-        for pipe, keep in ((popen.stdout, keepLine), (popen.stderr, self.lastLines.append)):
-            self._readers.append(threading.Thread(target=_read, args=(pipe, keep), daemon=True))
-            self._readers[-1].start()
-        # Requests from before the start.
-        if self._inputClosed:
-            self.closeInput()
-        if self._lastSignal:
-            self._signal(self._lastSignal)
-
     def _signal(self, name: str) -> None:
-        """Send a signal to the group; if there is no process yet, `_start` sends it."""
-        self._lastSignal = name
+        """Send a signal to the group."""
         if self._popen is None:
             return
         if os.name == "nt":
@@ -211,11 +193,10 @@ def makeFolder(parent: str | None = None) -> str:
     return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
 
 
-def removeStaleFolders(parent: str | None = None) -> list[str]:
-    """Remove the folders of `makeFolder` whose processes are gone, and return their paths."""
-    removed: list[str] = []
+def removeStaleFolders(parent: str | None = None) -> None:
+    """Remove the folders of `makeFolder` whose processes are gone."""
     if os.name == "nt":  # os.kill with 0 would end the process on Windows
-        return removed
+        return
     for entry in os.scandir(parent or tempfile.gettempdir()):
         number = entry.name[len(PREFIX) :].split("-")[0]
         if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
@@ -226,8 +207,6 @@ def removeStaleFolders(parent: str | None = None) -> list[str]:
             continue  # another process has just removed it
         if isOurs:
             shutil.rmtree(entry.path, ignore_errors=True)
-            removed.append(entry.path)
-    return removed
 
 
 def discard(path: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 import slicer
+from slicer.util import NodeModify, VTKObservationMixin
 
 from SuperResolutionLib.translation import _
 
@@ -16,51 +17,35 @@ BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"
 """Layout names of the two views of `showSideBySide`."""
 
 _VIEW_GROUP = 7
+_OF_COMPOSITE = "BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"
+_OF_VIEW = "RulerType", "OrientationMarkerType"
 
 
 class SavedViews:
     """The saved state of slice views, and optionally of the layout; `restore` brings it back.
 
-    Saved are the volumes, their opacities, links, rulers and orientation markers; the user's zoom stays. Volumes and
-    views that were removed stay away, and a layout that the user chose meanwhile stays.
+    Saved is what a comparison changes; the user's zoom stays. Volumes and views that were removed stay away, and a
+    layout that the user chose meanwhile stays.
     """
 
     def __init__(self, sliceLogics: Sequence, layoutNode=None):
-        self._states = [
-            (composite, composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(),
-             composite.GetLabelVolumeID(), composite.GetForegroundOpacity(), composite.GetLabelOpacity(),
-             composite.GetLinkedControl(), composite.GetHotLinkedControl())
-            for composite in (logic.GetSliceCompositeNode() for logic in sliceLogics)
-        ]  # fmt: skip
-        self._aids = [
-            (view, view.GetRulerType(), view.GetOrientationMarkerType())
-            for view in (logic.GetSliceNode() for logic in sliceLogics)
-        ]
+        nodes = [(logic.GetSliceCompositeNode(), _OF_COMPOSITE) for logic in sliceLogics]
+        nodes += [(logic.GetSliceNode(), _OF_VIEW) for logic in sliceLogics]
+        self._states = [(node, {name: getattr(node, f"Get{name}")() for name in names}) for node, names in nodes]
         self._layout = layoutNode
         self._arrangement = layoutNode.GetViewArrangement() if layoutNode else None
 
     def restore(self) -> None:
         if self._layout and self._layout.GetScene() and self._layout.GetViewArrangement() == LAYOUT:
             self._layout.SetViewArrangement(self._arrangement)
-        for view, ruler, marker in self._aids:
-            view.SetRulerType(ruler)
-            view.SetOrientationMarkerType(marker)
-        for composite, background, foreground, label, opacity, labelOpacity, isLinked, isHotLinked in self._states:
-            if composite.GetScene() is None:
+        for node, state in self._states:
+            scene = node.GetScene()
+            if scene is None:
                 continue
-            modified = composite.StartModify()
-            composite.SetLinkedControl(isLinked)
-            composite.SetHotLinkedControl(isHotLinked)
-            composite.SetBackgroundVolumeID(self._existing(composite, background))
-            composite.SetForegroundVolumeID(self._existing(composite, foreground))
-            composite.SetLabelVolumeID(self._existing(composite, label))
-            composite.SetForegroundOpacity(opacity)
-            composite.SetLabelOpacity(labelOpacity)
-            composite.EndModify(modified)
-
-    @staticmethod
-    def _existing(compositeNode, name):
-        return name if name and compositeNode.GetScene().GetNodeByID(name) else None
+            with NodeModify(node):
+                for name, value in state.items():
+                    isGone = name.endswith("ID") and value and scene.GetNodeByID(value) is None
+                    getattr(node, f"Set{name}")(None if isGone else value)
 
 
 def layoutNode(scene):
@@ -83,18 +68,9 @@ def layoutText(orientation: str = "Axial") -> str:
 
 
 def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "Axial") -> SavedViews:
-    """Show a volume in two linked views, in the right one with another volume over it.
+    """Show a volume in two linked views, and over it, on the right, another one, to whose planes both are rotated.
 
-    What moves in one view, moves in the other.
-
-    Args:
-        applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
-        beforeNode: volume in both views.
-        afterNode: volume over it on the right; both views are rotated to its planes.
-        orientation: "Axial", "Coronal" or "Sagittal".
-
-    Returns:
-        The previous layout; `restore` it to end the comparison.
+    The orientation is "Axial", "Coronal" or "Sagittal". Returns the previous layout, to be restored at the end.
     """
     layout = layoutNode(afterNode.GetScene())
     # The views of our own layout need not be saved: they show nothing else.
@@ -111,14 +87,13 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "
         raise RuntimeError(f"The views {BEFORE} and {AFTER} were not made: the layout manager did not take the layout.")
     for logic, foreground in zip(logics, (None, afterNode)):
         composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
-        modified = composite.StartModify()
-        composite.SetLinkedControl(0)  # the views are linked when both are set up
-        composite.SetHotLinkedControl(0)
-        composite.SetBackgroundVolumeID(beforeNode.GetID())
-        composite.SetForegroundVolumeID(foreground and foreground.GetID())
-        composite.SetLabelVolumeID(None)
-        composite.SetForegroundOpacity(1.0 if foreground else 0.0)
-        composite.EndModify(modified)
+        with NodeModify(composite):
+            composite.SetLinkedControl(0)  # the views are linked when both are set up
+            composite.SetHotLinkedControl(0)
+            composite.SetBackgroundVolumeID(beforeNode.GetID())
+            composite.SetForegroundVolumeID(foreground and foreground.GetID())
+            composite.SetLabelVolumeID(None)
+            composite.SetForegroundOpacity(1.0 if foreground else 0.0)
         view.SetOrientation(orientation)
         view.SetViewGroup(_VIEW_GROUP)
         view.RotateToVolumePlane(afterNode)
@@ -134,20 +109,18 @@ def pairOf(applicationLogic) -> list:
     return [] if None in logics else logics
 
 
-class LinkedCursor:
+class LinkedCursor(VTKObservationMixin):
     """A crosshair that follows the mouse, so that every view shows where the mouse is in another one.
 
     Call `stop` to have the crosshair as it was.
     """
 
     def __init__(self, scene):
-        crosshairs = slicer.util.getNodesByClass("vtkMRMLCrosshairNode", scene)
-        self._crosshair = crosshairs[0] if crosshairs else None
-        if self._crosshair:
-            self._mode = self._crosshair.GetCrosshairMode()
-            self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowSmallBasic)
-            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-            self._tag = self._crosshair.AddObserver(event, self._follow)
+        super().__init__()
+        self._crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self._mode = self._crosshair.GetCrosshairMode()
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowSmallBasic)
+        self.addObserver(self._crosshair, slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self._follow)
 
     def _follow(self, crosshair, event=None) -> None:
         position = [0.0, 0.0, 0.0]
@@ -155,8 +128,6 @@ class LinkedCursor:
             crosshair.SetCrosshairRAS(position)
 
     def stop(self) -> None:
-        """Leave the crosshair to the user. Calling it again does nothing."""
-        if self._crosshair:
-            self._crosshair.RemoveObserver(self._tag)
-            self._crosshair.SetCrosshairMode(self._mode)
-            self._crosshair = None
+        """Leave the crosshair to the user."""
+        self.removeObservers()
+        self._crosshair.SetCrosshairMode(self._mode)

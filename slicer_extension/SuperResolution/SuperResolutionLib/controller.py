@@ -11,8 +11,6 @@ from SuperResolutionLib.translation import _
 LIVE_SECONDS = 3.0
 """Longest estimated time, in seconds, at which Live follows a region."""
 
-_ABSENT, _STARTING, _READY, _RUNNING = "absent", "starting", "ready", "running"
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -70,11 +68,13 @@ class Enhancement:
     subject: Subject
     choice: Choice
 
-    def options(self) -> dict:
-        """Return the options as the worker's requests "plan" and "enhance" name them."""
+    def fields(self) -> dict:
+        """Return the fields of the worker's requests "plan" and "enhance"."""
         return {
+            "region": self.subject.extent,
+            "modality": self.subject.modality,
             "bundle": self.choice.bundle or None,
-            "spacingZYX": list(self.subject.spacingZyx) if self.subject.spacingZyx else None,
+            "spacingZYX": self.subject.spacingZyx,
             "texture": self.choice.texture,
             "steps": self.choice.steps or None,
             "seed": self.choice.seed,
@@ -108,7 +108,6 @@ class Panel:
 class Controller:
     """The controller of a panel. Times come from the worker; nothing here waits."""
 
-    _phase: str = _STARTING
     _absence: str = ""
     _bundles: list | None = None
     _subject: Subject | None = None
@@ -117,7 +116,6 @@ class Controller:
     _isRunRequested: bool = False
     _pending: tuple | None = None
     _plan: tuple | None = None
-    _refused: tuple | None = None
     _failure: tuple | None = None
     _answered: Enhancement | None = None
     _progress: tuple = (0.0, None)
@@ -127,11 +125,10 @@ class Controller:
 
     def setAbsent(self, reason: str) -> None:
         """Record why there is no worker. An empty reason means that there may be one again."""
+        self._absence = reason
         if reason:
-            self._phase, self._absence, self._bundles = _ABSENT, reason, None
+            self._bundles = self._plan = None
             self._drop()
-        elif self._phase == _ABSENT:
-            self._phase, self._absence = _STARTING, ""
 
     def choose(self, subject: Subject | None, problem: str, choice: Choice) -> None:
         """Set the user's current choice; `problem` says why there is no subject that can be enhanced, or is empty."""
@@ -150,11 +147,11 @@ class Controller:
         self._drop()
         self._note = _("Canceled. The scene was not changed.")
 
-    def setSent(self, identity: Any, do: str, enhancement: Enhancement | None = None) -> None:
+    def setSent(self, do: str, enhancement: Enhancement | None = None) -> None:
         """Record that the request of `nextRequest` was sent."""
-        self._pending = (identity, do, enhancement)
+        self._pending = (do, enhancement)
         if do == "enhance":
-            self._isRunRequested, self._phase, self._progress = False, _RUNNING, (0.0, None)
+            self._isRunRequested, self._progress = False, (0.0, None)
 
     def setSendFailed(self, message: str) -> None:
         """Record why the request of `nextRequest` could not be sent."""
@@ -165,30 +162,21 @@ class Controller:
         self._note = message
 
     def handleEvent(self, event: dict) -> Enhancement | None:
-        """Handle an event of the worker. Return the enhancement that it completes if it is "done", else None."""
-        kind = event.get("event")
-        if self._pending is None or event.get("id") not in (self._pending[0], None):
-            return None  # an answer to a canceled request
-        do, enhancement = self._pending[1:]
+        """Handle an answer to the request. Return the enhancement that it completes if it is "done", else None."""
+        kind, (_do, enhancement) = event["event"], self._pending
         if kind == "progress":
             self._progress = (float(event["fraction"]), event.get("secondsLeft"))
             return None
-        if kind == "bundles" and do == "bundles":
-            self._bundles, self._phase = list(event["bundles"]), _READY
-        elif kind == "planned" and do == "plan":
+        if kind == "bundles":
+            self._bundles = list(event["bundles"])
+        elif kind == "planned":
             self._plan = (enhancement, event)
-        elif kind == "done" and do == "enhance":
-            self._answered, self._phase = enhancement, _READY
-        elif kind == "failed" and event.get("kind") == "installation":
-            self.setAbsent(str(event["message"]))
-        elif kind in ("failed", "cancelled"):
-            problem = enhancement, str(event.get("message") or _("The worker stopped. Press Run again."))
-            if do == "enhance":
-                self._phase, self._failure = _READY, problem
-            else:
-                self._refused = problem
+        elif kind == "done":
+            self._answered = enhancement
+        elif event["kind"] == "installation":
+            self.setAbsent(event["message"])
         else:
-            return None
+            self._failure = enhancement, event["message"]
         self._pending = None
         return enhancement if kind == "done" else None
 
@@ -221,10 +209,10 @@ class Controller:
         does not cancel running work: that would end the worker, and a new one takes longer to start than the work that
         Live follows.
         """
-        if self._phase == _ABSENT or self._pending is not None:
+        if self._absence or self._pending is not None:
             return None
         if self._bundles is None:
-            return None if self._refused and self._refused[0] is None else ("bundles", None)
+            return None if self._problemOf(None) else ("bundles", None)
         enhancement = self.enhancement
         if enhancement is None or self._problemOf(enhancement):
             return None
@@ -237,8 +225,8 @@ class Controller:
         return ("enhance", enhancement) if follows and self._answered != enhancement else None
 
     def retry(self) -> None:
-        """Allow requests again that were refused or failed, for instance after an installation."""
-        self._refused = self._failure = None
+        """Allow a request again that has failed."""
+        self._failure = None
 
     def forget(self) -> None:
         """Record that a result was removed. Live mode makes it again only after a change."""
@@ -251,13 +239,13 @@ class Controller:
         if bundle and bundle.get("lacks"):
             bundle = None  # its properties are not known
         message, isError = self._message()
-        subject, running = self._subject, self._phase == _RUNNING
+        subject = self._subject
         fraction, left = self._progress
         progressText = f"{fraction:.0%}"
         if left is not None:
             progressText = _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
         return Panel(
-            installed=self._phase != _ABSENT,
+            installed=not self._absence,
             absence=self._absence,
             bundles=self._choices(),
             bundleText=_describeBundle(bundle, automatic=not self._choice.bundle) if bundle else "",
@@ -269,15 +257,18 @@ class Controller:
             message=message,
             messageIsError=isError,
             canRun=self._canRun(),
-            canCancel=running or (self._pending is not None and self._pending[1] == "plan"),
-            progress=fraction if running else None,
-            progressText=progressText if running else "",
+            canCancel=self._isPending("enhance") or self._isPending("plan"),
+            progress=fraction if self._isPending("enhance") else None,
+            progressText=progressText if self._isPending("enhance") else "",
         )
 
     def _canRun(self) -> bool:
         """Return True if the choice is planned and fits into memory. A failed request may be repeated."""
-        isPlanned = self._currentPlan() is not None
-        return self._phase == _READY and isPlanned and not (self._isRunRequested or self._tooLarge())
+        isPlanned, isRunning = self._currentPlan() is not None, self._isRunRequested or self._isPending("enhance")
+        return isPlanned and not (isRunning or self._absence or self._tooLarge())
+
+    def _isPending(self, do: str) -> bool:
+        return self._pending is not None and self._pending[0] == do
 
     def _currentPlan(self) -> dict | None:
         """Return the worker's plan for the current choice; None if there is none yet."""
@@ -285,22 +276,19 @@ class Controller:
 
     def _drop(self) -> None:
         self._pending, self._isRunRequested = None, False
-        if self._phase == _RUNNING:
-            self._phase = _READY if self._bundles is not None else _STARTING
         self._answered = self.enhancement  # live mode continues after a change, not at once
 
-    def _problemOf(self, enhancement: Enhancement) -> str:
-        """Return why an enhancement was refused or failed: it is not requested again automatically."""
-        return next((each[1] for each in (self._refused, self._failure) if each and each[0] == enhancement), "")
+    def _problemOf(self, enhancement: Enhancement | None) -> str:
+        """Return why an enhancement, or for None the list of models, failed: it is not requested again by itself."""
+        return self._failure[1] if self._failure and self._failure[0] == enhancement else ""
 
     def _message(self) -> tuple:
         """Return the message and whether it is an error."""
-        if self._phase == _ABSENT:
+        if self._absence:
             return ("", False)
         if self._bundles is None:
-            if self._refused and self._refused[0] is None:
-                return (self._refused[1], True)
-            return (_("Starting. The first time takes some seconds."), False)
+            problem = self._problemOf(None)
+            return (problem or _("Starting. The first time takes some seconds."), bool(problem))
         if self._problem:
             return (" ".join(filter(None, (self._note, self._problem))), True)
         if self._subject is None:
@@ -311,7 +299,7 @@ class Controller:
         if not self._subject.isRead:
             return (_("Reading the file of '{name}'…").format(name=self._subject.name), False)
         problem = self._problemOf(self.enhancement)
-        if problem and self._phase == _READY and not self._isRunRequested:
+        if problem and not (self._isPending("enhance") or self._isRunRequested):
             return (problem, True)
         if self._note:
             return (self._note, False)
@@ -357,7 +345,7 @@ class Controller:
     def _estimate(self) -> str:
         plan = self._currentPlan()
         if plan is None:
-            return _("Estimating…") if self._pending and self._pending[1] == "plan" else ""
+            return _("Estimating…") if self._isPending("plan") else ""
         text = _("About {time} and {memory} of memory ({free} are free)")
         if self._choice.errorBars and not plan.get("errorBars"):
             text = _("About {time} and {memory} of memory ({free} are free); without error bars")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
-from slicer.util import NodeModify
+from slicer.util import NodeModify, VTKObservationMixin
 
 from SuperResolutionLib.translation import _
 
@@ -22,6 +22,8 @@ _STEPS = {
     "Difference": [(0.55, 0.85, 1.0), (0.10, 0.40, 0.95), (0.0, 0.0, 0.0), (0.90, 0.35, 0.05), (1.0, 0.85, 0.45)],
 }
 _MASK = (1.0, 0.25, 0.65)  # unlike lung and bone
+_LAYERS = 3
+"""Layers of every view: background, foreground and label."""
 _HANDLE_SCALE = 1.5
 """Size of the handles in percent of the view; Slicer's own is 3."""
 
@@ -41,29 +43,29 @@ def addDisplay(volumeNode) -> None:
     volumeNode.SetAndObserveDisplayNodeID(display.GetID())
 
 
-def copyWindow(fromNode, toNode) -> None:
-    """Copy window, level, thresholds, colours and interpolation of a volume to another one."""
+def copyDisplay(fromNode, toNode) -> None:
+    """Show a volume as another one is shown, but not by an automatic window or threshold."""
     source, target = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
     with NodeModify(target):
+        target.CopyContent(source)
         target.SetAutoWindowLevel(0)
-        target.SetWindowLevel(source.GetWindow(), source.GetLevel())
         target.SetAutoThreshold(0)
-        target.SetThreshold(source.GetLowerThreshold(), source.GetUpperThreshold())
-        target.SetApplyThreshold(source.GetApplyThreshold())
-        target.SetInterpolate(source.GetInterpolate())
-        target.SetInvertDisplayScalarRange(source.GetInvertDisplayScalarRange())
         target.SetAndObserveColorNodeID(source.GetColorNodeID())
 
 
-class WindowLink:
+class WindowLink(VTKObservationMixin):
     """A link that keeps window and level of volumes equal, so that before and after compare.
 
     The first volume sets them at the start. Call `stop` when the comparison ends.
     """
 
+    stop = VTKObservationMixin.removeObservers
+
     def __init__(self, *volumeNodes):
+        super().__init__()
         self._displays = [node.GetDisplayNode() for node in volumeNodes]
-        self._tags = [display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follow) for display in self._displays]
+        for display in self._displays:
+            self.addObserver(display, vtk.vtkCommand.ModifiedEvent, self._follow)
         self._follow(self._displays[0])
 
     def _follow(self, changed, event=None):
@@ -74,25 +76,17 @@ class WindowLink:
                 display.SetAutoWindowLevel(0)
                 display.SetWindowLevel(window, level)
 
-    def stop(self) -> None:
-        for display, tag in zip(self._displays, self._tags):
-            display.RemoveObserver(tag)
-        self._displays, self._tags = [], []
 
-
-def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
-    """Show a region box as an outline, in a colour if one is given: a fill, a dot or a name would cover the finding."""
-    if roiNode.GetDisplayNode() is None:
-        roiNode.CreateDefaultDisplayNodes()
+def outlineOnly(roiNode, color: Sequence[float]) -> None:
+    """Show a region box as an outline in a colour: a fill, a dot or a name would cover the finding."""
     for point in range(roiNode.GetNumberOfControlPoints()):
         roiNode.SetNthControlPointVisibility(point, False)
     display = roiNode.GetDisplayNode()
     with NodeModify(display):
         display.SetFillVisibility(False)
         display.SetPropertiesLabelVisibility(False)
-        if color is not None:
-            display.SetColor(*color)
-            display.SetSelectedColor(*color)
+        display.SetColor(*color)
+        display.SetSelectedColor(*color)
 
 
 def showHandles(roiNode, visible: bool) -> None:
@@ -139,12 +133,7 @@ def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
     if threshold is None:
         threshold = float(np.percentile(bars, 75))
     _colorBetween(errorBarsNode, "ErrorBars", 0, float(np.percentile(bars, 99)) or 1.0)
-    setThreshold(errorBarsNode, threshold)
-
-
-def setThreshold(volumeNode, threshold: float) -> None:
-    """Hide a volume where it is below `threshold`."""
-    display = volumeNode.GetDisplayNode()
+    display = errorBarsNode.GetDisplayNode()
     with NodeModify(display):
         display.SetAutoThreshold(0)
         display.SetThreshold(threshold, np.finfo(np.float32).max)
@@ -170,7 +159,7 @@ def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
         display.SetWindowLevelMinMax(lowest, highest)
 
 
-class Legend:
+class Legend(VTKObservationMixin):
     """A legend of a volume's colours at the right edge of the views that show a markups node; it follows the volume.
 
     Slicer shows the legend of a volume only where the volume is background, foreground or label of a view, so the
@@ -178,6 +167,7 @@ class Legend:
     """
 
     def __init__(self, markupsDisplayNode, volumeNode, title: str):
+        super().__init__()
         self._markups, self._volume = markupsDisplayNode, volumeNode.GetDisplayNode()
         markupsDisplayNode.SetScalarRangeFlag(markupsDisplayNode.UseManualScalarRange)
         markupsDisplayNode.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # else a new legend logs errors
@@ -188,7 +178,7 @@ class Legend:
         self._legend.SetTitleText(textwrap.fill(title, 8))  # wider, it would reach into a fitted region
         self._legend.SetSize(0.05, 0.3)  # share of the view; the letters follow
         self._legend.SetNumberOfLabels(5)
-        self._tag = self._volume.AddObserver(vtk.vtkCommand.ModifiedEvent, self._update)
+        self.addObserver(self._volume, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
     def _update(self, caller=None, event=None) -> None:
@@ -200,46 +190,37 @@ class Legend:
         self._legend.SetVisibility(True)
 
     def stop(self) -> None:
-        """Hide the legend. Calling it again does nothing."""
-        if self._tag is not None:
-            self._volume.RemoveObserver(self._tag)
-            self._legend.SetVisibility(False)
-            self._tag = None
+        """Hide the legend."""
+        self.removeObservers()
+        self._legend.SetVisibility(False)
 
 
-class MaskLayer:
-    """A trust mask over the images of slice views, in place of the label maps that the user had there.
+class Overlay:
+    """A volume over the images of slice views, in a layer of its own above those that the user has there.
 
-    Call `stop` to bring those back. A label map that the user chooses meanwhile stays.
+    Call `stop` to take it away.
     """
 
-    def __init__(self, compositeNodes: Sequence, maskNode, opacity: float = 0.5):
-        self._mask, self._opacity = maskNode.GetID(), opacity
-        self._before = [(each, each.GetLabelVolumeID(), each.GetLabelOpacity()) for each in compositeNodes]
-        for composite, _label, _opacity in self._before:
-            self._set(composite, self._mask, opacity)
+    def __init__(self, compositeNodes: Sequence, volumeNode, opacity: float):
+        self._composites, self._volume, self._opacity = compositeNodes, volumeNode.GetID(), opacity
+        for composite in compositeNodes:
+            layer = _LAYERS + composite.GetNumberOfAdditionalLayers()
+            composite.SetNthLayerVolumeID(layer, self._volume)
+            composite.SetNthLayerOpacity(layer, opacity)
 
     def setVisible(self, visible: bool) -> None:
-        """Show the mask, or for a moment what was there before it."""
-        for composite, label, opacity in self._before:
-            if composite.GetLabelVolumeID() == (label if visible else self._mask):
-                self._set(composite, *((self._mask, self._opacity) if visible else (label, opacity)))
+        for composite, layer in self._layers():
+            composite.SetNthLayerOpacity(layer, self._opacity if visible else 0.0)
 
     def stop(self) -> None:
-        """Show what was there before. Calling it again does nothing."""
-        for composite, label, opacity in self._before:
-            # A mask that was removed has left its layer empty.
-            if composite.GetLabelVolumeID() in (self._mask, None):
-                self._set(composite, label, opacity)
-        self._before = []
+        """Take the volume out of the views. Calling it again does nothing."""
+        for composite, layer in self._layers():
+            composite.SetNthLayerVolumeID(layer, None)
 
-    @staticmethod
-    def _set(composite, label, opacity) -> None:
-        if composite.GetScene() is None:
-            return
-        with NodeModify(composite):
-            composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
-            composite.SetLabelOpacity(opacity)
+    def _layers(self) -> list:
+        """Return the views that show the volume, and the numbers of its layers."""
+        layers = [(each, _LAYERS + n) for each in self._composites for n in range(each.GetNumberOfAdditionalLayers())]
+        return [(each, layer) for each, layer in layers if each.GetNthLayerVolumeID(layer) == self._volume]
 
 
 def _subsample(array: np.ndarray) -> np.ndarray:

@@ -16,11 +16,7 @@ BOX, SLICE, WHOLE = "box", "slice", "whole"
 
 
 def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
-    """Return the extent of a region: `BOX` with a markups ROI, `SLICE` with a slice view, or `WHOLE`.
-
-    Raises:
-        InputError: the volume cannot be enhanced, or the region has no voxels of it.
-    """
+    """Return the extent of a region: `BOX` with a markups ROI, `SLICE` with a slice view, or `WHOLE`; see `region`."""
     if kind == WHOLE:
         return region.whole(volumeNode)
     return region.ofRoi(regionNode, volumeNode) if kind == BOX else region.ofSlice(regionNode, volumeNode)
@@ -76,7 +72,7 @@ class Enhancer:
         self._worker = worker
         self._volume = None
         self._unreadChoice = None  # choice of a volume whose file is being read, passed on again until it is
-        self._sourceAndReplaced = None  # source of the running request, and the result that it replaces
+        self._source = None  # volume of the running request
         self._liveResult = None  # result that follows the region in live mode
 
     def choose(self, volumeNode, kind: str, regionNode, choice: Choice) -> None:
@@ -119,13 +115,10 @@ class Enhancer:
     def cancel(self) -> None:
         """End the work at once. The next request starts a new worker."""
         self._worker.cancel()
-        self._sourceAndReplaced = None
         self.controller.setCanceled()
 
     def remove(self, resultNode):
         """Remove a result from the scene, and return the removal. Live mode makes it again only after a change."""
-        if resultNode is self._liveResult:
-            self._liveResult = None
         self.controller.forget()
         return result_nodes.remove(resultNode)
 
@@ -172,41 +165,29 @@ class Enhancer:
 
     def _send(self, do: str, enhancement: Enhancement | None) -> None:
         if do == "bundles":
-            self.controller.setSent(self._worker.bundles(), do)
-            return
-        subject, options = enhancement.subject, enhancement.options()
-        if do == "plan":
-            options["itemsize"] = subject.itemBytes
-            number = self._worker.plan(subject.shape, subject.extent, subject.modality, **options)
-            self.controller.setSent(number, do, enhancement)
-            return
-        try:
-            array = volumes.voxelsOf(self._volume)
-        except InputError as error:
-            self.controller.setSendFailed(str(error))
-            return
-        self._sourceAndReplaced, name = (self._volume, self._replacedResult()), self._volume.GetName()
-        if subject.storedRange is not None and array.dtype.kind in "iu":
-            options["storedRange"] = list(subject.storedRange)
-        if subject.blackIsHigh:
-            options["blackIsHigh"] = True
-        number = self._worker.enhance(
-            array, subject.extent, subject.modality, key=subject.state, prepare=partial(volumes.narrow, name=name),
-            **options
-        )  # fmt: skip
-        self.controller.setSent(number, do, enhancement)
+            self._worker.ask(do)
+        elif do == "plan":
+            subject = enhancement.subject
+            self._worker.ask(do, shape=subject.shape, itemsize=subject.itemBytes, **enhancement.fields())
+        else:
+            try:
+                self._sendImage(enhancement.subject, enhancement.fields())
+            except InputError as error:
+                self.controller.setSendFailed(str(error))
+                return
+        self.controller.setSent(do, enhancement)
 
-    def _replacedResult(self):
-        """Return the result that the next one replaces in live mode, or None."""
-        result = self._liveResult
-        if not self.controller.isLive or result is None or result.GetScene() is None:
-            return None
-        return result if result_nodes.sourceOf(result) is self._volume else None
+    def _sendImage(self, subject: Subject, fields: dict) -> None:
+        array, name = volumes.voxelsOf(self._volume), self._volume.GetName()
+        self._source = self._volume
+        if subject.storedRange is not None and array.dtype.kind in "iu":
+            fields["storedRange"] = subject.storedRange
+        if subject.blackIsHigh:
+            fields["blackIsHigh"] = True
+        self._worker.enhance(array, subject.state, partial(volumes.narrow, name=name), **fields)
 
     def _addResult(self, enhancement: Enhancement, done: dict) -> list:
-        source, replaced = self._sourceAndReplaced
-        self._sourceAndReplaced = None
-        subject, dropped = enhancement.subject, ""
+        source, subject, dropped = self._source, enhancement.subject, ""
         if source.GetScene() is None:
             dropped = _("'{name}' was removed while its result was computed, so there is no result.")
         elif _stateOf(source) != subject.state:
@@ -215,12 +196,13 @@ class Enhancer:
         if dropped:
             self.controller.setDropped(dropped.format(name=subject.name))
             return []
-        if replaced is not None and replaced.GetScene() is None:
-            replaced = None
+        followed = self._liveResult if self.controller.isLive else None
+        if followed is not None and (followed.GetScene() is None or result_nodes.sourceOf(followed) is not source):
+            followed = None
         array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
         node = result_nodes.addResult(
             source, array, subject.extent, done, errorBars, texture=enhancement.choice.texture,
-            seed=enhancement.choice.seed, replace=replaced, wait=False,
+            seed=enhancement.choice.seed, replace=followed, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._liveResult = node if self.controller.isLive else None

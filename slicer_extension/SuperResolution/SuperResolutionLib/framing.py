@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify, VTKObservationMixin
 
-from SuperResolutionLib import display, nodes, region, voxel_grid
+from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.volumes import ijkToRasOf, shapeOf, toWorldOf
+from SuperResolutionLib.volumes import ijkToRasOf, shapeOf
+from SuperResolutionLib.voxel_grid import transformPoints
 
 CONTEXT = 1.6
 """Size of what a fitted view shows, in sizes of the region."""
@@ -52,10 +54,9 @@ class Frame:
     def setCaption(self, caption: str) -> None:
         """Change the caption."""
         self._caption = caption
-        modified = self._points.StartModify()
-        for n in range(self._points.GetNumberOfControlPoints()):
-            self._points.SetNthControlPointLabel(n, caption)
-        self._points.EndModify(modified)
+        with NodeModify(self._points):
+            for n in range(self._points.GetNumberOfControlPoints()):
+                self._points.SetNthControlPointLabel(n, caption)
 
     def update(self) -> None:
         """Follow the volume, which may have another place or size now."""
@@ -73,13 +74,12 @@ class Frame:
 
     def _place(self, points, texts: Sequence) -> None:
         """Write texts, each with its slice, row and column; 0 is the outer face of the first pixel."""
-        modified = points.StartModify()
-        points.RemoveAllControlPoints()
-        points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
-        for text, k, row, column in texts:
-            place = voxel_grid.outerCorners(ijkToRasOf(self._volume), [k + 0.5, k + 0.5, row, row, column, column])[0]
-            points.AddControlPoint(vtk.vtkVector3d(*place), text)
-        points.EndModify(modified)
+        with NodeModify(points):
+            points.RemoveAllControlPoints()
+            points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+            for text, k, row, column in texts:
+                index = np.array([[column - 0.5, row - 0.5, k]])
+                points.AddControlPoint(vtk.vtkVector3d(*transformPoints(ijkToRasOf(self._volume), index)[0]), text)
 
     def stop(self) -> None:
         """Take frame, caption and letters out of the scene. Calling it again does nothing."""
@@ -104,63 +104,40 @@ def _addMarkups(scene, node):
     return node
 
 
-class FittedViews:
-    """Slice views that stay fitted to a volume when their size changes, until the user zooms.
+class FittedViews(VTKObservationMixin):
+    """Slice views that stay fitted to a volume when their size changes, until the user zooms, or `stop` is called."""
 
-    Args:
-        sliceNodes: views to fit.
-        volumeNode: volume to fit them to.
-    """
+    stop = VTKObservationMixin.removeObservers
 
-    def __init__(self, sliceNodes: Sequence, volumeNode):
-        self._volume, self._fits, self._observed = volumeNode, {}, []
-        for view in sliceNodes:
-            self._fit(view)
-            self._observed.append((view, view.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)))
+    def __init__(self, sliceLogics: Sequence, volumeNode):
+        super().__init__()
+        self._volume, self._fits = volumeNode, {}
+        for logic in sliceLogics:
+            self._fit(logic)
+            self.addObserver(logic.GetSliceNode(), vtk.vtkCommand.ModifiedEvent, self._onModified)
 
-    def stop(self) -> None:
-        """Leave the views to the user. Calling it again does nothing."""
-        for view, tag in self._observed:
-            view.RemoveObserver(tag)
-        self._observed = []
-
-    def _fit(self, view) -> None:
-        fitTo(view, self._volume)
-        self._fits[view.GetID()] = view.GetDimensions()[:2], view.GetFieldOfView()[1]
+    def _fit(self, logic) -> None:
+        fitTo(logic, self._volume)
+        view = logic.GetSliceNode()
+        self._fits[view.GetID()] = logic, view.GetDimensions()[:2], view.GetFieldOfView()[1]
 
     def _onModified(self, view, event=None) -> None:
-        size, height = self._fits[view.GetID()]
+        logic, size, height = self._fits[view.GetID()]
         isSameZoom = np.isclose(view.GetFieldOfView()[1], height)  # Slicer keeps it when it resizes a view
         if view.GetDimensions()[:2] != size and isSameZoom and self._volume.GetScene() is not None:
-            self._fits[view.GetID()] = view.GetDimensions()[:2], height
-            self._fit(view)
+            self._fits[view.GetID()] = logic, view.GetDimensions()[:2], height
+            self._fit(logic)
 
 
-def fitTo(sliceNode, volumeNode) -> None:
-    """Fit a slice view to a volume, with a little context; a slice that goes through the volume already stays.
-
-    A volume under a transform that is not linear is left alone.
-    """
-    try:
-        world = toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
-    except InputError:
-        return
-    slices, rows, columns = shapeOf(volumeNode)
-    sliceToRas = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
-    toSlice = np.linalg.inv(sliceToRas) @ world
-    corners = voxel_grid.outerCorners(toSlice, [0, slices, 0, rows, 0, columns])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    middle = (low + high) / 2
-    if low[2] <= 0 <= high[2]:
-        middle[2] = 0
-    else:  # the middle of a voxel, where a view shows no mixture of two slices
-        middle[2] = voxel_grid.transformPoints(toSlice, np.array([[columns // 2, rows // 2, slices // 2]]))[0, 2]
-    width, height, _ = sliceNode.GetDimensions()
-    perPixel = CONTEXT * max((high - low)[0] / width, (high - low)[1] / height)
-    modified = sliceNode.StartModify()
-    for axis, position in enumerate(voxel_grid.transformPoints(sliceToRas, middle[None])[0]):
-        sliceNode.GetSliceToRAS().SetElement(axis, 3, position)
-    sliceNode.UpdateMatrices()
-    sliceNode.SetXYZOrigin(0, 0, sliceNode.GetXYZOrigin()[2])
-    sliceNode.SetFieldOfView(width * perPixel, height * perPixel, sliceNode.GetFieldOfView()[2])
-    sliceNode.EndModify(modified)
+def fitTo(sliceLogic, volumeNode) -> None:
+    """Fit a slice view to a volume, with a little context; a slice that goes through the volume already stays."""
+    view, offset, bounds = sliceLogic.GetSliceNode(), sliceLogic.GetSliceOffset(), [0.0] * 6
+    sliceLogic.GetVolumeSliceBounds(volumeNode, bounds)
+    width, height, _ = view.GetDimensions()
+    with NodeModify(view):
+        sliceLogic.FitSliceToVolume(volumeNode, width, height)
+        view.SetFieldOfView(*(CONTEXT * size for size in view.GetFieldOfView()[:2]), view.GetFieldOfView()[2])
+        if bounds[4] <= offset <= bounds[5]:
+            sliceLogic.SetSliceOffset(offset)
+        else:  # the middle of a voxel, where a view shows no mixture of two slices
+            sliceLogic.SnapSliceOffsetToIJK()

@@ -59,15 +59,22 @@ def openDatabase():
 
 
 def existingDatabase():
-    """Return Slicer's DICOM database.
-
-    Raises:
-        InputError: no database is open.
-    """
+    """Return Slicer's DICOM database, or raise an InputError: none is open."""
     database = openDatabase()
     if database is None:
         raise InputError(_("Slicer has no DICOM database open. Open the DICOM module once, and try again."))
     return database
+
+
+def fileOf(volumeNode, database) -> str:
+    """Return the middle DICOM file of a volume; empty where the database, which may be None, does not know it."""
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+    return database.fileForInstance(uids[len(uids) // 2]) if database is not None and uids else ""
+
+
+def valueOf(file: str, tag: str, database) -> str:
+    """Return the value of a tag in a file of the database; empty without a file or a value."""
+    return str(database.fileValue(file, tag) or "").strip() if file else ""
 
 
 def headerOf(volumeNode, database) -> Header | None:
@@ -78,10 +85,7 @@ def headerOf(volumeNode, database) -> Header | None:
     file = _fileOfFilm(volumeNode, database)
     if not file:
         return Header()
-
-    def value(tag: str) -> str:
-        return str(database.fileValue(file, tag) or "").strip()
-
+    value = functools.partial(valueOf, file, database=database)
     isMonochrome1 = value(PHOTOMETRIC) == "MONOCHROME1"
     film = _film(file) if isMonochrome1 and os.path.isfile(file) else None
     if film is not None and film.is_alive():
@@ -113,8 +117,7 @@ def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
     Returns:
         Four words of the letters A, P, L, R, H and F; none where the file does not state two directions.
     """
-    file = _fileOfFilm(volumeNode, database)
-    stated = str(database.fileValue(file, ORIENTATION) or "").strip() if file else ""
+    stated = valueOf(_fileOfFilm(volumeNode, database), ORIENTATION, database)
     directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", stated)
     if not directions:
         return ()
@@ -125,9 +128,7 @@ def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
 def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
     """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader.
 
-    Args:
-        volumeNode: volume node.
-        fileOf: the database's `fileForInstance`.
+    `fileOf` is the database's `fileForInstance`.
 
     Raises:
         InputError: the volume was not loaded from DICOM, or files are missing.
@@ -148,11 +149,9 @@ def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
 
 def kernelOf(volumeNode, database) -> str:
     """Return the Convolution Kernel (0018,1210) of a CT from DICOM, its first value; empty where it is not known."""
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    if database is None or not uids or volumes.modality(volumeNode) != "CT":
-        return ""
-    file = database.fileForInstance(uids[0])
-    return str(database.fileValue(file, _KERNEL) or "").split("\\")[0].strip() if file else ""
+    file = fileOf(volumeNode, database)
+    kernels = valueOf(file, _KERNEL, database) if volumes.modality(volumeNode) == "CT" else ""
+    return kernels.split("\\")[0].strip()
 
 
 def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
@@ -184,10 +183,9 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
 
 
 def _fileOfFilm(volumeNode, database) -> str:
-    """Return the DICOM file of a radiograph; empty for other volumes, and where the database does not know it."""
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    isFilm = database is not None and uids and volumes.modality(volumeNode) == "CXR"
-    return database.fileForInstance(uids[0]) if isFilm else ""
+    """Return `fileOf` a radiograph; empty for other volumes."""
+    file = fileOf(volumeNode, database)
+    return file if file and volumes.modality(volumeNode) == "CXR" else ""
 
 
 def _blackIsHigh(volumeNode, film: _Film | None) -> bool | None:

@@ -6,7 +6,7 @@ a constraint at its version, and packages that Slicer brings unknown to pip are 
 `MARKER` names the packages; what an interrupted pip has left half installed is installed again.
 
 slicer.packaging (Slicer 5.11 and newer) is not used: it cannot be cancelled, it knows nothing of hashes, and Slicer
-5.10 does not have it. This module needs only the standard library; neither Qt nor Slicer.
+5.10 does not have it.
 """
 
 from __future__ import annotations
@@ -65,52 +65,54 @@ print(sum(int(urllib.request.urlopen(request, timeout=30).headers["Content-Lengt
 
 
 class Installation:
-    """An installation that proceeds while a timer calls `poll`, and waits for `confirm` once it is planned.
+    """An installation that proceeds while a timer calls `step`.
 
     Args:
         kind: "base", with ONNX Runtime, or "full", with PyTorch too.
         python: path of the Python to install into. Default None: Slicer's own.
         source: folder of wheels, whose hashes its file `SUMS` gives where there is one; or a file with the SHA-256 of
             each wheel beside it. Default None: the release and the package index that pip is set to.
+
+    Attributes:
+        text: what it does, and at last how it has ended, with what is known of the packages.
+        question: what would be installed, once that is known. Empty it, ask the user, and call `confirm` or `cancel`.
+        isInstalled: True once the models are installed and run.
     """
 
     def __init__(self, kind: str = "base", python: str | None = None, source: str | None = None) -> None:
+        self.text, self.question, self.isInstalled = "", "", False
         self._kind, self._python = kind, python or pythonOfSlicer()
         self._source = Path(source).absolute() if source else None
-        self._wheels = self._source
+        self._wheels = self._source.parent if self._source and self._source.is_file() else self._source
         self._isCancelled = self._isConfirmed = False
         self._state = _("Nothing was changed.")
-        self._folder, self._step, self._count, self._total = "", "", 0, 0
-        self._lines: list[str] = []
-        self._events: list[dict[str, Any]] = []
+        self._folder, self._step, self._lines = "", "", []
         self._process: ChildProcess | None = None
         self._processes = self._perform()
 
-    def poll(self) -> list[dict[str, Any]]:
-        """Return the events since the last call; this never waits and never raises.
-
-        They are "step", "progress", "planned" (its text is the question to the user) unless nothing is missing, and at
-        last "done", "cancelled" or "failed", whose texts say what is known of the packages.
-        """
+    def step(self) -> bool:
+        """Proceed; this never waits and never raises. Return True until it is over."""
         try:
             isOver = self._process is None or self._process.pursue()  # before the lines, so that none is missed
             for line in self._process.lines() if self._process else ():
                 self._lines.append(line.strip())
                 if self._step == "download" and line.startswith(("Collecting", "Processing")):
                     self._count += 1
-                    self._tell("progress", f"{line.strip()} ({self._count}/{self._total})")
+                    self.text = f"{line.strip()} ({self._count}/{self._total})"
             if isOver:
-                self._process = next(self._processes, None)
+                self._process = next(self._processes)
+            return True
+        except StopIteration:
+            pass
+        except _Stop as error:
+            self.text = f"{error} {self._state}".strip()
         except Exception as error:  # the panel must not wait for an end that does not come
-            reason = str(error)
-            if not isinstance(error, _Stop):
-                logging.exception("An error of the installation that was not expected")
-                reason = _("The installation has failed ({error}).").format(error=reason or type(error).__name__)
-            self._process = None
-            self._tell("failed" if reason else "cancelled", f"{reason} {self._state}".strip())
-            discard(self._folder)
-        events, self._events = self._events, []
-        return events
+            logging.exception("An error of the installation that was not expected")
+            text = _("The installation has failed ({error}).").format(error=str(error) or type(error).__name__)
+            self.text = f"{text} {self._state}"
+        self._process = None
+        discard(self._folder)
+        return False
 
     def confirm(self) -> None:
         """Install what was planned."""
@@ -128,21 +130,16 @@ class Installation:
         A pip that still installs keeps them; `removeStaleFolders` removes them at the next start.
         """
         self.cancel()
-        limit = time.monotonic() + 2 * PATIENCE  # after `PATIENCE`, `poll` kills a pip that does not end
+        limit = time.monotonic() + 2 * PATIENCE  # after `PATIENCE`, `step` kills a pip that does not end
         while self._process is not None and time.monotonic() < limit:
-            self.poll()
+            self.step()
             time.sleep(0.01)
         if self._process is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _tell(self, event: str, text: str, **fields: str) -> None:
-        self._events.append({"event": event, "text": text, **fields})
-
     def _perform(self) -> Generator[ChildProcess | None, None, None]:
         """Yield the process of each step, and None while the user is asked."""
         self._folder = makeFolder()
-        if self._source is not None and self._source.is_file():
-            self._wheels = self._source.parent
         yield from self._run("inspect", _("Looking at what is installed…"), "-c", _INSPECT)
         target, names = json.loads(self._lines[0]), ""
         packages, begun, marker = target["packages"], target["begun"], Path(target["folder"], MARKER)
@@ -165,15 +162,13 @@ class Installation:
             marker.unlink(missing_ok=True)
         yield from self._run("check", _("Trying it"), "-m", "monai_sr_bundle.worker", "--backend", "onnx")
         text = _("The models are installed: {names}.") if names else _("The models are installed. Nothing is missing.")
-        self._tell("done", text.format(names=names))
-        discard(self._folder)
+        self.text, self.isInstalled = text.format(names=names), True
 
     def _run(self, step: str, text: str, *words: str) -> Generator[ChildProcess, None, None]:
         """Run Python with some arguments, and raise `_Stop` if that fails, or the user cancels."""
         if self._isCancelled:
             raise _Stop
-        self._step, self._lines = step, []
-        self._tell("step", text, step=step)
+        self._step, self._lines, self.text = step, [], text
         process = ChildProcess([self._python, *words], environmentFor(self._python), self._folder)
         process.closeInput()  # the worker gets ready and ends, because there is no request
         yield process
@@ -255,7 +250,7 @@ class Installation:
         known = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")  # a proxy may not tell it
         source = self._wheels or _("the release and the package index")
         self._step = "ask"
-        self._tell("planned", text.format(count=len(entries), source=source, size=known, names=names))
+        self.question = text.format(count=len(entries), source=source, size=known, names=names)
         while not self._isConfirmed:
             if self._isCancelled:
                 raise _Stop
@@ -265,7 +260,7 @@ class Installation:
         """Download the files that pip has named, by their hashes. Return their paths."""
         lock, wheels = Path(self._folder, "lock.txt"), Path(self._folder, "wheels")
         lock.write_text("".join("{name} @ {url} --hash=sha256:{sha256}\n".format(**entry) for entry in entries))
-        self._total = len(entries)
+        self._count, self._total = 0, len(entries)
         words = ("download", "--no-deps", "--require-hashes", "-d", str(wheels), "-r", str(lock))
         yield from self._run("download", _("Downloading {count} packages").format(count=len(entries)), *_PIP, *words)
         return sorted(map(str, wheels.glob("*.whl")))

@@ -9,10 +9,7 @@ import vtk
 def putBelow(parentNode, node) -> None:
     """Put a node below another one in the subject hierarchy. Slicer may have made its item already."""
     hierarchy = _hierarchyOf(node.GetScene())
-    parent = hierarchy.GetItemByDataNode(parentNode)
-    if not parent:
-        parent = hierarchy.CreateItem(hierarchy.GetSceneItemID(), parentNode)
-    _putUnder(hierarchy, parent, node)
+    _putUnder(hierarchy, hierarchy.GetItemByDataNode(parentNode), node)
 
 
 def putBeside(siblingNode, node) -> None:
@@ -23,11 +20,7 @@ def putBeside(siblingNode, node) -> None:
 
 
 class Removal:
-    """Nodes that are removed from a scene together; `undo` brings them back.
-
-    Attributes:
-        scene: the scene.
-    """
+    """Nodes that are removed from a scene together; `undo` brings them back."""
 
     def __init__(self, scene):
         self.scene, self._removed = scene, []

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from slicer.util import NodeModify
 
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.translation import _
@@ -132,12 +133,11 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     matrix = np.eye(4)
     matrix[:3, :3] = axes.T
     matrix[:3, 3] = points.mean(axis=0)
-    modified = roiNode.StartModify()
-    roiNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    roiNode.SetROIType(slicer.vtkMRMLMarkupsROINode.ROITypeBox)
-    roiNode.SetSize(*size)
-    roiNode.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
-    roiNode.EndModify(modified)
+    with NodeModify(roiNode):
+        roiNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        roiNode.SetROIType(slicer.vtkMRMLMarkupsROINode.ROITypeBox)
+        roiNode.SetSize(*size)
+        roiNode.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
 
 
 def cornersWorld(roiNode) -> np.ndarray:

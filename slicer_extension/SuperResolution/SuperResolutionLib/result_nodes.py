@@ -79,11 +79,12 @@ def addResult(
             node.SetAttribute(SPACING_SOURCE, spacingSource)
     if replace is None:
         node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
-        _copyUnits(sourceNode, node)
+        node.SetVoxelValueUnits(sourceNode.GetVoxelValueUnits())
+        node.SetVoxelValueQuantity(sourceNode.GetVoxelValueQuantity())
         scene.AddNode(node)
         node.SetNodeReferenceID(SOURCE, sourceNode.GetID())
         display.addDisplay(node)
-        display.copyWindow(sourceNode, node)
+        display.copyDisplay(sourceNode, node)
         nodes.putBeside(sourceNode, node)
     _updateDerived(node, errorBars, wait)
     return node
@@ -115,12 +116,13 @@ def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: 
 
 def _findRepeated(sourceNode, extent, done: dict, texture: float, seed: int):
     """Return the result of an earlier run with the same region, model and options, or None."""
-    made = {"BundleSHA": done["sha256"], "Texture": repr(float(texture)), "Seed": str(int(seed))}
-    sampling = (done.get("provenance") or {}).get("sampling")
+    scale = " ".join(map(str, done["scaleZYX"]))
+    made = {"BundleSHA": done["sha256"], "Scale": scale, "Texture": repr(float(texture)), "Seed": str(int(seed))}
+    sampling = done["provenance"].get("sampling")
     for node in resultsOf(sourceNode):
         isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in made.items())
-        isSame = isSame and scaleOf(node) == list(done["scaleZYX"]) and extentOf(node) == list(extent)
-        if isSame and (reportOf(node).get("provenance") or {}).get("sampling") == sampling:
+        isSame = isSame and extentOf(node) == list(extent)
+        if isSame and reportOf(node)["provenance"].get("sampling") == sampling:
             return node
     return None
 
@@ -137,11 +139,7 @@ def sourceOf(resultNode):
 
 
 def existingSource(resultNode):
-    """Return the source volume of a result.
-
-    Raises:
-        InputError: the source is gone.
-    """
+    """Return the source volume of a result, or raise an InputError: it is gone."""
     source = sourceOf(resultNode)
     if source is None:
         text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")
@@ -162,11 +160,6 @@ def extentOf(resultNode) -> list[int]:
     corners = voxel_grid.outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
     edges = np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)
     return [int(edge) for edge in edges.round().ravel()]
-
-
-def scaleOf(resultNode) -> list[int]:
-    """Return the voxels of a result per voxel of its source along slices, rows and columns."""
-    return [int(factor) for factor in resultNode.GetAttribute(_PREFIX + "Scale").split()]
 
 
 def reportOf(resultNode) -> dict:
@@ -190,11 +183,7 @@ def errorBarsOf(resultNode):
 
 
 def existingErrorBars(resultNode):
-    """Return the error bars of a result.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Return the error bars of a result, or raise an InputError: it has none."""
     bars = errorBarsOf(resultNode)
     if bars is None:
         text = _("'{name}' has no error bars. Enhance with a model that has them.")
@@ -335,18 +324,6 @@ def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=N
     display.addDisplay(node)
     nodes.putBelow(resultNode, node)
     return node
-
-
-def _copyUnits(sourceNode, resultNode) -> None:
-    """Copy the unit and quantity of the voxels, for instance Hounsfield units."""
-    for get, put in (
-        (sourceNode.GetVoxelValueUnits, resultNode.SetVoxelValueUnits),
-        (sourceNode.GetVoxelValueQuantity, resultNode.SetVoxelValueQuantity),
-    ):
-        if get() is not None:
-            entry = slicer.vtkCodedEntry()
-            entry.Copy(get())
-            put(entry)
 
 
 def _removeVolume(removal: nodes.Removal, node, instead) -> None:

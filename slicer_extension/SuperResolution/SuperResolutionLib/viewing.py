@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+from slicer.util import NodeModify
+
 from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
 from SuperResolutionLib.framing import FittedViews, Frame
 from SuperResolutionLib.translation import _
 
 IN_PLACE, SIDE_BY_SIDE, DIFFERENCE = "inPlace", "sideBySide", "difference"
-KINDS = (IN_PLACE, SIDE_BY_SIDE, DIFFERENCE)
-
-_LAYER = 3
-"""Number of the layer above background, foreground and label, in which the error bars lie."""
+"""The kinds of comparison."""
 _BARS_OPACITY, _MASK_OPACITY = 0.55, 0.5
 
 
 class Viewing:
-    """Comparison and overlays of one result. One comparison ends before the next one starts.
-
-    Args:
-        applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
+    """Comparison and overlays of one result, for ``slicer.app.applicationLogic()``. One ends before the next starts.
 
     Attributes:
-        kind: the comparison that is shown, one of `KINDS`; empty if there is none.
+        kind: the kind of the comparison that is shown; empty if there is none.
         result: the result that is compared; None if there is none.
         isOriginal: True while the original is shown in place of the result.
     """
@@ -34,11 +32,7 @@ class Viewing:
     def show(self, kind: str, resultNode, viewName: str = "Red", fit: bool = True) -> None:
         """Show a result with its source around it, framed, captioned, with one window and level for both.
 
-        Args:
-            kind: one of `KINDS`.
-            resultNode: result to show.
-            viewName: view whose orientation the views side by side take.
-            fit: fit the views to the region. Those side by side are always fitted.
+        Views side by side take the orientation of the view `viewName`, and are fitted to the region also without `fit`.
 
         Raises:
             InputError: the source is gone.
@@ -55,11 +49,10 @@ class Viewing:
                 overlay = result_nodes.addDifference(resultNode, wait=False)
                 filling.step()
             for composite in _compositesOf(self._logics()):
-                modified = composite.StartModify()
-                composite.SetBackgroundVolumeID(source.GetID())
-                composite.SetForegroundVolumeID(overlay.GetID())
-                composite.SetForegroundOpacity(1.0)
-                composite.EndModify(modified)
+                with NodeModify(composite):
+                    composite.SetBackgroundVolumeID(source.GetID())
+                    composite.SetForegroundVolumeID(overlay.GetID())
+                    composite.SetForegroundOpacity(1.0)
         self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
         captionView = self._overlaidLogics()[0].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
@@ -67,7 +60,7 @@ class Viewing:
         self._frame = Frame(resultNode, self._caption(), captionView, letters)
         self._parts += [self._frame, display.WindowLink(source, resultNode)]
         if fit or kind == SIDE_BY_SIDE:
-            self._parts.append(FittedViews([logic.GetSliceNode() for logic in self._comparedLogics()], resultNode))
+            self._parts.append(FittedViews(self._comparedLogics(), resultNode))
         if kind == DIFFERENCE:
             self._difference = overlay
             self._showDifferenceLegend()
@@ -96,24 +89,16 @@ class Viewing:
         if not self.kind or isOriginal == self.isOriginal:
             return
         self.isOriginal = isOriginal
-        for composite in _compositesOf(self._comparedLogics()):
-            if not composite.GetForegroundVolumeID():
-                continue  # the left one of two views side by side
-            modified = composite.StartModify()
-            composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
-            if self._bars is not None:
-                composite.SetNthLayerOpacity(_LAYER, 0.0 if isOriginal else _BARS_OPACITY)
-            composite.EndModify(modified)
-        if self._mask is not None:
-            self._mask.setVisible(not isOriginal)
+        with ExitStack() as changes:
+            for composite in _compositesOf(self._overlaidLogics()):
+                changes.enter_context(NodeModify(composite))
+                composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
+            for overlay in filter(None, (self._bars, self._mask)):
+                overlay.setVisible(not isOriginal)
         self._frame.setCaption(self._caption())
 
     def showOverlays(self, resultNode, tolerance: float, errorBars: bool, mask: bool) -> None:
-        """Show or hide the error bars and the trust mask of a result; without error bars, hide those of earlier voxels.
-
-        Raises:
-            InputError: as `showErrorBars` and `showMask`.
-        """
+        """Show or hide error bars and trust mask of a result, if it has them, as `showErrorBars` and `showMask` do."""
         hasBars = resultNode is not None and result_nodes.errorBarsOf(resultNode) is not None
         self.hideErrorBars()
         self.hideMask()
@@ -125,8 +110,6 @@ class Viewing:
     def showErrorBars(self, resultNode, tolerance: float) -> None:
         """Lay the error bars over the image where they are wider than `tolerance`; 0 shows the widest quarter.
 
-        They are half transparent and in a layer of their own: the result and its surroundings stay.
-
         Raises:
             InputError: the result has no error bars.
         """
@@ -136,31 +119,23 @@ class Viewing:
             self.show(IN_PLACE, resultNode)
         self.showOriginal(False)
         display.colorErrorBars(bars, threshold=tolerance or None)
-        self._bars = bars
-        for composite in _compositesOf(self._overlaidLogics()):
-            composite.SetNthLayerVolumeID(_LAYER, bars.GetID())
-            composite.SetNthLayerOpacity(_LAYER, _BARS_OPACITY)
+        self._bars = display.Overlay(_compositesOf(self._overlaidLogics()), bars, _BARS_OPACITY)
         self._showLegend(bars, _("± {unit}").format(unit=_unitOf(resultNode)))
 
     def hideErrorBars(self) -> None:
         """Hide the error bars."""
         if self._bars is None:
             return
-        for composite in _compositesOf(self._logics()):
-            if composite.GetNthLayerVolumeID(_LAYER):
-                composite.SetNthLayerVolumeID(_LAYER, None)
+        self._bars.stop()
         self._bars = None
         self._legend.stop()
         if self.kind == DIFFERENCE and self._difference.GetScene() is not None:
             self._showDifferenceLegend()
 
-    def showMask(self, resultNode, tolerance: float) -> float:
+    def showMask(self, resultNode, tolerance: float) -> None:
         """Mark the pixels whose error bar is wider than `tolerance`.
 
         A large result is marked by `filling.step`; `maskText` says when that is done.
-
-        Returns:
-            The share of these pixels, 0 to 1, among those that are checked already.
 
         Raises:
             InputError: the result has no error bars, or the tolerance is not above 0.
@@ -168,8 +143,7 @@ class Viewing:
         mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
         self.hideMask()
-        self._mask = display.MaskLayer(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)
-        return result_nodes.uncertainShare(mask)
+        self._mask = display.Overlay(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
         """Describe how much of a result its trust mask marks. Also return whether it is still being marked."""
@@ -183,7 +157,7 @@ class Viewing:
         return text.format(share=share, tolerance=tolerance, unit=_unitOf(resultNode)), False
 
     def hideMask(self) -> None:
-        """Hide the trust mask; the user's label maps come back."""
+        """Hide the trust mask."""
         if self._mask is not None:
             self._mask.stop()
             self._mask = None

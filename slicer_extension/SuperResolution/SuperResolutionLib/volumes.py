@@ -38,11 +38,7 @@ _SAMPLES = 100_000
 
 
 def check(volumeNode) -> None:
-    """Check that the engine can take a volume.
-
-    Raises:
-        InputError: it cannot, and why.
-    """
+    """Check that the engine can take a volume, or raise an InputError that says why it cannot."""
     if volumeNode is None:
         raise InputError(_("No volume is chosen. Load a chest radiograph or a chest CT and choose it as the input."))
     image = volumeNode.GetImageData() if volumeNode.IsA("vtkMRMLScalarVolumeNode") else None
@@ -142,14 +138,9 @@ def spacingAdvice(volumeNode) -> str:
 
 
 def voxelsOf(volumeNode) -> np.ndarray:
-    """Return the voxels unchanged: a view of ``[slices, rows, columns]``, read-only.
-
-    Raises:
-        InputError: `check` refuses the volume.
-    """
+    """Return the voxels of a volume that `check` accepts: a view of ``[slices, rows, columns]``, read-only."""
     check(volumeNode)
-    scalars = volumeNode.GetImageData().GetPointData().GetScalars()
-    array = vtk_to_numpy(scalars).reshape(shapeOf(volumeNode)).view()
+    array = slicer.util.arrayFromVolume(volumeNode).view()
     array.flags.writeable = False
     return array
 
@@ -218,9 +209,7 @@ def toWorldOf(node) -> np.ndarray:
         text = _("'{name}' is bent by the transform '{transform}'. Take it out of the transform (Transforms module), "
                  "or harden a clone of it and use the clone.")  # fmt: skip
         raise InputError(text.format(name=node.GetName(), transform=parent.GetName()))
-    matrix = vtk.vtkMatrix4x4()
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
 
 
 def _isPicture(volumeNode) -> bool:
@@ -244,8 +233,7 @@ def _narrowDtype(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _showsSequence(volumeNode) -> bool:
-    scene = volumeNode.GetScene()
-    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", scene) if scene else []
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", volumeNode.GetScene())
     return any(browser.IsProxyNodeID(volumeNode.GetID()) for browser in browsers)
 
 

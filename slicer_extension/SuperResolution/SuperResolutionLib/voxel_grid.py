@@ -12,27 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def scaleAffine(ijkToRas: np.ndarray, scaleIjk: Sequence[float]) -> np.ndarray:
-    """Return the affine of a grid with `scaleIjk` voxels per voxel of `ijkToRas`, covering the same box."""
-    scale = np.asarray(scaleIjk, dtype=np.float64)
-    finerToCoarser = np.diag([*(1.0 / scale), 1.0])
-    finerToCoarser[:3, 3] = (1.0 / scale - 1.0) / 2.0
-    return np.asarray(ijkToRas, dtype=np.float64) @ finerToCoarser
-
-
-def cropAffine(ijkToRas: np.ndarray, startIjk: Sequence[float]) -> np.ndarray:
-    """Return the affine of a crop whose first voxel was at index `startIjk`."""
-    cropped = np.array(ijkToRas, dtype=np.float64)
-    cropped[:3, 3] = (cropped @ [*startIjk, 1.0])[:3]
-    return cropped
-
-
 def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
     """Return the affine of the enlarged region of a volume.
 
     The extent is in voxels of the volume, stops excluded, and the scale that along slices, rows and columns.
     """
-    return scaleAffine(cropAffine(ijkToRas, (extent[4], extent[2], extent[0])), tuple(scaleZyx)[::-1])
+    cropped = np.array(ijkToRas, dtype=np.float64)
+    cropped[:3, 3] = (cropped @ [extent[4], extent[2], extent[0], 1.0])[:3]
+    finer = 1.0 / np.array(scaleZyx[::-1], dtype=np.float64)
+    toCropped = np.diag([*finer, 1.0])
+    toCropped[:3, 3] = (finer - 1.0) / 2.0
+    return cropped @ toCropped
 
 
 def shapeOf(extent: Sequence[int]) -> tuple[int, int, int]:

@@ -8,7 +8,6 @@ from slicer.util import NodeModify
 
 from SuperResolutionLib import headers, volumes
 from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import UIDS
 
 CENTER, WIDTH, EXPLANATION = "0028,1050", "0028,1051", "0028,1055"
 
@@ -64,16 +63,12 @@ def describe(window: Window) -> str:
 
 def _fromFile(volumeNode, database) -> list[Window] | None:
     """Read the windows of the middle file of a volume; None while its film is being read."""
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    file = database.fileForInstance(uids[len(uids) // 2]) if database is not None and uids else ""
-    if not file:
-        return []
-    values = [str(database.fileValue(file, tag) or "").split("\\") for tag in (CENTER, WIDTH, EXPLANATION)]
-    header = headers.headerOf(volumeNode, database)
+    file, header = headers.fileOf(volumeNode, database), headers.headerOf(volumeNode, database)
     if header is None:
         return None
-    isInverted = str(database.fileValue(file, headers.PHOTOMETRIC) or "").strip() == "MONOCHROME1"
-    isInverted = isInverted and not header.blackIsHigh and header.storedRange is not None
+    values = [headers.valueOf(file, tag, database).split("\\") for tag in (CENTER, WIDTH, EXPLANATION)]
+    isMonochrome1 = headers.valueOf(file, headers.PHOTOMETRIC, database) == "MONOCHROME1"
+    isInverted = isMonochrome1 and not header.blackIsHigh and header.storedRange is not None
     windows = []
     for n, (center, width) in enumerate(zip(values[0], values[1])):
         try:

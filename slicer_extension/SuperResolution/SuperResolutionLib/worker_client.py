@@ -1,13 +1,13 @@
 """The client of the worker process: requests plans and enlarged regions from any event loop, without waiting.
 
     worker = WorkerClient(workerCommand())
-    number = worker.enhance(array, region, modality="CXR")
-    ...                                     # by a timer, about every 20 ms
+    worker.enhance(array, region=[0, 1, 0, 128, 0, 128], modality="CXR")
+    ...                                # by a timer, about every 20 ms
     for event in worker.poll():
-        if event["event"] == "done" and event["id"] == number: show(event["resultArray"])
+        if event["event"] == "done": show(event["resultArray"])
 
-It needs only numpy and the standard library, Python 3.9 or newer; neither Qt nor Slicer. The first request starts the
-worker, and a new one after each end. docs/worker.md describes the protocol.
+It needs only numpy and the standard library; neither Qt nor Slicer. The first request starts the worker, and a new one
+after each end. docs/worker.md describes the protocol.
 """
 
 from __future__ import annotations
@@ -48,32 +48,8 @@ def workerCommand(python: str | None = None) -> list[str]:
     return [python, "-m", "monai_sr_bundle.worker", "--backend", "onnx", "--device", "auto"]
 
 
-@dataclass
-class Request:
-    """A request to the worker that is not answered yet.
-
-    Attributes:
-        number: id of the request.
-        fields: fields of its JSON line.
-        image: image file that must be written first, or None.
-        out: folder for its arrays.
-    """
-
-    number: int
-    fields: dict[str, Any]
-    image: ImageFile | None = None
-    out: str | None = None
-
-
 class ImageFile:
-    """An image file that a thread writes, in half a second for a large CT.
-
-    Args:
-        array: pixels of the image; they are not changed.
-        path: path of the file.
-        key: equal keys promise equal pixels.
-        prepare: function that converts the array in the thread. It raises ValueError if the image cannot be enhanced.
-            Default None: no conversion.
+    """An image file that a thread writes, in half a second for a large CT; see `WorkerClient.enhance`.
 
     Attributes:
         error: kind and message of a failure to write, or None.
@@ -103,8 +79,17 @@ class ImageFile:
             self.error = ("output", text.format(folder=folder, reason=reason))
 
 
+@dataclass
+class Request:
+    """A request that is not answered yet: the fields of its JSON line, and its image if it has one."""
+
+    fields: dict[str, Any]
+    image: ImageFile | None
+    isSent: bool = False
+
+
 class WorkerClient:
-    """A client of one worker process.
+    """A client of one worker process, which is asked one thing at a time.
 
     Args:
         command: command line of the worker, from `workerCommand`.
@@ -119,59 +104,48 @@ class WorkerClient:
         self, command: Sequence[str], environment: Mapping[str, str] | None = None, temporaryFolder: str | None = None
     ) -> None:
         self._command = list(command)
-        self._environment = dict(environment) if environment is not None else environmentFor(self._command[0])
+        self._environment = environmentFor(self._command[0]) if environment is None else environment
         child_process.removeStaleFolders(temporaryFolder)
         self.folder = makeFolder(temporaryFolder)
         self._numbers = itertools.count(1)
-        self._files = itertools.count(1)
         self._process: ChildProcess | None = None
         self._isReady = False
         self._ending: list[ChildProcess] = []
-        self._current: Request | None = None
-        self._waiting: list[Request] = []
+        self._request: Request | None = None
         self._images: list[ImageFile] = []
         self._events: list[dict[str, Any]] = []
         self._closed = False
         atexit.register(_closeIfAlive, weakref.ref(self))
 
-    def bundles(self) -> int:
-        """Request all bundles, and return the number of the request."""
-        return self._submit({"do": "bundles"})
+    def ask(self, do: str, image: ImageFile | None = None, **fields: Any) -> None:
+        """Request "bundles" or "plan" with the fields of docs/worker.md; for "enhance", see `enhance`."""
+        if self._closed:
+            raise RuntimeError("the worker was closed; make a new one.")
+        assert self._request is None  # one thing at a time
+        self._request = Request({"do": do, "id": next(self._numbers), **fields}, image)
 
-    def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> int:
-        """Request an estimate of the time and memory of an enlargement, and return the number of the request.
-
-        The options are those of docs/worker.md, and the others as in `enhance`; `shape` is that of the array.
-        """
-        fields = {"shape": [int(size) for size in shape], **_describeRegion(region, modality)}
-        return self._submit({"do": "plan", **fields, **options})
-
-    def enhance(
-        self, array: np.ndarray, region: Sequence[int], modality: str, *, key: Hashable = None,
-        prepare: Prepare | None = None, **options: Any,
-    ) -> int:  # fmt: skip
-        """Request an enlarged region of an image, and return the number of the request.
+    def enhance(self, array: np.ndarray, key: Hashable = None, prepare: Prepare | None = None, **fields: Any) -> None:
+        """Request an enlarged region of an image.
 
         Args:
             array: whole image, ``[slices, rows, columns]``; it is not changed.
-            region: first slice and the one after the last, then rows, then columns.
-            modality: "CXR", "CT" or "unknown".
             key: equal keys promise equal pixels, which are not written again. Default None: no promise.
             prepare: function that converts the array, in a thread, to a type that the engine takes. A ValueError of it
                 fails the request with its message. Default None: no conversion.
-            options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; see docs/worker.md.
+            fields: region, modality, bundle, texture, ... of docs/worker.md.
         """
-        fields = {"do": "enhance", **_describeRegion(region, modality), **options}
-        return self._submit(fields, image=self._imageFile(array, key, prepare))
+        image = next((each for each in self._images[-1:] if key is not None and each.key == key), None)
+        if image is None or image.error:
+            path = os.path.join(self.folder, f"image{next(self._numbers)}.npy")
+            image = ImageFile(array, path, key, prepare)
+            self._images.append(image)
+        self.ask("enhance", image, **fields)
 
     def cancel(self) -> None:
-        """Cancel all requests, and return at once. Cancelling a running request ends the process."""
-        for request in self._waiting:
-            self._addEvent("cancelled", request)
-        self._waiting = []
-        if self._current is not None:
-            self._addEvent("cancelled", self._current)
+        """Cancel the request, and return at once. If the worker has it already, this ends the process."""
+        if self._request is not None and self._request.isSent:
             self._endProcess()
+        self._forgetRequest()
 
     @property
     def isEnding(self) -> bool:
@@ -179,19 +153,24 @@ class WorkerClient:
         return bool(self._ending)
 
     def poll(self) -> list[dict[str, Any]]:
-        """Return the events since the last call, in order; this never waits.
+        """Return the worker's answers since the last call, in order; this never waits.
 
-        They are those of the worker, "done" with its arrays as `resultArray` and `errorBarsArray`; "cancelled" with the
-        id of a canceled request; and {"event": "log", "text": ...} for any other line of stdout.
+        "done" has its arrays as `resultArray` and `errorBarsArray`. "failed" tells also what the worker cannot tell.
         """
         if not self._closed:
             self._ending = [process for process in self._ending if not process.pursue()]
-            if self._process is not None:
-                for event in self._process.lines():
+            process = self._process
+            if process is not None:
+                isOver = process.isOver  # before the lines, so that none is missed
+                for event in process.lines():
                     self._handle(event)
-                self._watch()
-            self._sendNext()
-            self._removeImages()
+                if process is self._process:
+                    self._watch(process, isOver)
+            self._send()
+            for image in self._images[:-1]:
+                if image.isWritten:
+                    self._images.remove(image)
+                    discard(image.path)
         events, self._events = self._events, []
         return events
 
@@ -212,142 +191,85 @@ class WorkerClient:
             shutil.rmtree(self.folder, ignore_errors=True)
             time.sleep(0.01)  # a thread may have written or removed files at the same time
 
-    def _submit(self, fields: dict[str, Any], image: ImageFile | None = None) -> int:
-        if self._closed:
-            raise RuntimeError("the worker was closed; make a new one.")
-        request = Request(next(self._numbers), fields, image)
-        self._waiting.append(request)
-        return request.number
-
-    def _imageFile(self, array: np.ndarray, key: Hashable, prepare: Prepare | None) -> ImageFile:
-        for image in self._images:
-            if key is not None and image.key == key and not image.error:
-                return image
-        self._images.append(ImageFile(array, os.path.join(self.folder, f"image{next(self._files)}.npy"), key, prepare))
-        return self._images[-1]
-
-    def _removeImages(self) -> None:
-        """Remove all image files except the last one and those of open requests."""
-        needed = {id(request.image) for request in (*self._waiting, self._current) if request is not None}
-        for image in self._images[:-1]:
-            if id(image) not in needed and image.isWritten:
-                self._images.remove(image)
-                discard(image.path)
-
-    def _sendNext(self) -> None:
-        if self._current is not None or not self._waiting:
+    def _send(self) -> None:
+        """Send the request as soon as the worker is ready and the image is written."""
+        request = self._request
+        if request is None or request.isSent:
             return
         if self._process is None:
             self._isReady = False
             self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
-        request = self._waiting[0]
         if not self._isReady or (request.image and not request.image.isWritten):
             return
-        self._waiting.remove(request)
-        if request.image and request.image.error:
-            kind, message = request.image.error
-            self._addEvent("failed", request, kind=kind, message=message)
-            return
-        fields = {**request.fields, "id": request.number}
         if request.image:
-            request.out = os.path.join(self.folder, f"out{request.number}")
+            if request.image.error:
+                self._fail(*request.image.error)
+                return
+            out = os.path.join(self.folder, f"out{request.fields['id']}")
+            request.fields.update(array=request.image.path, out=out)
             try:
-                os.mkdir(request.out, 0o700)
+                os.mkdir(out, 0o700)
             except OSError as error:
                 text = _("no folder could be made in {folder} ({reason}). Make room there.")
-                message = text.format(folder=self.folder, reason=error.strerror)
-                self._addEvent("failed", request, kind="output", message=message)
+                self._fail("output", text.format(folder=self.folder, reason=error.strerror))
                 return
-            fields.update(array=request.image.path, out=request.out)
-        self._current = request
-        self._process.send(json.dumps(fields))
+        request.isSent = True
+        self._process.send(json.dumps(request.fields))
 
     def _handle(self, event: dict[str, Any]) -> None:
-        """Handle an event of the worker."""
-        name, request = event["event"], self._current
+        name, request = event["event"], self._request
         if name == "ready":
-            self._handleReady(event)
+            self._isReady = event.get("protocol") == PROTOCOL
+            if not self._isReady:
+                text = _("monai-sr-bundle {version} speaks protocol {theirs}, and this extension {ours}. Update the "
+                         "older of the two.")  # fmt: skip
+                facts = {"version": event.get("version"), "theirs": event.get("protocol"), "ours": PROTOCOL}
+                self._fail("installation", text.format(**facts))
+                self._endProcess()
         elif name == "failed" and event.get("id") is None:
-            # The installation is broken, or a line was lost: the current request will never be answered.
-            self._failAll(str(event.get("kind")), str(event.get("message")))
+            # The installation is broken, or a line was lost: the request will never be answered.
+            self._fail(str(event.get("kind")), str(event.get("message")))
             self._endProcess()
-        elif name == "log" or request is None or event.get("id") != request.number:
-            text = event.get("text") or json.dumps({key: event[key] for key in ("event", "id") if key in event})
-            self._events.append({"event": "log", "text": text})
-        else:
+        elif request is not None and event.get("id") == request.fields["id"]:
             self._events.append(event)
             if name != "progress":
-                self._current = None
-                self._removeOut(request)
+                self._forgetRequest()
 
-    def _handleReady(self, event: dict[str, Any]) -> None:
-        self._isReady = event.get("protocol") == PROTOCOL
-        if self._isReady:
-            self._events.append(event)
-            return
-        text = _("monai-sr-bundle {version} speaks protocol {theirs}, and this extension {ours}. Update the older of "
-                 "the two.")  # fmt: skip
-        facts = {"version": event.get("version"), "theirs": event.get("protocol"), "ours": PROTOCOL}
-        self._failAll("installation", text.format(**facts))
-        self._endProcess()
-
-    def _watch(self) -> None:
-        """Detect that the worker has ended by itself, or does not get ready."""
-        process = self._process
-        if process is None:
-            return
-        if process.isOver:
-            for event in process.lines():
-                self._handle(event)
-            if self._process is not process:
-                return
+    def _watch(self, process: ChildProcess, isOver: bool) -> None:
+        """Tell that the worker has ended by itself, or does not get ready."""
+        if isOver:
             process.closeInput()
-            self._process, wasReady = None, self._isReady
-            self._isReady = False
+            self._process = None
             message = describeExit(process.returnCode, list(process.lastLines))
             if process.error:
                 text = _("{program} cannot be started ({reason}). Install it again.")
                 message = text.format(program=self._command[0], reason=process.error)
-            if not wasReady:
-                self._failAll("installation", message)
-            elif self._current is not None:
-                self._fail(self._current, "crash", message)
+            if not self._isReady:
+                self._fail("installation", message)
+            elif self._request is not None and self._request.isSent:
+                self._fail("crash", message)
         elif not self._isReady and time.monotonic() - process.started > READY_WITHIN:
             message = _("the worker was not ready within {seconds:g} seconds.{lines} Try again, or restart Slicer.")
             lines = _quoteLastLines(list(process.lastLines))
-            self._failAll("installation", message.format(seconds=READY_WITHIN, lines=lines))
+            self._fail("installation", message.format(seconds=READY_WITHIN, lines=lines))
             self._endProcess()
 
     def _endProcess(self) -> None:
-        """End the worker. The next `poll` with something to send starts a new one."""
+        """End the worker. The next request starts a new one."""
         if self._process is not None:
             self._process.end()
             self._ending.append(self._process)
-            self._process, self._isReady = None, False
-        if self._current is not None:
-            self._removeOut(self._current)
-            self._current = None
+            self._process = None
 
-    def _failAll(self, kind: str, message: str) -> None:
-        requests = [*([self._current] if self._current else []), *self._waiting]
-        self._waiting = []
-        for request in requests:
-            self._fail(request, kind, message)
-        if not requests:
-            self._events.append({"event": "failed", "id": None, "kind": kind, "message": message})
+    def _fail(self, kind: str, message: str) -> None:
+        if self._request is not None:
+            self._events.append({"event": "failed", "kind": kind, "message": message})
+        self._forgetRequest()
 
-    def _fail(self, request: Request, kind: str, message: str) -> None:
-        if request is self._current:
-            self._current = None
-            self._removeOut(request)
-        self._addEvent("failed", request, kind=kind, message=message)
-
-    def _addEvent(self, event: str, request: Request, **fields: Any) -> None:
-        self._events.append({"event": event, "id": request.number, **fields})
-
-    def _removeOut(self, request: Request) -> None:
-        if request.out is not None:
-            discard(request.out)
+    def _forgetRequest(self) -> None:
+        if self._request is not None and "out" in self._request.fields:
+            discard(self._request.fields["out"])
+        self._request = None
 
 
 def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
@@ -380,10 +302,6 @@ def _parseEvent(line: str) -> dict[str, Any]:
         message = text.format(kind=type(error).__name__)
         return {"event": "failed", "id": event.get("id"), "kind": "output", "message": message}
     return event
-
-
-def _describeRegion(region: Sequence[int], modality: str) -> dict[str, Any]:
-    return {"region": [int(edge) for edge in region], "modality": modality}
 
 
 def _quoteLastLines(lines: Sequence[str]) -> str:

@@ -13,10 +13,10 @@ FLOW = {
 CT = {**FLOW, "name": "ct", "title": "CT", "modality": "CT", "textures": False, "steps": None, "hasErrorBars": False}
 SLOW = {**CT, "name": "slow", "modality": "CXR", "default": False, "generative": True, "steps": 300}
 BROKEN = {"name": "broken", "lacks": "model.pt is missing. Pack it again."}
-BUNDLES = {"event": "bundles", "id": 1, "bundles": [CT, SLOW, FLOW]}
+BUNDLES = {"event": "bundles", "bundles": [CT, SLOW, FLOW]}
 CHEST = Subject("chest", (1, 512, 512), (0, 1, 100, 228, 50, 178), "CXR", (1.0, 0.5, 0.5))
 DONE = {
-    "event": "done", "id": 3, "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82,
+    "event": "done", "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82,
     "synthetic": False,
     "consistency": {"rms": 0.31, "max": 2.0, "rmsBefore": 4.12, "maxBefore": 30.0, "unit": "grey levels"},
     "coverage": {"promised": 0.9, "calibratedOn": "80 images of 71 patients"}, "warnings": ["The spacing is unknown."],
@@ -24,14 +24,14 @@ DONE = {
 
 
 def planned(seconds=0.5, needed=2e8, free=4e9):
-    return {"event": "planned", "id": 2, "seconds": seconds, "bytes": needed, "freeBytes": free, "errorBars": True}
+    return {"event": "planned", "seconds": seconds, "bytes": needed, "freeBytes": free, "errorBars": True}
 
 
 def answered(controller, event):
     """Send what the controller wants, and answer it."""
     request = controller.nextRequest()
     assert request is not None, "nothing is asked"
-    controller.setSent(event["id"], *request)
+    controller.setSent(*request)
     return controller.handleEvent(event)
 
 
@@ -68,8 +68,8 @@ def test_run_shows_progress_and_time_left_until_it_is_done(controller):
     answered(controller, planned())
     controller.requestRun()
     do, enhancement = controller.nextRequest()
-    controller.setSent(3, do, enhancement)
-    controller.handleEvent({"event": "progress", "id": 3, "fraction": 0.4, "secondsLeft": 1.2})
+    controller.setSent(do, enhancement)
+    controller.handleEvent({"event": "progress", "fraction": 0.4, "secondsLeft": 1.2})
     panel = controller.panel()
     assert (panel.progress, panel.progressText) == (0.4, "40%, 1.2 s left")
     assert panel.canCancel
@@ -79,18 +79,8 @@ def test_run_shows_progress_and_time_left_until_it_is_done(controller):
     assert controller.panel().canRun
 
 
-def test_cancel_gives_the_request_up_and_drops_its_late_answer(controller):
-    answered(controller, planned())
-    controller.requestRun()
-    controller.setSent(3, *controller.nextRequest())
-    controller.setCanceled()
-    assert controller.handleEvent(DONE) is None
-    assert controller.panel().message == "Canceled. The scene was not changed."
-    assert controller.panel().canRun
-
-
 def test_what_the_worker_refuses_becomes_the_message_until_something_changes(controller):
-    refused = {"event": "failed", "id": 2, "kind": "input", "message": "the region is empty. Draw a larger one."}
+    refused = {"event": "failed", "kind": "input", "message": "the region is empty. Draw a larger one."}
     answered(controller, refused)
     panel = controller.panel()
     assert (panel.message, panel.messageIsError) == ("the region is empty. Draw a larger one.", True)
@@ -103,7 +93,7 @@ def test_what_the_worker_refuses_becomes_the_message_until_something_changes(con
 def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
     answered(controller, planned())
     controller.requestRun()
-    answered(controller, {"event": "failed", "id": 3, "kind": "crash", "message": "the worker was ended by SIGSEGV."})
+    answered(controller, {"event": "failed", "kind": "crash", "message": "the worker was ended by SIGSEGV."})
     panel = controller.panel()
     assert (panel.message, panel.messageIsError) == ("the worker was ended by SIGSEGV.", True)
     assert controller.nextRequest() is None
@@ -158,7 +148,7 @@ def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     assert not controller.panel().stepsEnabled  # texture 0 takes no steps
     controller.choose(CHEST, "", Choice(texture=0.5, steps=8))
     assert controller.panel().stepsEnabled
-    assert controller.enhancement.options()["steps"] == 8
+    assert controller.enhancement.fields()["steps"] == 8
     controller.choose(CHEST, "", Choice("slow", texture=0.5, steps=8))
     assert not controller.panel().textureEnabled
     assert (controller.enhancement.choice.texture, controller.enhancement.choice.steps) == (0.0, 8)

@@ -16,7 +16,7 @@ def widest():
 def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, result, keep):
     plain = red.picture()
     mask = result_nodes.addTrustMask(result, 60.0)
-    layer = display.MaskLayer([red.composite], mask)
+    layer = display.Overlay([red.composite], mask, 0.5)
     picture = red.picture()
     keep(picture, "trust_mask")
     share = (difference(plain, picture) > 4).sum()
@@ -36,7 +36,7 @@ def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, 
     roi.CreateDefaultDisplayNodes()
     display.showHandles(roi, False)
     assert (difference(plain, red.picture()) > 20).mean() > 0.1  # as Slicer fills it
-    display.outlineOnly(roi)
+    display.outlineOnly(roi, (1, 1, 0))
     outlined = red.picture()
     keep(outlined, "region")
     changed = difference(plain, outlined) > 20
@@ -47,7 +47,7 @@ def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, 
 
 def test_handles_are_small_and_leave_the_middle_free(application, red, source, keep):
     roi = application.addRoi(source, phantom_volumes.EXTENT)
-    display.outlineOnly(roi)
+    display.outlineOnly(roi, (1, 1, 0))
     display.showHandles(roi, False)
     outlined = red.picture()
     display.showHandles(roi, True)

@@ -140,6 +140,6 @@ def test_the_kernel_of_a_ct_goes_to_the_model_which_knows_where_error_bars_are_t
     ct, database = radiograph((0.7, 0.7), kernel, modality="CT")
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     subject = enhancer.subjectOf(ct, [0, 1, 0, 4, 0, 4])
-    assert Enhancement(subject, Choice()).options()["kernel"] == "Br64d"
+    assert Enhancement(subject, Choice()).fields()["kernel"] == "Br64d"
     assert headers.kernelOf(*radiograph((0.143, 0.143), kernel)) == ""  # of a film
     assert headers.kernelOf(ct, None) == ""

@@ -102,43 +102,44 @@ def writeSums(folder, path=None):
 
 @pytest.fixture
 def perform(python, offline, tmp_path, monkeypatch):
-    """Installs, and agrees when it is asked. Returns all events, polled as a timer would."""
+    """Installs, and agrees when it is asked. Returns the installation, with all its `texts` and what it `asked`."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def perform(source, each=lambda installation, event: None):
+    def perform(source, each=lambda installation, step: None):
         installation = Installation("base", python, source and str(source))
-        events = []
+        installation.texts, installation.asked = [], ""
 
-        def poll():
-            for event in installation.poll():
-                events.append(event)
-                if event["event"] == "planned":
-                    installation.confirm()
-                each(installation, event)
+        def isOver():
+            isRunning = installation.step()
+            if installation.text not in installation.texts[-1:]:
+                installation.texts.append(installation.text)
+            each(installation, installation._step)
+            if installation.question:
+                installation.asked, installation.question = installation.question, ""
+                installation.confirm()
+            return not isRunning
 
-        isOver = lambda: events and events[-1]["event"] in ("done", "failed", "cancelled")  # noqa: E731
-        waitFor(isOver, poll, "the end of the installation")
+        waitFor(isOver, what="the end of the installation")
         waitFor(lambda: not list(tmp_path.glob("sr-*")), what="the removal of what was downloaded")
-        return events
+        return installation
 
     return perform
 
 
 def cancelAt(step):
-    """Cancel at a step, or instead of an answer to the question."""
+    """Cancel at a step, or instead of an answer to the question, which is the step "ask"."""
 
-    def cancel(installation, event):
-        if step in (event.get("step"), event["event"]):
-            installation._isConfirmed = False
+    def cancel(installation, now):
+        if now == step:
+            installation.question = ""
             installation.cancel()
 
     return cancel
 
 
-def assertUnchanged(python, last):
-    """After a failure."""
-    assert last["event"] == "failed"
-    assert last["text"].endswith(" Nothing was changed.")
+def assertUnchanged(python, failed):
+    assert not failed.isInstalled
+    assert failed.text.endswith(" Nothing was changed.")
     assert packages(python) == set()
 
 
@@ -150,21 +151,22 @@ def test_it_is_made_for_the_version_and_the_pythons_of_the_package():
 
 
 def test_a_folder_is_planned_with_its_size_installed_and_then_nothing_is_missing(python, perform, wheels):
-    events = perform(wheels)
-    question = next(event["text"] for event in events if event["event"] == "planned")
+    done = perform(wheels)
     size = sum(path.stat().st_size for path in wheels.iterdir()) / 1e6
-    assert question == (
+    assert done.asked == (
         f"2 packages would be installed from {wheels}, {size:.0f} MB: monai-sr-bundle 0.2.0+viewer, helper 1.0.\n"
         "Nothing that Slicer or another extension has installed is replaced."
     )
-    assert [event["step"] for event in events if event["event"] == "step"] == [
-        "inspect", "resolve", "sizes", "download", "install", "check",
+    assert [text for text in done.texts if not text.endswith("/2)")] == [
+        "Looking at what is installed…", "Looking for what is needed", "Asking for the sizes",
+        "Downloading 2 packages", "Installing 2 packages", "Trying it",
+        "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0.",
     ]  # fmt: skip
-    assert any(event["text"].endswith("(2/2)") for event in events if event["event"] == "progress")
-    assert events[-1]["text"] == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
+    assert any(text.endswith("(2/2)") for text in done.texts)
+    assert done.isInstalled
     installed = packages(python)
     assert len(installed) == 2
-    assert perform(None)[-1] == {"event": "done", "text": "The models are installed. Nothing is missing."}
+    assert perform(None).text == "The models are installed. Nothing is missing."
     assert packages(python) == installed
 
 
@@ -173,30 +175,28 @@ def test_wheels_are_installed_by_the_hashes_that_were_given_for_them(python, per
     sums = writeSums(wheels, None if isBeside else wheels / "hospital.txt")
     source = wheels if isBeside else sums
     drawBundle(wheels, "print('another one')")
-    *_, last = perform(source)
-    assert last["text"].startswith("The wheel of monai-sr-bundle 0.2.0+viewer has the SHA-256 ")
-    assert f"which {sums} does not give. Copy the folder again" in last["text"]
-    assertUnchanged(python, last)
+    failed = perform(source)
+    assert failed.text.startswith("The wheel of monai-sr-bundle 0.2.0+viewer has the SHA-256 ")
+    assert f"which {sums} does not give. Copy the folder again" in failed.text
+    assertUnchanged(python, failed)
     writeSums(wheels, sums)
-    assert perform(source)[-1]["event"] == "done"
+    assert perform(source).isInstalled
 
 
 def test_a_wheel_that_is_exchanged_after_the_question_is_refused(python, perform, wheels):
-    def exchange(installation, event):
-        if event["event"] == "planned":
+    def exchange(installation, step):
+        if step == "ask":
             drawBundle(wheels, "print('another one')")
 
-    *_, last = perform(wheels, each=exchange)
-    assert last["text"].startswith("pip has failed: THESE PACKAGES DO NOT MATCH THE HASHES")
-    assertUnchanged(python, last)
+    failed = perform(wheels, each=exchange)
+    assert failed.text.startswith("pip has failed: THESE PACKAGES DO NOT MATCH THE HASHES")
+    assertUnchanged(python, failed)
 
 
 def test_what_is_installed_is_not_replaced_but_our_own_package(python, perform, wheels, tmp_path):
     run(python, "-m", "pip", "install", "--no-index", draw(tmp_path / "old", "helper", "0.5"))
     before = packages(python)
-    *_, last = perform(wheels)
-    assert last["event"] == "failed"
-    assert last["text"] == (
+    assert perform(wheels).text == (
         'monai-sr-bundle[dicom] 0.2.0+viewer needs helper>=1; extra == "dicom", but helper 0.5 is installed, which is '
         "not replaced: Slicer or another extension needs it. Use a newer Slicer (5.10 or later); if you have installed "
         "helper yourself, update it first. Nothing was changed."
@@ -204,7 +204,7 @@ def test_what_is_installed_is_not_replaced_but_our_own_package(python, perform, 
     assert packages(python) == before
     run(python, "-m", "pip", "install", "--no-index", "--upgrade", wheels / "helper-1.0-py3-none-any.whl",
         drawBundle(tmp_path / "old", version="0.1.0"))  # fmt: skip
-    assert perform(wheels)[-1]["text"] == "The models are installed: monai-sr-bundle 0.2.0+viewer."
+    assert perform(wheels).text == "The models are installed: monai-sr-bundle 0.2.0+viewer."
 
 
 def test_what_slicer_has_without_a_record_is_kept(python, perform, wheels):
@@ -215,30 +215,28 @@ def test_what_slicer_has_without_a_record_is_kept(python, perform, wheels):
     hidden.mkdir()
     (hidden / "__init__.py").write_text("# Slicer's")
     try:
-        assert perform(wheels)[-1]["event"] == "done"
+        assert perform(wheels).isInstalled
         assert (hidden / "__init__.py").read_text() == "# Slicer's"
         assert not any(line.startswith("pydicom") for line in packages(python))
     finally:
         shutil.rmtree(hidden)
 
 
-@pytest.mark.parametrize("step", ["inspect", "resolve", "planned", "download"])
+@pytest.mark.parametrize("step", ["inspect", "resolve", "ask", "download"])
 def test_cancelled_before_anything_is_installed_it_leaves_nothing(python, perform, wheels, step):
-    assert perform(wheels, each=cancelAt(step))[-1] == {"event": "cancelled", "text": "Nothing was changed."}
+    assert perform(wheels, each=cancelAt(step)).text == "Nothing was changed."
     assert packages(python) == set()
 
 
 def test_what_does_not_run_is_told(perform, tmp_path):
     drawBundle(tmp_path / "wheels", "raise SystemExit('libgomp.so is missing')")
-    *_, last = perform(tmp_path / "wheels")
-    assert last == {
-        "event": "failed",
-        "text": "The installed packages do not run (libgomp.so is missing). Update Slicer, or report this.",
-    }
+    failed = perform(tmp_path / "wheels")
+    assert failed.text == "The installed packages do not run (libgomp.so is missing). Update Slicer, or report this."
+    assert not failed.isInstalled
 
 
 def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(python, perform, wheels, monkeypatch):
-    assert perform(None)[-1]["text"] == (
+    assert perform(None).text == (
         "There is no release to download yet. Choose a folder of wheels; the user page says how to fill it. Nothing "
         "was changed."
     )
@@ -247,32 +245,22 @@ def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(
     with monkeypatch.context() as index:
         index.setenv("PIP_NO_INDEX", "1")
         index.setenv("PIP_FIND_LINKS", f"{wheels.parent / 'index'} {wheels}")
-        events = perform(None)
-    assert "from the release and the package index" in next(e["text"] for e in events if e["event"] == "planned")
-    assert events[-1]["text"] == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
+        done = perform(None)
+    assert "from the release and the package index" in done.asked
+    assert done.text == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
     monkeypatch.setattr(install, "RELEASE", "http://127.0.0.1:9")
     run(python, "-m", "pip", "uninstall", "-y", install.PACKAGE)
-    *_, last = perform(None)
-    assert last["event"] == "failed"
-    assert last["text"].startswith("The release or the package index cannot be reached (")
-
-
-def test_a_folder_without_the_wheels_is_told(python, perform, tmp_path):
-    draw(tmp_path / "wheels", "unrelated", "1.0")
-    *_, last = perform(tmp_path / "wheels")
-    assertUnchanged(python, last)
-    assert last["text"] == (
-        f"{tmp_path / 'wheels'} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python. Use Slicer 5.10 or "
-        "newer, and fill a folder as the user page says. Nothing was changed."
-    )
+    failed = perform(None)
+    assert not failed.isInstalled
+    assert failed.text.startswith("The release or the package index cannot be reached (")
 
 
 def test_too_little_room_is_told_before_anything_is_downloaded(python, perform, wheels, monkeypatch):
     monkeypatch.setattr(install, "UNPACKED", 1e15)
-    *_, last = perform(wheels)
-    assert "GB are free in" in last["text"]
-    assert last["text"].endswith(" Make room there. Nothing was changed.")
-    assertUnchanged(python, last)
+    failed = perform(wheels)
+    assert "GB are free in" in failed.text
+    assert failed.text.endswith(" Make room there. Nothing was changed.")
+    assertUnchanged(python, failed)
 
 
 def test_a_folder_of_packages_that_cannot_be_written_to_is_told_before_pip_is_asked(tmp_path):
@@ -284,7 +272,7 @@ def test_a_folder_of_packages_that_cannot_be_written_to_is_told_before_pip_is_as
 def test_closed_while_it_looks_it_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     installation = Installation("base", sys.executable, str(tmp_path))
-    installation.poll()
+    installation.step()
     assert len(list(tmp_path.glob("sr-*"))) == 1
     installation.close()
     assert list(tmp_path.glob("sr-*")) == []
@@ -325,15 +313,14 @@ HALF = "Packages may be half installed. Press Install… again, which repairs th
 def test_a_half_installation_is_told_and_the_next_repairs_it(python, perform, wheels, fault, end, deed, monkeypatch):
     monkeypatch.setattr(install, "BUNDLED_WITH_SLICER", ("helper",))
     fault(end, deed)
-    *_, last = perform(wheels)
-    assert last["event"] == "failed"
-    assert last["text"].startswith("pip has failed: ")
-    assert last["text"].endswith(HALF)
+    failed = perform(wheels)
+    assert failed.text.startswith("pip has failed: ")
+    assert failed.text.endswith(HALF)
     fault.heal()
 
     if end.startswith("viewer"):
-        assert perform(wheels, each=cancelAt("planned"))[-1] == {"event": "cancelled", "text": HALF}
-    assert perform(wheels)[-1]["event"] == "done"
+        assert perform(wheels, each=cancelAt("ask")).text == HALF
+    assert perform(wheels).isInstalled
     assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
     folder = packagesFolder(python)
     assert (folder / "helper" / "__init__.py").exists()
@@ -343,19 +330,10 @@ def test_a_half_installation_is_told_and_the_next_repairs_it(python, perform, wh
 
 
 def test_what_pip_has_begun_to_install_is_not_cancelled_and_that_is_told(python, perform, wheels):
-    *_, last = perform(wheels, each=cancelAt("install"))
-    assert last == {"event": "cancelled", "text": "The packages are installed. Press Install… again to try them."}
+    canceled = perform(wheels, each=cancelAt("install"))
+    assert canceled.text == "The packages are installed. Press Install… again to try them."
     assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
-    assert perform(None)[-1] == {"event": "done", "text": "The models are installed. Nothing is missing."}
-
-
-def test_an_error_that_nobody_expects_ends_it_with_one_sentence(tmp_path, monkeypatch):
-    """A temporary folder that is gone."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    installation, events = Installation("base", sys.executable, str(tmp_path)), []
-    waitFor(lambda: events and events[-1]["event"] == "failed", lambda: events.extend(installation.poll()))
-    assert re.fullmatch(r"The installation has failed \(.+\)\. Nothing was changed\.", events[-1]["text"])
-    assert installation.poll() == []
+    assert perform(None).text == "The models are installed. Nothing is missing."
 
 
 @pytest.mark.slow
@@ -371,10 +349,10 @@ def test_the_base_from_a_folder_that_was_filled_as_told_runs(python, perform, tm
     environment = {**SETTINGS, **dict([setting.split("=")])}
     run(PYTHON, *(folder if word == "FOLDER" else word for word in words), cwd=copy, env=environment)
     writeSums(folder)
-    events = perform(folder)
-    assert events[-1]["event"] == "done", events[-1]
+    done = perform(folder)
+    assert done.isInstalled, done.text
     for name in ("monai-sr-bundle 0.2.0+viewer", "numpy ", "onnxruntime ", "pydicom "):
-        assert name in events[-1]["text"]
+        assert name in done.text
     size = sum(path.stat().st_size for path in folder.glob("*.whl"))
     print(f"first installation: {size / 1e6:.0f} MB to download")
     answer = run(python, "-m", "monai_sr_bundle.worker", input='{"do": "bundles"}\n', cwd=tmp_path)

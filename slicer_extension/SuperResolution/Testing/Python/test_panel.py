@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import threading
+import types
 
 import numpy as np
 import phantom_volumes
@@ -270,7 +271,7 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.ui.runButton.click()
     withBox.until(lambda: withBox.ui.progressBar.value > 0 and withBox.ui.cancelButton.enabled, "progress")
     withBox.ui.cancelButton.click()
-    assert withBox.worker._current is None
+    assert withBox.worker._request is None
     withBox.settle()
     assert withBox.ui.messageLabel.text == "Canceled. The scene was not changed."
     assert application.nodeIds() == before
@@ -280,7 +281,8 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
 
 def test_another_seed_gives_another_texture_and_the_same_run_takes_the_place_of_its_result(withBox, chest):
     assert not withBox.ui.seedSpinBox.enabled
-    withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = FLOW, 1.0, 2
+    withBox.ui.bundleComboBox.activated.emit(withBox.ui.bundleComboBox.findData(FLOW))
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
     withBox.settle()
     assert withBox.ui.seedSpinBox.enabled
     results, pixels = [], []
@@ -374,7 +376,8 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
 def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp_path):
     """A chest CT from a file that does not say what it is, as Slicer's own sample CTChest."""
     volume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
-    panel.chosen.inputVolume, panel.chosen.regionKind = volume, "whole"
+    panel.chosen.inputVolume = volume
+    panel.ui.regionKindComboBox.activated.emit(2)
     panel.settle()
     ui, answer = panel.ui, panel.ui.modalityComboBox
     assert [answer.itemText(n) for n in range(answer.count)] == ["choose…", "a radiograph", "a CT"]
@@ -832,7 +835,10 @@ def test_an_installation_that_does_not_succeed_says_why_and_can_be_begun_again(
     uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
     assert ui.installProgressLabel.text == "Nothing was changed."
     clickInstall(uninstalled)
-    assert "has no wheel of monai-sr-bundle" in ui.installProgressLabel.text
+    assert ui.installProgressLabel.text == (
+        f"{tmp_path} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python. Use Slicer 5.10 or newer, and fill "
+        "a folder as the user page says. Nothing was changed."
+    )
     drawBundle(tmp_path)
     with monkeypatch.context() as windowless:
         windowless.delattr(slicer.util, "confirmOkCancelDisplay")
@@ -853,7 +859,9 @@ def test_an_installation_that_does_not_succeed_says_why_and_can_be_begun_again(
 
 def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
     uninstalled.widget.logic.enhancer._worker = Shared(worker)  # what pip has made of this Python, in less time
-    uninstalled.widget._showInstallation({"event": "done", "text": "monai-sr-bundle is installed."})
+    done = types.SimpleNamespace(step=lambda: False, question="", text="They are installed.", isInstalled=True)
+    uninstalled.widget._installation = done
+    uninstalled.widget._showInstallation()
     uninstalled.settle()
     assert uninstalled.ui.installCollapsibleButton.collapsed
     assert uninstalled.ui.bundleComboBox.count > 1

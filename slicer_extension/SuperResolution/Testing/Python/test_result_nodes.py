@@ -42,7 +42,6 @@ def test_a_result_says_what_it_is_and_where_it_came_from(source, result):
     }  # fmt: skip
     assert result_nodes.sourceOf(result) is source
     assert result_nodes.extentOf(result) == phantom_volumes.EXTENT
-    assert result_nodes.scaleOf(result) == [1, 4, 4]
     report = result_nodes.reportOf(result)
     assert report["consistency"] == phantom_volumes.DONE["consistency"]
     assert "/tmp/private" not in json.dumps(report)

@@ -66,6 +66,8 @@ def test_what_cannot_be_enhanced_is_told_with_what_to_do(application):
     several.SetAndObserveImageData(image)
     colours = application.addVolume(np.zeros((2, 3, 4, 3), np.uint8), className="vtkMRMLVectorVolumeNode")
     labels = application.addVolume(ramp(np.uint8), name="labels", className="vtkMRMLLabelMapVolumeNode")
+    mr = application.addVolume(ramp(np.int16), name="brain")
+    application.setModality(mr, "MR")
     for node, message in (
         (None, "No volume is chosen"),
         (several, "'several' has 3 values per voxel, expected one. Convert it"),
@@ -73,6 +75,7 @@ def test_what_cannot_be_enhanced_is_told_with_what_to_do(application):
         (labels, "'labels' is a label map: its numbers are names. Choose the image"),
         (add("vtkMRMLModelNode", "skin"), r"'skin' is no volume \(Model\). Choose a radiograph or a CT"),
         (add("vtkMRMLScalarVolumeNode", "empty"), "'empty' holds no image. Load it again"),
+        (mr, r"'brain' is of DICOM modality MR. .* \(CR, DX, RG, RF, DR, XR\) and CT"),
     ):
         with pytest.raises(InputError, match=message):
             volumes.check(node)
@@ -94,14 +97,6 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
             volumes.check(node)
 
 
-def test_voxels_in_hounsfield_units_are_a_ct(application):
-    volume = application.addVolume(ramp(np.int16))
-    units = slicer.vtkCodedEntry()
-    units.SetValueSchemeMeaning("[hnsf'U]", "UCUM", "Hounsfield unit")
-    volume.SetVoxelValueUnits(units)
-    assert volumes.modality(volume) == "CT"
-
-
 @pytest.mark.parametrize(
     ("shape", "lowest", "stated", "modality", "question"),
     [
@@ -109,6 +104,7 @@ def test_voxels_in_hounsfield_units_are_a_ct(application):
         ((1, 9, 9), -1024, None, "unknown", "'chest' does not say whether it is a radiograph or a CT."),
         ((5, 9, 9), -1024, None, "unknown", "'chest' does not say whether it is a radiograph or a CT."),
         ((5, 9, 9), -1024, "CT", "CT", ""),
+        ((5, 9, 9), -1024, "[hnsf'U]", "CT", ""),  # the unit of the voxels
         ((1, 9, 9), 0, "CT", "CT", "'chest' calls itself CT, but no value lies below -200 HU"),
         ((1, 9, 9), 0, "DX", "CXR", ""),
         ((5, 9, 9), 0, "CR", "CXR", ""),
@@ -122,7 +118,11 @@ def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
 ):
     voxels = np.linspace(lowest, 255, np.prod(shape)).astype(np.int16).reshape(shape)
     volume = application.addVolume(voxels)
-    if stated:
+    if stated == "[hnsf'U]":
+        units = slicer.vtkCodedEntry()
+        units.SetValueSchemeMeaning(stated, "UCUM", "Hounsfield unit")
+        volume.SetVoxelValueUnits(units)
+    elif stated:
         application.setModality(volume, stated)
     volumes.check(volume)
     assert volumes.modality(volume) == modality
@@ -130,13 +130,6 @@ def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
     assert bool(volumes.questionOf(volume)) == bool(question)
     volumes.setModality(volume, "CXR")
     assert (volumes.modality(volume), volumes.questionOf(volume)) == ("CXR", "")
-
-
-def test_an_image_of_another_modality_is_told(application):
-    volume = application.addVolume(ramp(np.int16))
-    application.setModality(volume, "MR")
-    with pytest.raises(InputError, match=r"'chest' is of DICOM modality MR. .* \(CR, DX, RG, RF, DR, XR\) and CT"):
-        volumes.check(volume)
 
 
 def test_the_spacing_goes_as_slices_rows_columns(application):

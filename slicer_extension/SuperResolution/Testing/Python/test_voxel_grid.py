@@ -23,9 +23,3 @@ def test_the_package_places_the_result_in_the_same_way_to_the_last_bit(grid, rep
     lps = scale_affine(crop_affine(ras_from_lps(grid), (5, 16, 3)), SCALE[::-1])
     np.testing.assert_array_equal(voxel_grid.resultAffine(grid, EXTENT, SCALE), ras_from_lps(lps))
     assert voxel_grid.spacingOf(grid) == spacing_xyz(grid)
-
-
-def test_corners_begin_at_the_lowest_and_the_first_axis_is_the_fastest():
-    np.testing.assert_array_equal(voxel_grid.corners([0, 1, 0, 2, 0, 3])[[0, 1, 2, 4, 7]], [
-        [0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3], [1, 2, 3],
-    ])  # fmt: skip
