@@ -229,8 +229,8 @@ def test_what_was_sent_from_elsewhere_is_neither_overwritten_nor_lost(film, read
     ada.panel.settle()
     ada.draw([20, 21, 30, 31], finding="Mass")
     assert ada.send() == (
-        f"The server has version {version} of the boxes of 'ada', which were sent from elsewhere and not fetched here. "
-        "Nothing was sent. Press Fetch boxes to see them."
+        "The server has a newer version of these boxes, which was sent from elsewhere and not fetched here. Nothing "
+        "was sent. Press Fetch boxes to see them."
     )
     slicer.app.asked.clear()
     slicer.app.answer = False  # the box that was drawn here stays
@@ -320,16 +320,15 @@ def test_codes_and_what_was_seen_stay_with_the_next_version(film, reader, server
     ada.draw([1, 1, 7, 7], finding="Odd shadow")
     ada.send()
     client = label_exchange.LabelClient(server.url, server.tokens["ada"])
-    name = client.find(label_exchange.Content(FILMS["CR"]))["id"]
-    version = client.newest(name, "ada")
-    assert version.reading.saw_enhanced is False
-    box = version.reading.boxes[0]
-    coded = replace(box, codes=(FindingCode("RID39066", "RADLEX", "shadow"),))
-    client.save(replace(version.reading, boxes=(coded,), saw_enhanced=True), version.number)
+    name = client.find(FILMS["CR"])["id"]
+    number, reading = client.newest(name, "ada")
+    assert reading.saw_enhanced is False
+    coded = replace(reading.boxes[0], codes=(FindingCode("RID39066", "RADLEX", "shadow"),))
+    client.save(replace(reading, boxes=(coded,), saw_enhanced=True), number)
     ada.fetch()
     ada.draw([9, 9, 12, 12], finding="Mass")
     ada.send()
-    back = client.newest(name, "ada").reading
+    _, back = client.newest(name, "ada")
     codes = {each.finding: [code.value for code in each.codes] for each in back.boxes}
     assert codes == {"Odd shadow": ["RID39066"], "Mass": ["4147007"]}
     assert back.saw_enhanced is True
@@ -449,7 +448,7 @@ def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
     assert not connection.auth_enabled()
     assert connection.info()["models"]["boxes"]["type"] == "detection"
     find = label_exchange.LabelClient(openServer.url).find
-    names = {find(label_exchange.Content(database.uids[0]))["id"]: key for key, database in databases.items()}
+    names = {find(database.uids[0])["id"]: key for key, database in databases.items()}
     names[volumeFile.name] = "volume"
     submitted = {}
     for _ in names:
