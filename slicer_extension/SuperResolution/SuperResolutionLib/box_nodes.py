@@ -64,7 +64,8 @@ def describe(roiNode, finding: str, reader: str, certainty: float | None, tracki
         InputError: an empty finding or reader, or a certainty outside 0 to 1.
     """
     finding, reader, certainty = _checked(finding, reader, certainty)
-    words = {"reader": reader, "certainty": certainty, "tracking": trackingOf(roiNode) if tracking is None else tracking}
+    tracking = trackingOf(roiNode) if tracking is None else tracking
+    words = {"reader": reader, "certainty": certainty, "tracking": tracking}
     modified = roiNode.StartModify()
     roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
     roiNode.SetNthControlPointLabel(0, finding)
@@ -289,7 +290,7 @@ def _checked(finding, reader, certainty) -> tuple:
 
 
 def _parse(label, description) -> tuple:
-    """Return finding, reader, certainty and UID of the lesion from a box's point; nothing for boxes of other modules."""
+    """Return finding, reader, certainty and UID of the lesion from a point; nothing from one of another module."""
     try:
         words = json.loads(description)
         return *_checked(label, words["reader"], words["certainty"]), words.get("tracking", "")

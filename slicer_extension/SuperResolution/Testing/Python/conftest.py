@@ -163,8 +163,11 @@ def worker(workerPython):
 @pytest.fixture(scope="session")
 def module(_slicer, workerPython):
     """SuperResolution.py, loaded as Slicer loads a module."""
+    python, environment = workerPython
     slicerpython.start(_slicer)
-    return slicerpython.openModule()
+    module = slicerpython.openModule()
+    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
+    return module
 
 
 @pytest.fixture
