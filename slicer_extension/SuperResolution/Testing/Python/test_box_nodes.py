@@ -90,6 +90,12 @@ def test_rectangles_are_joined_only_where_they_go_on_as_one_lesion(source):
     assert len(box_nodes.addBoxes([untracked, replace(untracked, slice_index=2)], source)) == 2
 
 
+def test_a_box_over_the_edge_is_cut_there(source):
+    assert [box.xyxy for box in box_nodes.toBoxes(addNodule(source, [0, 1, -3, 5, 35, 50]), source)] == [
+        pytest.approx((35, 0, 40, 5), abs=1e-4)
+    ]
+
+
 def test_what_a_report_does_not_name_is_called_unknown_and_leaves_unnamed(source):
     (node,) = box_nodes.addBoxes([Box("", 4, 3, 8, 9, slice_index=1)], source)
     assert box_nodes.wordsOf(node) == ("Finding", "Unknown", None)
