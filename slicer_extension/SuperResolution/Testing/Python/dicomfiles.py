@@ -74,34 +74,25 @@ class Database:
     def load(self, application, name="chest", byDcmtk=False):
         """All files as one volume: by Slicer's reader (GDCM, or DCMTK for one file), in the order and with the words of
         its DICOM module."""
-        files = [self.fileForInstance(uid) for uid in self.uids]
-        if len(files) > 1:
-            positions = [self._numbers(file, "0020,0032") for file in files]
-            turn = self._numbers(files[0], "0020,0037")
-            heights = np.array(positions) @ np.cross(turn[:3], turn[3:])
-            self.uids = [self.uids[number] for number in heights.argsort()]
-            files = [self.fileForInstance(uid) for uid in self.uids]
-        listed = vtk.vtkStringArray()
-        for file in files:
-            listed.InsertNextValue(file)
-        options = 8 if len(files) > 1 else 4 | 8  # window by the voxels; one file alone
-        volume = application.moduleLogics["Volumes"].AddArchetypeVolume(files[0], name, options, listed)
-        application.newSubjectHierarchyItems()
+        listed = vtk.vtkStringArray() if len(self.uids) > 1 else None
+        if listed:
+            headers = sorted(self.headers.values(), key=_height)
+            self.uids = [str(header.SOPInstanceUID) for header in headers]
+            for uid in self.uids:
+                listed.InsertNextValue(self.fileForInstance(uid))
+        file = self.fileForInstance(self.uids[0])
+        volume = application.loadVolume(file, self.headers[file].Modality, name, listed)
         if byDcmtk:
             reader = slicer.vtkITKArchetypeImageSeriesScalarReader()
-            reader.SetArchetype(files[0])
+            reader.SetArchetype(file)
             reader.SetDICOMImageIOApproachToDCMTK()
             reader.SetOutputScalarTypeToNative()
             reader.SetDesiredCoordinateOrientationToNative()
             reader.Update()
-            image = vtk.vtkImageData()
-            image.DeepCopy(reader.GetOutput())
-            image.SetOrigin(0, 0, 0)
-            image.SetSpacing(1, 1, 1)
-            volume.SetAndObserveImageData(image)
+            volume.GetImageData().GetPointData().SetScalars(reader.GetOutput().GetPointData().GetScalars())
         volume.SetAttribute("DICOM.instanceUIDs", " ".join(self.uids))
-        application.setModality(volume, self.fileValue(files[0], "0008,0060"))
         return volume
 
-    def _numbers(self, file, tag):
-        return [float(part) for part in self.fileValue(file, tag).split("\\")]
+
+def _height(header):
+    return np.dot(header.ImagePositionPatient, np.cross(*np.reshape(header.ImageOrientationPatient, (2, 3))))

@@ -94,20 +94,12 @@ def server(serve):
     return serve(*(f"{name}:{role}" for name, role in READERS.items()))
 
 
-def loadFile(application, file):
-    """A file as Slicer loads it by Add Data."""
-    volume = application.moduleLogics["Volumes"].AddArchetypeVolume(str(file), file.name, 4 | 8)
-    application.newSubjectHierarchyItems()
-    application.setModality(volume, "CT")
-    return volume
-
-
 @pytest.fixture(params=["CR", "DX", "CT", "volume"])
 def image(request, application, databases, volumeFile, monkeypatch):
     """One of the images, as Slicer loads it."""
     if request.param == "volume":
         monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
-        return loadFile(application, volumeFile)
+        return application.loadVolume(volumeFile, "CT")
     monkeypatch.setattr(slicer, "dicomDatabase", databases[request.param], raising=False)
     return databases[request.param].load(application)
 
@@ -456,7 +448,7 @@ def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
         (tmp_path / sample["id"]).mkdir()
         file = tmp_path / sample["id"] / sample["name"]
         urllib.request.urlretrieve(f"{openServer.url}/datastore/image?image={sample['id']}", file)
-        opened = loadFile(application, file)
+        opened = application.loadVolume(file, "CT")
         slices = opened.GetImageData().GetDimensions()[2]
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Pleural effusion")
         region.placeBox(node, opened, [0, min(2, slices), 2.25, 6.5, 1.5, 7])
@@ -469,7 +461,7 @@ def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
     assert connection.next_sample("random", {}) == {}
     for key, (name, corners) in submitted.items():
         monkeypatch.setattr(slicer, "dicomDatabase", databases.get(key), raising=False)
-        volume = loadFile(application, volumeFile) if key == "volume" else databases[key].load(application)
+        volume = application.loadVolume(volumeFile, "CT") if key == "volume" else databases[key].load(application)
         us = reader("pc-7", volume, openServer)
         assert us.fetch().startswith("Version 1 of 'pc-7', ")
         worldToVoxels = np.linalg.inv(volumes.toWorldOf(volume) @ volumes.ijkToRasOf(volume))
