@@ -7,6 +7,7 @@ The radiographs are drawn, the large one as a DICOM file; the CT is a test file 
 those of a real worker with the default models.
 """
 
+import math
 import os
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import numpy as np  # noqa: E402
 import slicer  # noqa: E402
 import slicerpython  # noqa: E402
 from dicomfiles import Database  # noqa: E402
-from opened_panel import Opened  # noqa: E402
+from opened_panel import Opened, Shared  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from sliceview import SliceView  # noqa: E402
@@ -37,6 +38,7 @@ from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa
 
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
 WORKER = PYTHON, {**environmentFor(PYTHON), "PYTHONPATH": str(EXTENSION.parent)}
+client = WorkerClient(workerCommand(PYTHON), WORKER[1])
 WIDTH, HEIGHT = 640, 480
 GAP = 6
 GREYS = np.repeat(np.arange(1, 256, 2), 3)
@@ -52,18 +54,12 @@ def main(names):
         if not names or scene.__name__ in names:
             scene()
             core.clear()
+    client.close()
     os._exit(0)  # Qt and VTK would be taken down in the wrong order
 
 
-def newClient():
-    return WorkerClient(workerCommand(WORKER[0]), WORKER[1])
-
-
 def enhance(volume, box):
-    enhancer = Enhancer(newClient())
-    result = enhancer.enhance(volume, box)
-    enhancer.close()
-    return result
+    return Enhancer(Shared(client)).enhance(volume, box)
 
 
 def radiograph():
@@ -71,12 +67,10 @@ def radiograph():
     with tempfile.TemporaryDirectory() as folder:
         slicer.dicomDatabase = Database(Path(folder), code, WORKER)
         film = slicer.dicomDatabase.load(core, "film")
-    box = drawing.addRegion(film, REGION)
-    view = SliceView(core, "Red", PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-WORKER = PYTHON, {**environmentFor(PYTHON), "PYTHONPATH": str(EXTENSION.parent)}
-WIDTH, HEIGHT)
+    view = SliceView(core, "Red", WIDTH, HEIGHT)
     before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
     view.show(film)
+    box = drawing.addRegion(film, REGION)
     keep("region", view.picture())
 
     result = enhance(film, box)
@@ -90,10 +84,10 @@ WIDTH, HEIGHT)
     keep("error_bars", view.picture())
     viewing.hideErrorBars()
     viewing.showMask(result, float(np.percentile(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(result)), 95)))
-    fill()
+    filling.step(math.inf)
     keep("trust_mask", view.picture())
     viewing.show("difference", result)
-    fill()
+    filling.step(math.inf)
     keep("difference", view.picture())
     viewing.show("sideBySide", result)
     before.moveMouse(150, 260)
@@ -126,7 +120,7 @@ def panel():
     """The panel before, while and after a drawn radiograph is enhanced."""
     film = core.loadVolume(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd", "DX")
     film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
-    panel = Opened(slicerpython.openModule(), newClient())
+    panel = Opened(slicerpython.openModule(), client)
     widget, ui, chosen = panel.widget, panel.ui, panel.chosen
     widget.parent.resize(500, 1320)
 
@@ -156,11 +150,6 @@ def panel():
     ui.boxesTable.selectRow(0)
     grab("result", 1290)
     panel.close()
-
-
-def fill():
-    while filling.isBusy():
-        filling.step()
 
 
 def close(*views):
