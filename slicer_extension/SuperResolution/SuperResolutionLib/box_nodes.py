@@ -51,7 +51,7 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
     check(volumeNode)
     roi = slicer.vtkMRMLMarkupsROINode()
     region.placeBox(roi, volumeNode, bounds)
-    describe(roi, finding, reader, certainty, tracking or f"2.25.{uuid.uuid4().int}")
+    describe(roi, finding, reader, certainty, tracking or _newUid())
     volumeNode.GetScene().AddNode(roi)
     belongTo(roi, volumeNode)
     return roi
@@ -141,6 +141,7 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
         InputError: nothing of the box lies in the volume.
     """
     finding, reader, certainty, tracking = _wordsOf(roiNode)
+    tracking = tracking or _newUid()  # a scene of an earlier version may hold boxes without one
     shape = shapeOf(volumeNode)
     bounds = np.reshape(boundsIn(roiNode, volumeNode), (3, 2))
     (k0, k1), (r0, r1), (c0, c1) = np.clip(bounds, 0, np.array(shape)[:, None]).tolist()
@@ -262,6 +263,10 @@ def loadBoxes(path, volumeNode) -> list:
         )
         raise InputError(message, name=path.name, count=list(words.values()).count(()))
     return [_loadOne(path, number, volumeNode) for number in words]
+
+
+def _newUid() -> str:
+    return f"2.25.{uuid.uuid4().int}"
 
 
 def _showOutline(roiNode) -> None:

@@ -49,8 +49,6 @@ class SaveReport(Command):
         if os.path.realpath(path) in {os.path.realpath(file) for file in files}:
             message = _("'{name}' is a file of '{volume}', which is never replaced. Choose another name.")
             raise InputError(message, name=path.name, volume=volumeNode.GetName())
-        if path.exists() and not overwrite:
-            raise InputError(_("'{path}' exists already. Choose another name."), path=path)
         self.summary, self._path, self._overwrite, self._count = "", path, overwrite, len(roiNodes)
         uids = slicesOf(volumeNode, files, database)
         slices, rows, columns = shapeOf(volumeNode)
