@@ -1,5 +1,6 @@
 """A result and boxes sent to Slicer's DICOM database, written by the package's command line in real processes."""
 
+import pydicom
 import pytest
 import slicer
 from dicomfiles import Database
@@ -96,14 +97,11 @@ def test_a_database_that_does_not_take_all_keeps_nothing(database, film, made, b
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
-def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, made, send, runPython, tmp_path):
-    other = tmp_path / "other.dcm"
-    code = (
-        "import sys, pydicom; file = pydicom.dcmread(sys.argv[1])\n"
-        "file.SOPInstanceUID, file.SeriesInstanceUID = '2.25.7', '2.25.8'\n"
-        "file.file_meta.MediaStorageSOPInstanceUID = '2.25.7'; file.save_as(sys.argv[2])"
-    )
-    runPython("-c", code, database.fileForInstance(database.uids[0]), other)
+def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, made, send, tmp_path):
+    other, file = tmp_path / "other.dcm", pydicom.dcmread(database.fileForInstance(database.uids[0]))
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = "2.25.7"
+    file.SeriesInstanceUID = "2.25.8"
+    file.save_as(other)
     before = stored(database)
 
     def importAndCancel(sending):

@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import pydicom
 import pytest
 from dicomfiles import Database
 from SuperResolutionLib import box_nodes, dicom_report, headers, volumes
@@ -127,15 +128,13 @@ def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack
     assert headers.slicesOf(volume, files[::-1], database) == expected
 
 
-def test_what_was_not_understood_is_told(film, runPython):
+def test_what_was_not_understood_is_told(film):
     film.save([film.addBox(finding=name) for name in ("Nodule", "Mass")])
-    code = (
-        "import sys, pydicom; read = pydicom.dcmread(sys.argv[1])\n"
-        "group = read.ContentSequence[-1].ContentSequence[0]\n"
-        "region = next(item for item in group.ContentSequence if item.ValueType == 'SCOORD')\n"
-        "region.GraphicType, region.GraphicData = 'POINT', [1.0, 2.0]; read.save_as(sys.argv[1])"
-    )
-    runPython("-c", code, film.path)
+    report = pydicom.dcmread(film.path)
+    group = report.ContentSequence[-1].ContentSequence[0]
+    region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
+    region.GraphicType, region.GraphicData = "POINT", [1.0, 2.0]
+    report.save_as(film.path)
     film.removeBoxes()
     summary = film.load().summary
     assert summary == "Boxes read: 1, from sr.dcm.\nsr.dcm, group 1: is a point (POINT), no box, and is left out."
