@@ -171,7 +171,8 @@ class Reader:
 @pytest.fixture
 def reader(panel, server):
     """Sits a reader at the panel: ``reader("ada", volume)``."""
-    return lambda name, volume, of=None: Reader(panel, of or server, name, volume)
+    yield lambda name, volume, of=None: Reader(panel, of or server, name, volume)
+    slicer.app.userSettings().clear()  # the panel keeps the reader, and other tests begin without one
 
 
 def same(places, others):
