@@ -21,14 +21,6 @@ PATIENCE = 900.0
 """Seconds for an installation: the machine of a continuous integration is slow."""
 
 
-def openPanel():
-    """The panel, as a user opens it."""
-    slicer.util.selectModule("SuperResolution")
-    panel = slicer.util.getModuleWidget("SuperResolution")
-    slicer.app.processEvents()
-    return panel
-
-
 def tell(text):
     print(f"in_slicer: {text}", flush=True)
 
@@ -45,7 +37,8 @@ def runAll(wheels):
     """Check the extension in the order in which a user meets it; an AssertionError says what does not work."""
     import SuperResolution
 
-    panel = openPanel()
+    slicer.util.selectModule("SuperResolution")
+    panel = slicer.util.getModuleWidget("SuperResolution")
     until(lambda: panel._shownPanel is not None, "the panel asks whether the models are installed")
     panel.ui.wheelFolderLineEdit.text = wheels
     slicer.util.confirmOkCancelDisplay = lambda text, *words, **options: tell(text) or True
@@ -57,22 +50,15 @@ def runAll(wheels):
     tell("the self test has passed")
     from DICOMLib import DICOMUtils
 
-    with tempfile.TemporaryDirectory() as folder, DICOMUtils.TemporaryDICOMDatabase() as database:
-        useFilm(panel, loadFilm(Path(folder), database), Path(folder), slicer.dicomDatabase)
-
-
-def loadFilm(folder, database):
-    """A drawn radiograph, through Slicer's DICOM database into the scene."""
-    from DICOMLib import DICOMUtils
-
     from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 
-    (folder / "film").mkdir()
-    write_phantom_dicom(folder / "film" / "film.dcm", size=256, spacing_mm=1.6)
-    slicer.mrmlScene.Clear(0)
-    DICOMUtils.importDicom(str(folder / "film"), database)
-    [volumeIds] = [node for patient in database.patients() for node in DICOMUtils.loadPatientByUID(patient)]
-    return slicer.mrmlScene.GetNodeByID(volumeIds)
+    with tempfile.TemporaryDirectory() as folder, DICOMUtils.TemporaryDICOMDatabase() as database:
+        (Path(folder) / "film").mkdir()
+        write_phantom_dicom(Path(folder) / "film" / "film.dcm", size=256, spacing_mm=1.6)
+        slicer.mrmlScene.Clear(0)
+        DICOMUtils.importDicom(f"{folder}/film", database)
+        [volume] = [node for patient in database.patients() for node in DICOMUtils.loadPatientByUID(patient)]
+        useFilm(panel, slicer.mrmlScene.GetNodeByID(volume), Path(folder), slicer.dicomDatabase)
 
 
 def useFilm(panel, film, folder, database):

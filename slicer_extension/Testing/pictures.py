@@ -7,10 +7,10 @@ The radiographs are drawn, the large one as a DICOM file; the CT is a test file 
 those of a real worker with the default models.
 """
 
+import math
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 EXTENSION = Path(__file__).resolve().parents[1]
@@ -26,17 +26,19 @@ import numpy as np  # noqa: E402
 import slicer  # noqa: E402
 import slicerpython  # noqa: E402
 from dicomfiles import Database  # noqa: E402
+from opened_panel import Opened, Shared  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
-from pythonqt import qt  # noqa: E402
 from sliceview import SliceView  # noqa: E402
 from SuperResolutionLib import box_nodes, compare, display, drawing, filling, result_nodes, volumes  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.enhancer import Enhancer  # noqa: E402
 from SuperResolutionLib.viewing import Viewing  # noqa: E402
 from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa: E402
-from waiting import waitFor  # noqa: E402
 
+PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+WORKER = PYTHON, {**environmentFor(PYTHON), "PYTHONPATH": str(EXTENSION.parent)}
+client = WorkerClient(workerCommand(PYTHON), WORKER[1])
 WIDTH, HEIGHT = 640, 480
 GAP = 6
 GREYS = np.repeat(np.arange(1, 256, 2), 3)
@@ -52,34 +54,23 @@ def main(names):
         if not names or scene.__name__ in names:
             scene()
             core.clear()
+    client.close()
     os._exit(0)  # Qt and VTK would be taken down in the wrong order
 
 
-def workerPython():
-    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-    return python, {**environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
-
-
-def newClient(python=None):
-    return WorkerClient(workerCommand(workerPython()[0]), workerPython()[1])
-
-
 def enhance(volume, box):
-    enhancer = Enhancer(newClient())
-    result = enhancer.enhance(volume, box)
-    enhancer.close()
-    return result
+    return Enhancer(Shared(client)).enhance(volume, box)
 
 
 def radiograph():
     code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'f.dcm', 2000, 0, 0.2)"
     with tempfile.TemporaryDirectory() as folder:
-        slicer.dicomDatabase = Database(Path(folder), code, workerPython())
+        slicer.dicomDatabase = Database(Path(folder), code, WORKER)
         film = slicer.dicomDatabase.load(core, "film")
-    box = drawing.addRegion(film, REGION)
     view = SliceView(core, "Red", WIDTH, HEIGHT)
     before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
     view.show(film)
+    box = drawing.addRegion(film, REGION)
     keep("region", view.picture())
 
     result = enhance(film, box)
@@ -93,10 +84,10 @@ def radiograph():
     keep("error_bars", view.picture())
     viewing.hideErrorBars()
     viewing.showMask(result, float(np.percentile(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(result)), 95)))
-    fill()
+    filling.step(math.inf)
     keep("trust_mask", view.picture())
     viewing.show("difference", result)
-    fill()
+    filling.step(math.inf)
     keep("difference", view.picture())
     viewing.show("sideBySide", result)
     before.moveMouse(150, 260)
@@ -114,9 +105,7 @@ def radiograph():
 
 
 def ct():
-    volume = core.moduleLogics["Volumes"].AddArchetypeVolume(get_testdata_file("CT_small.dcm"), "CT_small", 4 | 8)
-    core.newSubjectHierarchyItems()
-    core.setModality(volume, "CT")
+    volume = core.loadVolume(get_testdata_file("CT_small.dcm"), "CT")
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1600, 350)
     before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
@@ -129,56 +118,38 @@ def ct():
 
 def panel():
     """The panel before, while and after a drawn radiograph is enhanced."""
-    module = slicerpython.openModule()
-    module.newClient = newClient
-    film = core.loadNrrd(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
-    core.setModality(film, "DX")
+    film = core.loadVolume(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd", "DX")
     film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
-    widget = module.SuperResolutionWidget()
-    ui, chosen = widget.ui, widget._parameterNode
+    panel = Opened(slicerpython.openModule(), client)
+    widget, ui, chosen = panel.widget, panel.ui, panel.chosen
     widget.parent.resize(500, 1320)
-    widget.enter()
-
-    def settle():
-        later = time.monotonic() + 0.3
-        waitFor(lambda: time.monotonic() > later, qt.QApplication.processEvents)
-        waitFor(lambda: ui.runButton.enabled and "About" in ui.estimateLabel.text, qt.QApplication.processEvents)
 
     def grab(name, height):
+        panel.settle()
         assert widget.parent.grab().copy(0, 0, 500, height).save(str(SCREENSHOTS / f"{name}.png"))
 
     widget.setRegion([0, 1, 64, 192, 64, 192])
-    settle()
     grab("before", 880)
     chosen.texture, chosen.steps = 1.0, 32
-    settle()
+    panel.settle()
     ui.runButton.click()
-    waitFor(lambda: ui.progressBar.visible and ui.progressBar.value > 250, qt.QApplication.processEvents)
-    grab("running", 880)
+    panel.until(lambda: ui.progressBar.visible and ui.progressBar.value > 250, "progress")
+    assert widget.parent.grab().copy(0, 0, 500, 880).save(str(SCREENSHOTS / "running.png"))
     ui.cancelButton.click()
 
     chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
-    settle()
-    ui.runButton.click()
-    waitFor(lambda: chosen.result is not None, qt.QApplication.processEvents)
-    settle()
+    panel.run()
     ui.showErrorBarsCheckBox.click()
     ui.showMaskCheckBox.click()
     ui.boxesCollapsibleButton.collapsed = False
     widget.addBox([0, 1, 98, 124, 90, 114])
-    settle()
+    panel.settle()
     ui.boxesTable.item(0, 0).setText("Nodule")
     ui.boxesTable.item(0, 2).setText("80%")
-    settle()
+    panel.settle()
     ui.boxesTable.selectRow(0)
-    settle()
     grab("result", 1290)
-    widget.cleanup()
-
-
-def fill():
-    while filling.isBusy():
-        filling.step()
+    panel.close()
 
 
 def close(*views):

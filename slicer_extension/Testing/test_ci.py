@@ -19,7 +19,7 @@ import sys
 sys.path[:0] = [{tests!r}, {module!r}]
 from slicer_application import Application
 core = Application()
-import os, pathlib, slicer, slicerpython, types
+import contextlib, os, pathlib, slicer, slicerpython, types
 from dicomfiles import Database
 from sliceview import SliceView
 from SuperResolutionLib import compare
@@ -35,26 +35,19 @@ def leave(code):
         panel.cleanup()
     sys.stdout.flush()
     os._exit(code)
-class DICOMUtils:
-    class TemporaryDICOMDatabase:
-        def __enter__(self):
-            return self
-        def __exit__(self, *error):
-            pass
-        def patients(self):
-            return ["patient"]
-    @staticmethod
-    def importDicom(folder, database):
-        environment = {{**os.environ, "PYTHONPATH": {repository!r}}}
-        slicer.dicomDatabase = Database(pathlib.Path(folder), "", ({python!r}, environment))
-    @staticmethod
-    def loadPatientByUID(patient):
-        volume = slicer.dicomDatabase.load(core, "film")
-        views = {{name: SliceView(core, name) for name in ("Red", compare.BEFORE, compare.AFTER)}}
-        views["Red"].show(volume)
-        core.views = views  # which live as long as the application
-        return [volume.GetID()]
-sys.modules["DICOMLib"] = types.SimpleNamespace(DICOMUtils=DICOMUtils)
+def importDicom(folder, database):
+    environment = {{**os.environ, "PYTHONPATH": {repository!r}}}
+    slicer.dicomDatabase = Database(pathlib.Path(folder), "", ({python!r}, environment))
+def loadPatientByUID(patient):
+    volume = slicer.dicomDatabase.load(core, "film")
+    core.views = [SliceView(core, name) for name in ("Red", compare.BEFORE, compare.AFTER)]
+    core.views[0].show(volume)
+    return [volume.GetID()]
+database = types.SimpleNamespace(patients=lambda: ["patient"])
+sys.modules["DICOMLib"] = types.SimpleNamespace(DICOMUtils=types.SimpleNamespace(
+    importDicom=importDicom, loadPatientByUID=loadPatientByUID,
+    TemporaryDICOMDatabase=lambda: contextlib.nullcontext(database),
+))
 slicer.util.saveScene = lambda path: core.saveScene(path) or True
 slicer.util.loadScene = core.loadScene
 slicer.util.selectModule, slicer.util.getModuleWidget, slicer.util.exit = selectModule, lambda name: opened[-1], leave

@@ -1,13 +1,15 @@
-"""Anomaly boxes in the scene: each is a region box (markups ROI) with finding, reader and certainty.
+"""Anomaly boxes in the scene: each is a region box (markups ROI) with finding, reader, certainty and UID of the lesion.
 
-Outside the scene a box is `box.Box`, a rectangle on one slice: `toBoxes` makes one for each slice of an anomaly box,
-all with the tracking UID of its lesion, and `addBoxes` joins them again. A box that is rotated against its volume
-becomes the smallest upright box around it; a markups file (`saveBoxes`) keeps the rotation.
+The finding is the label of the node's one point, and the rest is in its description, as JSON: a scene and a markups
+file keep both. Outside the scene a box is `box.Box`, a rectangle on one slice: `toBoxes` makes one for each slice of an
+anomaly box, and `addBoxes` joins them again. A box that is rotated against its volume becomes the smallest upright box
+around it; a markups file (`saveBoxes`) keeps the rotation.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +22,6 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
 
-LABEL, READER, CERTAINTY = "SuperResolution.Label", "SuperResolution.Reader", "SuperResolution.Certainty"
-TRACKING = "SuperResolution.TrackingUID"
 VOLUME = "SuperResolution.BoxOf"
 """Node reference from a box to the volume it was drawn on."""
 
@@ -42,81 +42,54 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
         finding: class of the finding, in words ("Nodule").
         reader: name of the reader.
         certainty: certainty of the finding, 0 to 1; None if the reader does not say.
-        tracking: UID of the lesion. Default empty: no UID yet.
+        tracking: UID of the lesion. Default empty: a new one.
 
     Raises:
         InputError: no volume or one that no box can follow, an empty finding or reader, or a certainty outside 0 to 1.
             The scene is not changed.
     """
     check(volumeNode)
-    roi = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLMarkupsROINode")
-    try:
-        region.placeBox(roi, volumeNode, bounds)
-        describe(roi, finding, reader, certainty, tracking)
-    except InputError:
-        removeBox(roi)
-        raise
+    roi = slicer.vtkMRMLMarkupsROINode()
+    region.placeBox(roi, volumeNode, bounds)
+    describe(roi, finding, reader, certainty, tracking or _newUid())
+    volumeNode.GetScene().AddNode(roi)
     belongTo(roi, volumeNode)
     return roi
 
 
 def describe(roiNode, finding: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
-    """Set finding, reader and certainty of a region box, which becomes an anomaly box: an orange outline.
-
-    They are stored in the node's attributes and, because a markups file holds no attributes, in the label and the
-    description of its point. With `tracking` None, the tracking UID does not change.
+    """Set finding, reader and certainty of an anomaly box; with `tracking` None, the UID of its lesion stays.
 
     Raises:
-        InputError: an empty finding or reader, a certainty outside 0 to 1, or a box that is not drawn yet.
+        InputError: an empty finding or reader, or a certainty outside 0 to 1.
     """
-    for text, message in (
-        (finding, _("The finding is {text!r}, expected words. Enter the finding and its reader.")),
-        (reader, _("The reader is {text!r}, expected words. Enter the finding and its reader.")),
-    ):
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(message, text=text)
-    if certainty is not None and not 0 <= certainty <= 1:  # a NaN is refused too
-        message = _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
-        raise InputError(message, certainty=certainty)
-    if roiNode.GetNumberOfControlPoints() == 0:
-        raise InputError(_("Box '{name}' has no size yet. Finish drawing it in a view."), name=roiNode.GetName())
-    if roiNode.GetAttribute(LABEL) is None:
-        # An outline alone: nothing covers the finding, and the box is not moved by accident.
-        display.outlineOnly(roiNode, _ORANGE)
-        display.showHandles(roiNode, False)
-    finding, reader = finding.strip(), reader.strip()
-    certainty = None if certainty is None else float(certainty)
-    if tracking is None:
-        tracking = roiNode.GetAttribute(TRACKING) or ""
-    words = {"reader": reader, "certainty": certainty, **({"tracking": tracking} if tracking else {})}
+    finding, reader, certainty = _checked(finding, reader, certainty)
+    tracking = trackingOf(roiNode) if tracking is None else tracking
+    words = {"reader": reader, "certainty": certainty, "tracking": tracking}
     modified = roiNode.StartModify()
     roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
-    roiNode.SetAttribute(LABEL, finding)
-    roiNode.SetAttribute(READER, reader)
-    roiNode.SetAttribute(CERTAINTY, "" if certainty is None else repr(certainty))
-    roiNode.SetAttribute(TRACKING, tracking)
     roiNode.SetNthControlPointLabel(0, finding)
     roiNode.SetNthControlPointDescription(0, json.dumps(words))
     roiNode.EndModify(modified)
 
 
-def track(roiNode, tracking: str) -> None:
-    """Set the UID of the lesion that an anomaly box marks."""
-    describe(roiNode, *wordsOf(roiNode), tracking)
-
-
 def wordsOf(roiNode) -> tuple:
     """Return finding, reader and certainty of an anomaly box."""
-    certainty = roiNode.GetAttribute(CERTAINTY)
-    return roiNode.GetAttribute(LABEL), roiNode.GetAttribute(READER), float(certainty) if certainty else None
+    return _wordsOf(roiNode)[:3]
+
+
+def trackingOf(roiNode) -> str:
+    """Return the UID of the lesion that an anomaly box marks."""
+    return _wordsOf(roiNode)[3]
 
 
 def belongTo(roiNode, volumeNode) -> None:
-    """Assign a box to a volume, and make it at least one voxel thick along every axis.
+    """Assign a box to a volume as an orange outline, at least one voxel thick along every axis.
 
     A box drawn on a radiograph is often thinner than its one slice. It grows along its own axes, so it keeps its
     rotation.
     """
+    _showOutline(roiNode)
     roiNode.SetNodeReferenceID(VOLUME, volumeNode.GetID())
     nodes.putBelow(volumeNode, roiNode)
     worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
@@ -134,14 +107,12 @@ def boxesOf(scene, volumeNode=None) -> list:
 
     They include boxes that Slicer itself loaded from a markups file of this module.
     """
-    roiNodes = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene)
-    for node in roiNodes:
-        _describeFromPoint(node)
-    return [
-        node for node in roiNodes
-        if node.GetAttribute(LABEL) is not None
-        and (volumeNode is None or node.GetNodeReferenceID(VOLUME) == volumeNode.GetID())
-    ]  # fmt: skip
+    boxes = [node for node in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene) if _wordsOf(node)]
+    for node in boxes:
+        if node.GetNodeReferenceID(VOLUME) is None and node.GetDisplayNode().GetFillVisibility():
+            describe(node, *wordsOf(node))  # a markups file keeps neither the name nor the look
+            _showOutline(node)
+    return [node for node in boxes if volumeNode is None or node.GetNodeReferenceID(VOLUME) == volumeNode.GetID()]
 
 
 def removeBox(roiNode) -> nodes.Removal:
@@ -169,7 +140,8 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
     Raises:
         InputError: nothing of the box lies in the volume.
     """
-    finding, reader, certainty = wordsOf(roiNode)
+    finding, reader, certainty, tracking = _wordsOf(roiNode)
+    tracking = tracking or _newUid()  # a scene of an earlier version may hold boxes without one
     shape = shapeOf(volumeNode)
     bounds = np.reshape(boundsIn(roiNode, volumeNode), (3, 2))
     (k0, k1), (r0, r1), (c0, c1) = np.clip(bounds, 0, np.array(shape)[:, None]).tolist()
@@ -184,7 +156,7 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
             reader="" if reader == UNKNOWN_READER else reader,
             certainty=certainty,
             sop_instance_uid=uids[k] if uids else "",
-            tracking_uid=roiNode.GetAttribute(TRACKING) or "",
+            tracking_uid=tracking,
         )
         for k in inside
     ]  # fmt: skip
@@ -196,12 +168,12 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
     Equal rectangles of one lesion on neighbouring slices become one anomaly box.
 
     Args:
-        rectangles: boxes in pixels of the volume.
+        rectangles: boxes in pixels of the volume, whose words `readings` has checked.
         volumeNode: source volume.
         uids: SOP Instance UID of each slice, for rectangles that name their slice by UID.
 
     Raises:
-        InputError: a rectangle has no slice, lies outside the volume, is empty, or its words are not valid.
+        InputError: a rectangle has no slice, lies outside the volume, or is empty.
     """
     check(volumeNode)
     shape = shapeOf(volumeNode)
@@ -225,17 +197,13 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
             lesion[1].append(k)
         else:
             lesions.append((rectangle, [k]))
-    added = []
-    try:
-        for box, slices in lesions:
-            bounds = [slices[0], slices[-1] + 1, box.y_min, box.y_max, box.x_min, box.x_max]
-            words = (box.finding or UNKNOWN_FINDING, box.reader or UNKNOWN_READER, box.certainty, box.tracking_uid)
-            added.append(addBox(volumeNode, bounds, *words))
-    except InputError:
-        for node in added:
-            removeBox(node)
-        raise
-    return added
+    return [
+        addBox(
+            volumeNode, [slices[0], slices[-1] + 1, box.y_min, box.y_max, box.x_min, box.x_max],
+            box.finding or UNKNOWN_FINDING, box.reader or UNKNOWN_READER, box.certainty, box.tracking_uid,
+        )
+        for box, slices in lesions
+    ]  # fmt: skip
 
 
 def saveBoxes(roiNodes: Sequence, path) -> None:
@@ -275,27 +243,36 @@ def loadBoxes(path, volumeNode) -> list:
     check(volumeNode)
     path = Path(path)
     try:
-        kinds = [entry["type"] for entry in json.loads(path.read_text(encoding="utf-8"))["markups"]]
+        entries = json.loads(path.read_text(encoding="utf-8"))["markups"]
+        kinds = [entry["type"] for entry in entries]
+        points = {n: (entries[n].get("controlPoints") or [{}])[0] for n, kind in enumerate(kinds) if kind == "ROI"}
+        words = {n: _parse(point.get("label"), point.get("description")) for n, point in points.items()}
     except OSError as error:
         message = _("'{path}' cannot be read: {reason}. Choose another file.")
         raise InputError(message, path=path, reason=error.strerror or error) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         message = _("'{name}' is no markups file of Slicer. Choose a file that ends in {ending}.")
         raise InputError(message, name=path.name, ending=SUFFIX) from error
-    if "ROI" not in kinds:
+    if not words:
         message = _("'{name}' holds no region box (it holds {kinds}). Choose another.")
         raise InputError(message, name=path.name, kinds=", ".join(kinds) or "nothing")
-    roiNodes = [_loadOne(path, number, volumeNode) for number, kind in enumerate(kinds) if kind == "ROI"]
-    unknown = [node for node in roiNodes if node.GetAttribute(LABEL) is None]
-    if unknown:
-        for node in roiNodes:
-            removeBox(node)
+    if not all(words.values()):
         message = _(
             "'{name}' holds {count} region boxes without finding, reader and certainty. Load it with Slicer's Add "
             "Data, and say of each box what it is."
         )
-        raise InputError(message, name=path.name, count=len(unknown))
-    return roiNodes
+        raise InputError(message, name=path.name, count=list(words.values()).count(()))
+    return [_loadOne(path, number, volumeNode) for number in words]
+
+
+def _newUid() -> str:
+    return f"2.25.{uuid.uuid4().int}"
+
+
+def _showOutline(roiNode) -> None:
+    """Show a box as an outline alone: nothing covers the finding, and the box is not moved by accident."""
+    display.outlineOnly(roiNode, _ORANGE)
+    display.showHandles(roiNode, False)
 
 
 def _isSameLesion(box: Box, following: Box) -> bool:
@@ -304,16 +281,32 @@ def _isSameLesion(box: Box, following: Box) -> bool:
     return same and np.abs(np.subtract(box.xyxy, following.xyxy)).max() <= _SAME_PIXEL
 
 
-def _describeFromPoint(roiNode) -> None:
-    """Make an anomaly box of a region box that Slicer loaded from our markups file, with the words at its point."""
-    if roiNode.GetNumberOfControlPoints() == 0 or roiNode.GetAttribute(LABEL) is not None:
-        return
+def _checked(finding, reader, certainty) -> tuple:
+    for text, message in (
+        (finding, _("The finding is {text!r}, expected words. Enter the finding and its reader.")),
+        (reader, _("The reader is {text!r}, expected words. Enter the finding and its reader.")),
+    ):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(message, text=text)
+    if certainty is not None and not 0 <= certainty <= 1:  # a NaN is refused too
+        message = _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
+        raise InputError(message, certainty=certainty)
+    return finding.strip(), reader.strip(), None if certainty is None else float(certainty)
+
+
+def _parse(label, description) -> tuple:
+    """Return finding, reader, certainty and UID of the lesion from a point; nothing from one of another module."""
     try:
-        words = json.loads(roiNode.GetNthControlPointDescription(0))
-        finding = roiNode.GetNthControlPointLabel(0)
-        describe(roiNode, finding, words["reader"], words["certainty"], words.get("tracking", ""))
-    except (ValueError, KeyError, TypeError):  # a region box of someone else, which stays unchanged
-        return
+        words = json.loads(description)
+        return *_checked(label, words["reader"], words["certainty"]), words.get("tracking", "")
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+def _wordsOf(roiNode) -> tuple:
+    if roiNode.GetNumberOfControlPoints() == 0:
+        return ()
+    return _parse(roiNode.GetNthControlPointLabel(0), roiNode.GetNthControlPointDescription(0))
 
 
 def _toMarkups(roiNode, path: Path) -> dict:
@@ -321,7 +314,7 @@ def _toMarkups(roiNode, path: Path) -> dict:
     storage = roiNode.CreateDefaultStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(roiNode):
-        raise InputError(_("'{parent}' cannot be written. Choose another folder."), parent=path.parent)
+        raise OSError(_("Slicer has written nothing"))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -333,6 +326,5 @@ def _loadOne(path: Path, number: int, volumeNode):
     roi.SetAndObserveStorageNodeID(None)
     scene.RemoveNode(storage)
     roi.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    _describeFromPoint(roi)
     belongTo(roi, volumeNode)
     return roi

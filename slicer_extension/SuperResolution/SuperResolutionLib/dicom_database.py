@@ -14,10 +14,7 @@ from SuperResolutionLib.child_process import makeFolder
 from SuperResolutionLib.dicom_export import Export
 from SuperResolutionLib.dicom_report import SaveReport
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.headers import filesOf
 from SuperResolutionLib.translation import _
-
-STUDY = "0020,000D"
 
 
 class SendToDatabase:
@@ -42,13 +39,9 @@ class SendToDatabase:
     def __init__(self, volumeNode, resultNode, roiNodes: Sequence, database, **process):
         if resultNode is None and not roiNodes:
             raise InputError(_("There is no result and no box to send. Press Run, or draw a box."))
-        files = filesOf(volumeNode, database.fileForInstance)
         self.fraction, self.message, self.summary = 0.0, "", ""
-        self._database, self._study = database, database.fileValue(files[0], STUDY)
-        self._before = set(database.seriesForStudy(self._study))
-        self._folder, self._isCanceled = makeFolder(), False
-        self._commands, self._inserted, self._remaining = [], [], None
-        self._series = set()
+        self._database, self._folder, self._isCanceled = database, makeFolder(), False
+        self._commands, self._remaining, self._sent = [], None, []
         try:
             if resultNode is not None:
                 self._commands.append(Export(resultNode, self._folder, database.fileForInstance, **process))
@@ -58,7 +51,6 @@ class SendToDatabase:
         except InputError:
             self.close()
             raise
-        self._expected = len(self._commands)
 
     def step(self) -> bool:
         """Continue to write, or copy one file into the database. Return True while something remains."""
@@ -72,26 +64,27 @@ class SendToDatabase:
                 self.message = command.message
                 self.close()
             return not command.message
-        if self._isCanceled:
-            return self._undo(_("Canceled. Nothing was sent."))
         if self._remaining is None:
-            self._remaining = sorted(str(file) for file in Path(self._folder).rglob("*.dcm"))
-        if self._remaining:
-            self._inserted.append(self._remaining.pop(0))
-            self._series.add(_seriesOf(self._inserted[-1]))
-            self._database.insert(self._inserted[-1])  # copies it, and shows it in the DICOM module
+            self._remaining = sorted(Path(self._folder).rglob("*.dcm"))
+        if self._remaining and not self._isCanceled:
+            file = str(self._remaining.pop(0))
+            self._sent.append(_seriesOf(file))
+            self._database.insert(file)  # copies it, and shows it in the DICOM module
             return True
-        new, total = self._newSeries(), len(self._inserted)
-        count = sum(len(self._database.filesForSeries(series)) for series in new)
-        if len(new) != self._expected or count != total:
+        series, total = set(self._sent), len(self._sent)
+        count = sum(len(self._database.filesForSeries(each)) for each in series)
+        if self._isCanceled:
+            self.message = _("Canceled. Nothing was sent.")
+        elif count != total:
             text = _(
                 "Slicer's DICOM database took {count} of {total} files, so none was kept there. Look at its folder "
                 "{folder}: is there room, and may you write?"
             )
-            return self._undo(text.format(count=count, total=total, folder=self._database.databaseDirectory))
-        self._database.updateDisplayedFields()
-        text = _("Sent to the study in Slicer's DICOM database: {files} files in {series} series.")
-        self.summary = text.format(files=total, series=len(new))
+            self.message = text.format(count=count, total=total, folder=self._database.databaseDirectory)
+        else:
+            text = _("Sent to the study in Slicer's DICOM database: {files} files in {series} series.")
+            self.summary = text.format(files=total, series=len(series))
+            self._database.updateDisplayedFields()
         self.close()
         return False
 
@@ -106,21 +99,11 @@ class SendToDatabase:
         for command in self._commands:
             command.close()
         self._commands = []
-        if self._inserted and not self.summary:
-            for series in self._newSeries():
+        if self._sent and not self.summary:
+            for series in set(self._sent):
                 self._database.removeSeries(series)
             self._database.updateDisplayedFields()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _newSeries(self) -> set[str]:
-        """Return the series of our files that the database has now and had not before; an import may add others."""
-        return self._series & set(self._database.seriesForStudy(self._study)) - self._before
-
-    def _undo(self, message: str) -> bool:
-        """Undo what was done, and return False: it is over."""
-        self.message = message
-        self.close()
-        return False
 
 
 def _seriesOf(file: str) -> str:

@@ -7,9 +7,7 @@ A report holds rectangles on slices, which `box_nodes.toBoxes` makes. The comman
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from SuperResolutionLib import box_nodes
@@ -23,11 +21,6 @@ from SuperResolutionLib.volumes import shapeOf
 
 SUFFIX = ".dcm"
 TOOL = Tool("3D Slicer")
-
-
-def newTracking() -> str:
-    """Return a new UID for a lesion."""
-    return f"2.25.{uuid.uuid4().int}"
 
 
 class SaveReport(Command):
@@ -56,17 +49,14 @@ class SaveReport(Command):
         if os.path.realpath(path) in {os.path.realpath(file) for file in files}:
             message = _("'{name}' is a file of '{volume}', which is never replaced. Choose another name.")
             raise InputError(message, name=path.name, volume=volumeNode.GetName())
-        if path.exists() and not overwrite:
-            raise InputError(_("'{path}' exists already. Choose another name."), path=path)
-        self.summary, self._path, self._overwrite = "", path, overwrite
-        self._tracking = {node: node.GetAttribute(box_nodes.TRACKING) or newTracking() for node in roiNodes}
+        self.summary, self._path, self._overwrite, self._count = "", path, overwrite, len(roiNodes)
         uids = slicesOf(volumeNode, files, database)
         slices, rows, columns = shapeOf(volumeNode)
         image = ImageIdentity(uids[0], columns=int(columns), rows=int(rows), slices=int(slices))
         readers: dict[str, list[Box]] = {}
-        for node, tracking in self._tracking.items():
+        for node in roiNodes:
             for rectangle in box_nodes.toBoxes(node, volumeNode, uids):
-                readers.setdefault(rectangle.reader, []).append(replace(rectangle, tracking_uid=tracking))
+                readers.setdefault(rectangle.reader, []).append(rectangle)
         readings = [Reading(image, Reader(reader), tuple(boxes), tool=TOOL) for reader, boxes in readers.items()]
         try:
             self._readings = format_readings(readings)
@@ -81,10 +71,7 @@ class SaveReport(Command):
         return ["boxes", "to-dicom", image, table, str(self._path.absolute()), *(["--overwrite"] * self._overwrite)]
 
     def finish(self, folder: str, notes: Sequence[str]) -> None:
-        for node, tracking in self._tracking.items():
-            if node.GetScene() is not None:
-                box_nodes.track(node, tracking)
-        text = _("Boxes written: {count}, in {path}.").format(count=len(self._tracking), path=self._path)
+        text = _("Boxes written: {count}, in {path}.").format(count=self._count, path=self._path)
         self.summary = "\n".join([text, *notes])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import slicer
 
-from SuperResolutionLib import box_nodes, display, nodes, region, voxel_grid
+from SuperResolutionLib import box_nodes, display, region, voxel_grid
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.framing import YELLOW
 from SuperResolutionLib.translation import _
@@ -50,7 +50,7 @@ class BoxDrawing:
             observed.RemoveObserver(tag)
         self._observed, self._start = [], None
         if self._preview is not None and self._preview.GetScene() is not None:
-            nodes.Removal(self._preview.GetScene()).remove(self._preview)
+            box_nodes.removeBox(self._preview)
         self._preview = None
 
     def _observe(self, view, interactor, event, function) -> None:
@@ -70,9 +70,9 @@ class BoxDrawing:
         if self._start is None or self._start[0] is not view:
             return False
         extent = self._extent(position)
-        if extent is not None and self._preview is None:
-            self._preview = _addOutline(self.volume, extent, isHidden=True)
-        elif extent is not None:
+        if extent and self._preview is None:
+            self._preview = addRegion(self.volume, extent, isHidden=True)
+        elif extent:
             region.placeBox(self._preview, self.volume, extent)
         return True
 
@@ -81,7 +81,7 @@ class BoxDrawing:
             return False
         extent = self._extent(position)
         self._start = None
-        if extent is not None:
+        if extent:
             self.stop()
             self._onEnd(extent)
         return True
@@ -111,33 +111,36 @@ def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int
     Raises:
         InputError: the view is turned against the voxels, or the places lie outside the volume.
     """
-    layer = np.reshape(region.ofSlice(sliceNode, volumeNode), (3, 2))[::-1]
-    matrix = toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
-    sliceToRas = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
-    through = int(np.argmax(np.abs(sliceToRas[:3, 2] @ matrix[:3, :3]) / np.linalg.norm(matrix[:3, :3], axis=0)))
-    xyToIndex = np.linalg.inv(matrix) @ slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS())
+    first, last = np.reshape(region.ofSlice(sliceNode, volumeNode), (3, 2))[::-1].T
+    worldToIndex = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
+    xyToIndex = worldToIndex @ slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS())
     points = voxel_grid.transformPoints(xyToIndex, np.array([[*start, 0.0], [*end, 0.0]])) + 0.5
-    counts = np.array(shapeOf(volumeNode)[::-1])
-    inPlane = [axis for axis in range(3) if axis != through]
-    low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
-    if ((points.max(axis=0) <= 0) | (points.min(axis=0) >= counts))[inPlane].any():
+    if ((points.max(axis=0) < first - 0.5) | (points.min(axis=0) > last + 0.5)).any():
         raise InputError(_("The mouse was outside '{name}'. Drag over the image."), name=volumeNode.GetName())
+    low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
     if pixels:  # near the edge of the volume the square is moved into it
-        low = np.clip(np.round(points[1] - pixels / 2), 0, np.maximum(counts - pixels, 0))
+        low = np.clip(np.round(points[1] - pixels / 2), 0, np.maximum(last - pixels, 0))
         high = low + pixels
-    low = np.clip(low, 0, counts - 1)
-    bounds = np.stack([low, np.clip(high, low + 1, counts)], axis=1)
-    bounds[through] = layer[through]
+    low = np.clip(low, first, last - 1)
+    bounds = np.stack([low, np.clip(high, low + 1, last)], axis=1)
     return [int(edge) for edge in bounds[::-1].ravel()]
 
 
-def addRegion(volumeNode, extent: Sequence[int]):
-    """Add a region box on an extent, as an outline, and return its node.
+def addRegion(volumeNode, extent: Sequence[int], isHidden: bool = False):
+    """Add a region box on an extent, as an outline without handles, and return its node; no list shows a hidden one.
 
     Raises:
         InputError: the volume's axes are not perpendicular. The scene is not changed.
     """
-    return _addOutline(volumeNode, extent)
+    scene = volumeNode.GetScene()
+    node = slicer.vtkMRMLMarkupsROINode()
+    region.placeBox(node, volumeNode, extent)
+    node.SetName(scene.GenerateUniqueName("SR region"))
+    node.SetHideFromEditors(isHidden)
+    scene.AddNode(node)
+    display.outlineOnly(node, YELLOW)
+    display.showHandles(node, False)
+    return node
 
 
 def snap(roiNode, volumeNode) -> None:
@@ -158,16 +161,3 @@ def snap(roiNode, volumeNode) -> None:
     low = np.clip(np.round(low), 0, counts - 1)
     high = np.clip(np.maximum(np.round(high), low + 1), 1, counts)
     region.placeBox(roiNode, volumeNode, np.stack([low, high], axis=1).ravel())
-
-
-def _addOutline(volumeNode, extent: Sequence[int], isHidden: bool = False):
-    """Add a region box as an outline without handles; no list shows it if it is hidden."""
-    scene = volumeNode.GetScene()
-    node = slicer.vtkMRMLMarkupsROINode()
-    region.placeBox(node, volumeNode, extent)
-    node.SetName(scene.GenerateUniqueName("SR region"))
-    node.SetHideFromEditors(isHidden)
-    scene.AddNode(node)
-    display.outlineOnly(node, YELLOW)
-    display.showHandles(node, False)
-    return node

@@ -13,7 +13,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
@@ -32,65 +31,6 @@ LONGEST_ANSWER = 64 * 1024**2
 """Largest answer in bytes."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_BLOCK = 1 << 20
-
-
-class ConflictError(InputError):
-    """The server has a version of this reader that the sender has not seen. Nothing was saved."""
-
-
-@dataclass(frozen=True)
-class User:
-    """Whoever a token belongs to: name, and role "reader", "adjudicator" or "admin"."""
-
-    name: str
-    role: str
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version of what a reader says about an image.
-
-    Attributes:
-        image: name of the image on the server.
-        reader: who read it.
-        number: number of the reader's newest version of this image; 0 if there is none.
-        reading: its content; None if there is no version, or none whose content was kept.
-    """
-
-    image: str
-    reader: str
-    number: int
-    reading: Reading | None
-
-
-@dataclass(frozen=True)
-class Content:
-    """The identity of an image: a SOP Instance UID of it, or the path of its file."""
-
-    instance: str = ""
-    file: str = ""
-
-    def query(self) -> dict[str, str]:
-        """Return the parameters of the server's search. This reads the file.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
-        if self.instance:
-            return {"sop_instance_uid": self.instance}
-        digest = hashlib.sha256()
-        try:
-            with open(self.file, "rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
-                return {"sha256": digest.hexdigest(), "size": str(file.tell())}
-        except OSError as error:
-            message = _(
-                "The file of the volume cannot be read ({reason}). The server finds the image by its file: load the "
-                "volume again."
-            )
-            raise InputError(message, reason=error.strerror) from error
 
 
 class LabelClient:
@@ -127,30 +67,39 @@ class LabelClient:
         proxies = [urllib.request.ProxyHandler({})] if isLocal else []
         self._opener = urllib.request.build_opener(_NoRedirection, *proxies)
 
-    def user(self) -> User:
-        """Return the user of the token.
+    def user(self) -> tuple[str, str]:
+        """Return name and role ("reader", "adjudicator", "admin") of whoever the token belongs to.
 
         Raises:
             InputError: the server does not answer, does not know the token, or is another program.
         """
         answer = self._request("GET", "/", {}, ("reader", "role"))
-        return User(str(answer["reader"]), str(answer["role"]))
+        return str(answer["reader"]), str(answer["role"])
 
-    def find(self, content: Content) -> dict[str, Any]:
-        """Return name and size of an image on the server.
+    def find(self, instance: str = "", file: str = "") -> dict[str, Any]:
+        """Return name and size of an image on the server: of a SOP Instance UID of it, or of a copy of its file.
 
         Raises:
-            InputError: the server does not have it, or see `user`.
+            InputError: the server does not have it, the file cannot be read, or see `user`.
         """
-        try:
-            fields = ("id", "sha256", "columns", "rows", "slices")
-            return self._request("GET", "/datastore/image/find", content.query(), fields)
-        except _NotFound as error:
-            message = _("The server does not have this image: {error} It must have the very file that is loaded here.")
-            raise InputError(message, error=error) from error
+        query = {"sop_instance_uid": instance}
+        if not instance:
+            try:
+                with open(file, "rb") as content:
+                    digest = hashlib.file_digest(content, "sha256").hexdigest()
+                    query = {"sha256": digest, "size": str(content.tell())}
+            except OSError as error:
+                message = _(
+                    "The file of the volume cannot be read ({reason}). The server finds the image by its file: load "
+                    "the volume again."
+                )
+                raise InputError(message, reason=error.strerror) from error
+        return self._request("GET", "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices"))
 
-    def newest(self, image: str, reader: str) -> Version:
-        """Return the newest version of a reader's boxes; a draft if that is newer than what was submitted.
+    def newest(self, image: str, reader: str) -> tuple[int, Reading | None]:
+        """Return number and content of the newest version of a reader's boxes, a draft or a submitted one.
+
+        The number is 0 if there is none; the content is None if there is none, or none whose content was kept.
 
         Raises:
             InputError: the server refuses, or see `user`.
@@ -167,10 +116,12 @@ class LabelClient:
             reason = str(error) if isinstance(error, BoxError) else f"{type(error).__name__}."
             message = _("The server's boxes cannot be read: {reason} Is it another version?")
             raise InputError(message, reason=reason) from error
-        return Version(image, reader, number, reading)
+        return number, reading
 
-    def save(self, reading: Reading, basedOn: int) -> Version:
-        """Save a reading as the next version of its reader. Sent twice, as after a lost answer, it is one version.
+    def save(self, reading: Reading, basedOn: int) -> int:
+        """Save a reading as the next version of its reader, and return its number.
+
+        Sent twice, as after a lost answer, it is one version.
 
         Args:
             reading: `image.id` is the name of the image on the server. The reader `CONSENSUS` stands for the decision
@@ -178,19 +129,14 @@ class LabelClient:
             basedOn: number of the newest version that the sender has seen, 0 for none.
 
         Raises:
-            ConflictError: the server has a newer version. Nothing was saved.
-            InputError: the server refuses, or see `user`.
+            InputError: the server has a newer version or refuses, and nothing was saved; or see `user`.
         """
-        image, reader = reading.image.id, reading.reader.id
-        path = f"/boxes/{_quote(image)}"
-        if reader == CONSENSUS:
-            path += "/adjudication"
+        path = f"/boxes/{_quote(reading.image.id)}" + "/adjudication" * (reading.reader.id == CONSENSUS)
         try:
             document = json.loads(format_readings([reading]))
         except BoxError as error:
             raise InputError(_("The boxes cannot be sent: {error} Correct the box."), error=error) from error
-        answer = self._request("PUT", path, {"based_on": str(basedOn)}, ("number",), document)
-        return Version(image, reader, int(answer["number"]), reading)
+        return int(self._request("PUT", path, {"based_on": str(basedOn)}, ("number",), document)["number"])
 
     def _request(
         self, method: str, path: str, query: dict[str, str], fields: Sequence[str], document: Any = None
@@ -220,13 +166,14 @@ class LabelClient:
         except ValueError:
             message = _("{address} answered {status}, and is no server of `monai-sr label`.")
             return InputError(message, address=self.address, status=status)
-        reason = reason[:1].upper() + reason[1:]
-        if status in (404, 409):
-            return (_NotFound if status == 404 else ConflictError)(reason)
         messages = {
             401: _("The server refuses this user: {reason}"),
             403: _("The server does not allow it: {reason}"),
-        }
+            404: _("The server does not have this image: {reason} It must have the very file that is loaded here."),
+            409: _("The server has a newer version of these boxes, which was sent from elsewhere and not fetched here. "
+                   "Nothing was sent. Press Fetch boxes to see them."),
+        }  # fmt: skip
+        reason = reason[:1].upper() + reason[1:]
         return InputError(messages.get(status, _("The server refuses the request: {reason}")), reason=reason)
 
     def _silence(self, error: Exception, isWriting: bool) -> str:
@@ -248,10 +195,6 @@ class LabelClient:
         if isWriting and not isinstance(cause, ConnectionRefusedError):
             text += " " + _("The boxes may have been saved: send them again, the same ones are saved once.")
         return text
-
-
-class _NotFound(InputError):
-    """The server does not have what was asked for."""
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):

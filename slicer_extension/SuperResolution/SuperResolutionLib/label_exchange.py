@@ -6,7 +6,6 @@ So versions that were sent from elsewhere are not overwritten, and boxes that we
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import threading
@@ -14,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from SuperResolutionLib import box_nodes, result_nodes
-from SuperResolutionLib.dicom_report import TOOL, newTracking
+from SuperResolutionLib.dicom_report import TOOL
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
-from SuperResolutionLib.label_client import CONSENSUS, ConflictError, Content, LabelClient, Version
+from SuperResolutionLib.label_client import CONSENSUS, LabelClient
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS, shapeOf
@@ -35,11 +34,18 @@ def ownBoxes(volumeNode, reader: str) -> list:
 def isUnsent(volumeNode, reader: str) -> bool:
     """Return whether a volume has boxes of a reader that differ from those that were sent or fetched last."""
     nodes = ownBoxes(volumeNode, reader)
-    return bool(nodes) and _digest(nodes, volumeNode) != _lastVersions(volumeNode).get(reader, {}).get("boxes")
+    return bool(nodes) and _stateOf(nodes, volumeNode) != _lastVersions(volumeNode).get(reader, {}).get("boxes")
 
 
 class _Exchange:
     """Requests in a thread; the caller's timer calls `step`.
+
+    A subclass sends its requests in `_exchange`, in the thread, and brings the answer into the scene in `_finish`.
+
+    Args:
+        client: the server.
+        volumeNode: the source image.
+        reader: the reader of the boxes, or `CONSENSUS` for the decision of an adjudicator.
 
     Attributes:
         message: reason of a failure; empty while it runs and after success.
@@ -54,13 +60,13 @@ class _Exchange:
             raise InputError(_("Enter the reader first: the server keeps the boxes of each reader apart."))
         self.message = self.summary = ""
         self._client, self._volume, self._reader = client, volumeNode, reader.strip()
-        self._uids = _slicesOf(volumeNode)
-        self._content = _contentOf(volumeNode, self._uids)
+        self._uids, self._content = _slicesOf(volumeNode), _contentOf(volumeNode)
         slices, rows, columns = shapeOf(volumeNode)
         self._size = {"columns": int(columns), "rows": int(rows), "slices": int(slices)}
         self._error = None
+        self._isOpenToAdjudicators = True
         self._own = ownBoxes(volumeNode, self._reader)
-        self._digest = _digest(self._own, volumeNode)
+        self._state = _stateOf(self._own, volumeNode)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def step(self) -> bool:
@@ -88,12 +94,12 @@ class _Exchange:
             self._error = InputError(message, kind=type(error).__name__)
 
     def _find(self) -> ImageIdentity:
-        user = self._client.user()
-        isAllowed = user.role == "admin" or (user.role == "adjudicator" and self._isOpenToAdjudicators())
-        if self._reader != user.name and not isAllowed:
+        name, role = self._client.user()
+        isAllowed = role == "admin" or (role == "adjudicator" and self._isOpenToAdjudicators)
+        if self._reader != name and not isAllowed:
             message = _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.")
-            raise InputError(message, name=user.name)
-        image = self._client.find(self._content)
+            raise InputError(message, name=name)
+        image = self._client.find(**self._content)
         here, there = (" x ".join(str(size[name]) for name in self._size) for size in (self._size, image))
         if here != there:
             message = _(
@@ -103,26 +109,17 @@ class _Exchange:
             raise InputError(message, here=here, there=there)
         return ImageIdentity(image["id"], image["sha256"], **self._size)
 
-    def _isOpenToAdjudicators(self) -> bool:
-        """Return whether an adjudicator may do this with the boxes of this reader, who is another one."""
-        raise NotImplementedError
-
-    def _exchange(self, identity: ImageIdentity) -> None:
-        """Send the requests, in the thread."""
-        raise NotImplementedError
-
-    def _finish(self) -> None:
-        """Bring the answer into the scene."""
-        raise NotImplementedError
+    def _remember(self, boxes: list[str]) -> None:
+        """Note in the volume which version was sent or fetched, and its boxes."""
+        entry = {"address": self._client.address, "image": self._image, "number": self._number, "boxes": boxes}
+        versions = {**_lastVersions(self._volume), self._reader: entry}
+        self._volume.SetAttribute(SEEN, json.dumps(versions, sort_keys=True))
 
 
 class SendBoxes(_Exchange):
     """Sends the boxes of a reader as the next version; see `_Exchange`.
 
     Args:
-        client: the server.
-        volumeNode: the source image.
-        reader: the reader whose boxes are sent; `CONSENSUS` for the decision of an adjudicator.
         isDraft: send them as a draft, not as submitted. No boxes that are submitted say that there is no finding.
 
     Raises:
@@ -131,23 +128,16 @@ class SendBoxes(_Exchange):
 
     def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool) -> None:
         super().__init__(client, volumeNode, reader)
-        self._isDraft = isDraft
-        for node in self._own:
-            if not node.GetAttribute(box_nodes.TRACKING):
-                box_nodes.track(node, newTracking())
+        self._isDraft, self._isOpenToAdjudicators = isDraft, self._reader == CONSENSUS
         self._boxes = [box for node in self._own for box in box_nodes.toBoxes(node, volumeNode, self._uids)]
         self._sawEnhanced = bool(result_nodes.resultsOf(volumeNode))
         self._lastVersion = _lastVersions(volumeNode).get(self._reader, {})
         self._thread.start()
 
-    def _isOpenToAdjudicators(self) -> bool:
-        return self._reader == CONSENSUS
-
     def _exchange(self, identity: ImageIdentity) -> None:
-        last = self._lastVersion
+        last, self._image = self._lastVersion, identity.id
         isSame = (last.get("address"), last.get("image")) == (self._client.address, identity.id)
-        newest = self._client.newest(identity.id, self._reader)
-        former = newest.reading or Reading(identity, Reader(self._reader))
+        former = self._client.newest(identity.id, self._reader)[1] or Reading(identity, Reader(self._reader))
         # The scene does not hold codes: those of the former version stay with its findings.
         codes = {box.finding: box.codes for box in former.boxes}
         reading = Reading(
@@ -159,24 +149,17 @@ class SendBoxes(_Exchange):
             saw_enhanced=self._sawEnhanced or bool(former.saw_enhanced),
             tool=TOOL,
         )
-        try:
-            self._version = self._client.save(reading, last["number"] if isSame else 0)
-        except ConflictError as error:
-            message = _(
-                "The server has version {number} of the boxes of '{reader}', which were sent from elsewhere and not "
-                "fetched here. Nothing was sent. Press Fetch boxes to see them."
-            )
-            raise InputError(message, number=newest.number, reader=self._reader) from error
+        self._number = self._client.save(reading, last["number"] if isSame else 0)
 
     def _finish(self) -> None:
-        _remember(self._volume, self._client, self._version, self._digest)
+        self._remember(self._state)
         if self._isDraft:
             text = _("Version {number} is on the server, a draft. Boxes: {count}.")
         elif self._own:
             text = _("Version {number} is on the server, submitted. Boxes: {count}.")
         else:
             text = _("Version {number} is on the server, submitted: no finding.")
-        self.summary = text.format(number=self._version.number, count=len(self._own))
+        self.summary = text.format(number=self._number, count=len(self._own))
         others = len(set(box_nodes.boxesOf(self._volume.GetScene(), self._volume)) - set(self._own))
         if others:
             text = _("Boxes of other readers that stay here: {count}. Each reader sends their own.")
@@ -186,46 +169,39 @@ class SendBoxes(_Exchange):
 class FetchBoxes(_Exchange):
     """Puts the newest version of a reader's boxes in the place of those that the volume has of them; see `_Exchange`.
 
-    Args:
-        client: the server.
-        volumeNode: the source image.
-        reader: the reader; an adjudicator may name another one, or `CONSENSUS`.
+    An adjudicator may fetch the boxes of any reader.
     """
 
     def __init__(self, client: LabelClient, volumeNode, reader: str) -> None:
         super().__init__(client, volumeNode, reader)
         self._thread.start()
 
-    def _isOpenToAdjudicators(self) -> bool:
-        return True
-
     def _exchange(self, identity: ImageIdentity) -> None:
-        self._version = self._client.newest(identity.id, self._reader)
+        self._image = identity.id
+        self._number, self._reading = self._client.newest(identity.id, self._reader)
 
     def _finish(self) -> None:
-        version, reading = self._version, self._version.reading
-        replaced = ownBoxes(self._volume, self._reader)
-        if _digest(replaced, self._volume) != self._digest:
+        reading, replaced = self._reading, ownBoxes(self._volume, self._reader)
+        if _stateOf(replaced, self._volume) != self._state:
             raise InputError(_("The boxes were changed while others were fetched, and stay as they are. Fetch again."))
         if reading is None:
             # A version whose content was deleted on request counts as seen, so that the reader can go on.
-            _remember(self._volume, self._client, version, "")
-            text = _("The server has no boxes of '{reader}' on this image.")
-            self.summary = text.format(reader=self._reader)
+            self._remember([])
+            self.summary = _("The server has no boxes of '{reader}' on this image.").format(reader=self._reader)
             return
         # The reader of the consensus stands in the reading alone.
         rectangles = [replace(box, reader=self._reader) for box in reading.boxes]
         added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
         for node in replaced:
             box_nodes.removeBox(node)
-        _remember(self._volume, self._client, version, _digest(added, self._volume))
+        self._remember(_stateOf(added, self._volume))
         if reading.no_finding:
             text = _("Version {number} of '{reader}', submitted: no finding.")
         elif reading.status == "draft":
             text = _("Version {number} of '{reader}', a draft. Boxes: {count}.")
         else:
             text = _("Version {number} of '{reader}', submitted. Boxes: {count}.")
-        self.summary = text.format(number=version.number, reader=self._reader, count=len(added))
+        self.summary = text.format(number=self._number, reader=self._reader, count=len(added))
 
 
 def _slicesOf(volumeNode) -> Sequence[str]:
@@ -237,9 +213,11 @@ def _slicesOf(volumeNode) -> Sequence[str]:
     return slicesOf(volumeNode, filesOf(volumeNode, database.fileForInstance), database)
 
 
-def _contentOf(volumeNode, uids: Sequence[str]) -> Content:
+def _contentOf(volumeNode) -> dict[str, str]:
+    """Return what the server finds the image by: the arguments of `LabelClient.find`."""
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if uids:
-        return Content(instance=uids[0])
+        return {"instance": uids[0]}
     storage = volumeNode.GetStorageNode()
     file = (storage.GetFileName() if storage else None) or ""
     if not file:
@@ -248,22 +226,17 @@ def _contentOf(volumeNode, uids: Sequence[str]) -> Content:
             "server has its images."
         )
         raise InputError(message, name=volumeNode.GetName())
-    return Content(file=file)
+    return {"file": file}
 
 
-def _digest(roiNodes: Sequence, volumeNode) -> str:
-    """Return a digest of places and words of boxes, in any order; empty without boxes."""
+def _stateOf(roiNodes: Sequence, volumeNode) -> list[str]:
+    """Return words and places of boxes, in an order that does not depend on theirs."""
     entries = []
     for node in roiNodes:
         bounds = [round(edge, 3) + 0.0 for edge in box_nodes.boundsIn(node, volumeNode)]  # there is no -0.0
         entries.append(json.dumps([*box_nodes.wordsOf(node), *bounds]))
-    return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest() if entries else ""
+    return sorted(entries)
 
 
 def _lastVersions(volumeNode) -> dict:
     return json.loads(volumeNode.GetAttribute(SEEN) or "{}")
-
-
-def _remember(volumeNode, client: LabelClient, version: Version, digest: str) -> None:
-    entry = {"address": client.address, "image": version.image, "number": version.number, "boxes": digest}
-    volumeNode.SetAttribute(SEEN, json.dumps({**_lastVersions(volumeNode), version.reader: entry}, sort_keys=True))

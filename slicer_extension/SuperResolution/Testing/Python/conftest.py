@@ -20,6 +20,14 @@ import slicerpython  # noqa: E402
 
 slicerpython.start()
 
+import phantom_volumes  # noqa: E402
+from opened_panel import Opened  # noqa: E402
+from PIL import Image  # noqa: E402
+from slicer_application import Application  # noqa: E402
+from sliceview import SliceView  # noqa: E402
+from SuperResolutionLib import worker_client  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def repository():
@@ -37,8 +45,6 @@ def repository():
 @pytest.fixture(scope="session")
 def workerPython(repository):
     """A Python that can run the worker, and its environment."""
-    from SuperResolutionLib.child_process import environmentFor
-
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
     environment = {**environmentFor(python), "PYTHONPATH": str(repository)}
     tried = subprocess.run(
@@ -76,8 +82,6 @@ def bare(tmp_path_factory):
 @pytest.fixture(scope="session")
 def _slicer():
     """One application for the session: displayable managers remember the first application logic they met."""
-    from slicer_application import Application
-
     application = Application()
     yield application
     application.close()
@@ -93,8 +97,6 @@ def application(_slicer):
 @pytest.fixture
 def sliceView(application):
     """Makes slice views: ``sliceView("Red")``."""
-    from sliceview import SliceView
-
     views = []
 
     def make(*arguments, **options):
@@ -109,8 +111,6 @@ def sliceView(application):
 @pytest.fixture
 def keep(request, tmp_path):
     """Writes a picture as PNG, to look at: ``keep(picture, "reveal")``. Returns the path."""
-    from PIL import Image
-
     folder = Path(os.environ.get("SUPERRESOLUTION_PICTURES") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -125,8 +125,6 @@ def keep(request, tmp_path):
 @pytest.fixture
 def source(application):
     """A drawn chest, coarse, with window 1400 and level -400."""
-    import phantom_volumes
-
     volume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1400, -400)
@@ -136,8 +134,6 @@ def source(application):
 @pytest.fixture
 def result(source):
     """Its region `phantom_volumes.EXTENT`, enlarged, with error bars."""
-    import phantom_volumes
-
     return phantom_volumes.addResult(source, texture=0.5, seed=7)
 
 
@@ -152,8 +148,6 @@ def red(sliceView, source):
 @pytest.fixture(scope="session")
 def worker(workerPython):
     """One worker for all tests: it starts in seconds, and a panel keeps its own as long."""
-    from SuperResolutionLib import worker_client
-
     python, environment = workerPython
     client = worker_client.WorkerClient(worker_client.workerCommand(python), environment)
     yield client
@@ -163,15 +157,16 @@ def worker(workerPython):
 @pytest.fixture(scope="session")
 def module(_slicer, workerPython):
     """SuperResolution.py, loaded as Slicer loads a module."""
+    python, environment = workerPython
     slicerpython.start(_slicer)
-    return slicerpython.openModule()
+    module = slicerpython.openModule()
+    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
+    return module
 
 
 @pytest.fixture
 def panel(application, module, worker):
     """The panel, open on the screen of nobody."""
-    from opened_panel import Opened
-
     panel = Opened(module, worker)
     yield panel
     panel.close()

@@ -7,9 +7,7 @@ that is neither a property nor a method is refused, as PythonQt refuses it.
 CTK's and Slicer's widgets are stand-ins; the selector of nodes (`qMRMLNodeComboBox`) is backed by the real scene.
 """
 
-import contextlib
 import os
-import re
 import sys
 import types
 
@@ -30,16 +28,22 @@ _styled = {}
 def styled(widgetClass):
     """A class of PySide6 with PythonQt's manners."""
     if widgetClass not in _styled:
+
+        def setattribute(widget, name, value):
+            # PySide6's loader gives a top widget its children as attributes.
+            child = isinstance(value, QtCore.QObject) and value.property("objectName") == name
+            if not name.startswith("_") and not child and not hasattr(type(widget), name):
+                raise AttributeError(f"{type(widget).__name__} has no property {name}")
+            widgetClass.__setattr__(widget, name, value)
+
         names = {
-            "connect": _connect, "disconnect": _disconnect, "className": _className,
-            "__setattr__": _setattrOf(widgetClass),
+            "connect": connect, "disconnect": disconnect, "className": lambda widget: type(widget).__name__,
+            "__setattr__": setattribute, "name": _property("objectName"), "objectName": _property("objectName"),
         }  # fmt: skip
         meta = widgetClass.staticMetaObject
-        for index in range(meta.propertyCount()):
-            name = meta.property(index).name()
+        for name in [meta.property(index).name() for index in range(meta.propertyCount())]:
             if name not in _METHODS and not isinstance(getattr(widgetClass, name, None), QtCore.Property):
                 names[name] = _property(name)
-        names["name"] = names["objectName"] = _property("objectName")
         _styled[widgetClass] = type(widgetClass.__name__, (widgetClass,), names)
     return _styled[widgetClass]
 
@@ -52,46 +56,20 @@ def _property(name):
     return property(lambda widget: widget.property(name), write)
 
 
-def _setattrOf(widgetClass):
-    def setattribute(widget, name, value):
-        # PySide6's loader gives a top widget its children as attributes.
-        child = isinstance(value, QtCore.QObject) and value.property("objectName") == name
-        if not name.startswith("_") and not child and not hasattr(type(widget), name):
-            raise AttributeError(f"{type(widget).__name__} has no property {name}")
-        widgetClass.__setattr__(widget, name, value)
-
-    return setattribute
+def connect(widget, signature, function):
+    """Connect a signal that is named by a text, as PythonQt does."""
+    if widget.metaObject().indexOfSignal(signature) < 0:
+        raise ValueError(f"{type(widget).__name__} has no signal {signature}")
+    return QtCore.QObject.connect(widget, QtCore.SIGNAL(signature), function)
 
 
-def _connect(widget, signature, function):
-    name, arguments = re.fullmatch(r"(\w+)\((.*)\)", signature).groups()
-    count = len([argument for argument in arguments.split(",") if argument])
-    signal = getattr(widget, name)
-    overloads = {"int": int, "QString": str, "double": float, "bool": bool}
-    if arguments in overloads:
-        with contextlib.suppress(KeyError, IndexError):  # not overloaded
-            signal = signal[overloads[arguments]]
-
-    def called(*given):
-        function(*given[:count])
-
-    widget.__dict__.setdefault("_connected", {})[signature, function] = (signal, called)
-    signal.connect(called)
-    return True
-
-
-def _disconnect(widget, signature, function):
-    signal, called = widget.__dict__["_connected"].pop((signature, function))
-    signal.disconnect(called)
-
-
-def _className(widget):
-    return type(widget).__name__
+def disconnect(widget, signature, function):
+    return QtCore.QObject.disconnect(widget, QtCore.SIGNAL(signature), function)
 
 
 class _QtModule(types.ModuleType):
     def __getattr__(self, name):
-        for module in (QtWidgets, QtGui, QtCore, QtUiTools):
+        for module in (QtWidgets, QtGui, QtCore):
             if hasattr(module, name):
                 entry = getattr(module, name)
                 if isinstance(entry, type) and issubclass(entry, QtCore.QObject) and name not in _PLAIN:
@@ -101,8 +79,8 @@ class _QtModule(types.ModuleType):
         raise AttributeError(f"Qt has no {name}")
 
 
-class _CollapsibleButton(QtWidgets.QGroupBox):
-    """ctkCollapsibleButton: a title that hides and shows what is below it."""
+class ctkCollapsibleButton(QtWidgets.QGroupBox):
+    """A title that hides and shows what is below it."""
 
     _isCollapsed = False
 
@@ -114,32 +92,34 @@ class _CollapsibleButton(QtWidgets.QGroupBox):
     collapsed = QtCore.Property(bool, lambda self: self._isCollapsed, _collapse)
 
 
-class _SliderWidget(QtWidgets.QDoubleSpinBox):
-    """ctkSliderWidget, without its slider: what can be set is that of its spin box."""
+class ctkSliderWidget(QtWidgets.QDoubleSpinBox):
+    """Without its slider: what can be set is that of its spin box."""
 
 
-class _MRMLWidget(QtWidgets.QWidget):
-    """qMRMLWidget: tells the scene to the selectors of nodes in it, as the .ui file asks for (test_form.py)."""
+class qMRMLWidget(QtWidgets.QWidget):
+    """Tells the scene to the selectors of nodes in it, as the .ui file asks for (test_form.py)."""
 
     def setMRMLScene(self, scene):
-        for selector in self.findChildren(_NodeComboBox):
+        for selector in self.findChildren(qMRMLNodeComboBox):
             selector.setMRMLScene(scene)
 
 
-def _setting(name, kind):
-    read, write = (
-        lambda selector: selector._settings[name],
-        lambda selector, value: selector._settings.update({name: value}),
+class qSlicerWidget(qMRMLWidget):
+    """What Slicer's window puts a module's panel into."""
+
+
+def _stored(name, kind):
+    return QtCore.Property(
+        kind, lambda widget: getattr(widget, name), lambda widget, value: setattr(widget, name, value)
     )
-    return QtCore.Property(kind, read, write)
 
 
-class _NodeComboBox(QtWidgets.QWidget):
-    """qMRMLNodeComboBox: chooses one of the scene's nodes, follows nodes that come and go."""
+class qMRMLNodeComboBox(QtWidgets.QWidget):
+    """Chooses one of the scene's nodes, follows nodes that come and go."""
 
     currentNodeChanged = QtCore.Signal(object)
-    nodeTypes, noneEnabled = _setting("nodeTypes", "QStringList"), _setting("noneEnabled", bool)
-    showChildNodeTypes = _setting("showChildNodeTypes", bool)
+    nodeTypes, noneEnabled = _stored("_types", "QStringList"), _stored("_noneEnabled", bool)
+    _types, _noneEnabled = (), False
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -147,7 +127,6 @@ class _NodeComboBox(QtWidgets.QWidget):
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
-        self._settings = {"nodeTypes": [], "noneEnabled": False, "showChildNodeTypes": False}
         self._scene, self._observed, self._attributes, self._shown = None, [], [], None
         self._box.activated.connect(lambda index: self._tell())
 
@@ -169,20 +148,20 @@ class _NodeComboBox(QtWidgets.QWidget):
         return self._scene.GetNodeByID(identity) if identity and self._scene else None
 
     def setCurrentNode(self, node):
-        first = 0 if self._settings["noneEnabled"] else -1
+        first = 0 if self._noneEnabled else -1
         self._box.setCurrentIndex(first if node is None else self._box.findData(node.GetID()))
         self._tell()
 
     def _isOffered(self, node):
         lacks = any(node.IsA(kind) and node.GetAttribute(name) is None for kind, name in self._attributes)
-        return node.GetClassName() in self._settings["nodeTypes"] and not lacks and not node.GetHideFromEditors()
+        return node.GetClassName() in self._types and not lacks and not node.GetHideFromEditors()
 
     def _fill(self):
         chosen, scene = self._box.currentData(), self._scene
         every = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())] if scene else []
         self._box.blockSignals(True)
         self._box.clear()
-        if self._settings["noneEnabled"]:
+        if self._noneEnabled:
             self._box.addItem("None", None)
         for node in filter(self._isOffered, every):
             self._box.addItem(node.GetName(), node.GetID())
@@ -199,8 +178,10 @@ class _NodeComboBox(QtWidgets.QWidget):
             self.currentNodeChanged.emit(self.currentNode())
 
 
-CTK = {"ctkCollapsibleButton": _CollapsibleButton, "ctkSliderWidget": _SliderWidget}
-SLICER = {"qMRMLWidget": _MRMLWidget, "qSlicerWidget": _MRMLWidget, "qMRMLNodeComboBox": _NodeComboBox}
+WIDGETS = {
+    each.__name__: each
+    for each in (ctkCollapsibleButton, ctkSliderWidget, qMRMLWidget, qSlicerWidget, qMRMLNodeComboBox)
+}
 
 
 class UiLoader(QtUiTools.QUiLoader):
@@ -214,51 +195,43 @@ class UiLoader(QtUiTools.QUiLoader):
         self.made = []
 
     def createWidget(self, className, parent=None, name=""):
-        own = {**CTK, **SLICER}.get(className)
-        if own is None and not hasattr(QtWidgets, className):
+        if className not in WIDGETS and not hasattr(QtWidgets, className):
             raise ValueError(f"the .ui file names a widget {className}, which no test knows")
-        widget = (styled(own) if own else getattr(qt, className))(parent)
+        widget = (styled(WIDGETS[className]) if className in WIDGETS else getattr(qt, className))(parent)
         widget.setObjectName(name)
         self.made.append(widget)
         return widget
 
     def load(self, device):
-        text = bytes(device.readAll()).decode("utf-8")
-        content = QtCore.QBuffer()
-        content.setData(re.sub(r"<connections>.*</connections>", "", text, flags=re.S).encode())
-        content.open(QtCore.QIODevice.ReadOnly)
-        top = super().load(content)
+        top = super().load(device)
         assert top is not None, self.errorString()
         top._loader = self
         return top
 
 
+def _newWidget(name):
+    """A widget that the panel has, or one that it has not and that Slicer's Python layer names as a type."""
+    return styled(WIDGETS.get(name) or type(name, (QtWidgets.QWidget,), {}))
+
+
 class _CtkModule(types.ModuleType):
     def __getattr__(self, name):
-        """A widget of CTK that no panel here uses: Slicer's Python layer names some as types."""
         if not name.startswith("ctk"):
             raise AttributeError(f"CTK has no {name}")
-        setattr(self, name, styled(type(name, (QtWidgets.QWidget,), {})))
+        setattr(self, name, _newWidget(name))
         return getattr(self, name)
 
 
 qt, ctk = _QtModule("qt"), _CtkModule("ctk")
 sys.modules.update(qt=qt, ctk=ctk)
 qt.QUiLoader = UiLoader
-for _name, _class in {**CTK, **SLICER}.items():
-    _class.__name__ = _name
-for _name, _class in CTK.items():
-    setattr(ctk, _name, styled(_class))
-
-_NAMED = ("qMRMLSliderWidget", "qMRMLSpinBox", "qMRMLRangeWidget", "qMRMLCheckableNodeComboBox",
-          "qMRMLSubjectHierarchyTreeView", "qMRMLSubjectHierarchyComboBox")  # fmt: skip
-"""Widgets of Slicer that no panel here uses and that its Python layer names as types."""
 
 
 def install(slicer):
     """Give `slicer` its widgets, and Qt its application."""
-    for name, widgetClass in SLICER.items():
-        setattr(slicer, name, styled(widgetClass))
-    for name in _NAMED:
-        setattr(slicer, name, styled(type(name, (QtWidgets.QWidget,), {})))
+    for name in (
+        *WIDGETS, "qMRMLSliderWidget", "qMRMLSpinBox", "qMRMLRangeWidget", "qMRMLCheckableNodeComboBox",
+        "qMRMLSubjectHierarchyTreeView", "qMRMLSubjectHierarchyComboBox",
+    ):  # fmt: skip
+        setattr(slicer, name, _newWidget(name))
     return QtWidgets.QApplication.instance() or QtWidgets.QApplication(["tests"])

@@ -77,14 +77,13 @@ class Application:
         self.newSubjectHierarchyItems()
         return volume
 
-    def loadNrrd(self, path):
-        """Load a volume from a NRRD file, as Slicer's readers leave it."""
-        volume = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
-        storage = self.scene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
-        storage.SetFileName(str(path))
-        assert storage.ReadData(volume), f"{path} cannot be read"
-        volume.CreateDefaultDisplayNodes()
+    def loadVolume(self, path, modality, name=None, files=None):
+        """Load a volume of one file or several, as Slicer's readers leave it, with a DICOM modality."""
+        options = 8 if files else 4 | 8  # window by the voxels; one file alone
+        logic = self.moduleLogics["Volumes"]
+        volume = logic.AddArchetypeVolume(str(path), name or Path(path).stem, options, files)
         self.newSubjectHierarchyItems()
+        self.setModality(volume, modality)
         return volume
 
     def setModality(self, volume, modality):
@@ -108,16 +107,9 @@ class Application:
         return transform
 
     def addBend(self):
-        """A transform under which straight lines are none."""
+        """A transform under which straight lines need not stay straight."""
         transform = self.scene.AddNewNodeByClass("vtkMRMLTransformNode", "Bend")
-        source, target = vtk.vtkPoints(), vtk.vtkPoints()
-        for point in ([0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100], [50, 50, 50]):
-            source.InsertNextPoint(point)
-            target.InsertNextPoint([value + (point[0] == 50) * 9 for value in point])
-        splines = vtk.vtkThinPlateSplineTransform()
-        splines.SetSourceLandmarks(source)
-        splines.SetTargetLandmarks(target)
-        transform.SetAndObserveTransformToParent(splines)
+        transform.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
         return transform
 
     def newSubjectHierarchyItems(self):

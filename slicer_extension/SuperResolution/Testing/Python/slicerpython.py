@@ -28,54 +28,26 @@ MODULE = Path(__file__).resolve().parents[2] / "SuperResolution.py"
 
 
 class Application(qt.QObject):
-    """slicer.app: what the panel and Slicer's Python layer ask of it."""
+    """slicer.app and its module manager: what the panel and Slicer's Python layer ask of them."""
 
-    applicationName = "Slicer"
+    startupCompleted, moduleAboutToBeUnloaded = qt.Signal(), qt.Signal(str)
+    connect, disconnect = pythonqt.connect, pythonqt.disconnect
+    applicationName, slicerHome = "Slicer", ""
+    processEvents = staticmethod(qt.QApplication.processEvents)
 
     def __init__(self, core):
         super().__init__()
-        self._core = core
         self._folder = tempfile.TemporaryDirectory()
-        self.slicerHome, self.temporaryPath = "", self._folder.name
-        self.connected = []
-        self._settings = qt.QSettings(f"{self.temporaryPath}/Slicer.ini", qt.QSettings.IniFormat)
+        self.temporaryPath = self._folder.name
+        settings = qt.QSettings(f"{self.temporaryPath}/Slicer.ini", qt.QSettings.IniFormat)
         self.asked, self.answer = [], True
-
-    def testingEnabled(self):
-        return True
-
-    def applicationLogic(self):
-        return self._core.logic
-
-    def layoutManager(self):
-        return None
-
-    def moduleManager(self):
-        return self
-
-    def connect(self, signal, function):
-        self.connected.append((signal, function))
-
-    def disconnect(self, signal, function):
-        self.connected.remove((signal, function))
-
-    def start(self):
-        """Send the signal that Slicer sends once all modules are loaded."""
-        for signal, function in list(self.connected):
-            if signal == "startupCompleted()":
-                function()
-
-    def userSettings(self):
-        return self._settings
-
-    def moduleDocumentationUrl(self, name):
-        return f"https://example.org/{name}"
-
-    def processEvents(self):
-        qt.QApplication.processEvents()
-
-    def translate(self, context, text):
-        return text
+        self.testingEnabled = lambda: True
+        self.applicationLogic = lambda: core.logic
+        self.layoutManager = lambda: None
+        self.moduleManager = lambda: self
+        self.userSettings = lambda: settings
+        self.moduleDocumentationUrl = "https://example.org/{}".format
+        self.translate = lambda context, text: text
 
 
 def start(core=None):

@@ -26,18 +26,14 @@ class SliceView:
         self.window.SetOffScreenRendering(1)
         self.window.SetSize(width, height)
         self.window.SetAlphaBitPlanes(1)
-        self.renderer = vtk.vtkRenderer()
-        self.renderer.GetActiveCamera().ParallelProjectionOn()
-        self.window.AddRenderer(self.renderer)
+        renderer = vtk.vtkRenderer()
+        renderer.GetActiveCamera().ParallelProjectionOn()
+        self.window.AddRenderer(renderer)
         self.interactor = vtk.vtkRenderWindowInteractor()
         self.interactor.SetRenderWindow(self.window)
+        self.interactor.SetInteractorStyle(vtk.vtkInteractorStyleUser())
         self.interactor.Initialize()
-        self._addLogic(application, name, orientation)
-        self._addManagers()
-        self._addImage()
-        self.logic.ResizeSliceNode(width, height)
 
-    def _addLogic(self, application, name, orientation):
         self.logic = slicer.vtkMRMLSliceLogic()
         self.logic.SetMRMLApplicationLogic(application.logic)
         application.logic.GetSliceLogics().AddItem(self.logic)
@@ -47,29 +43,27 @@ class SliceView:
         self.node.SetOrientation(orientation)
         self.composite = self.logic.GetSliceCompositeNode()
 
-    def _addManagers(self):
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
         for manager in MANAGERS:
             if not factory.IsDisplayableManagerRegistered(manager):
                 factory.RegisterDisplayableManager(manager)
         self.managers = slicer.vtkMRMLDisplayableManagerGroup()
-        self.managers.SetRenderer(self.renderer)
-        self.managers.Initialize(factory, self.renderer)
+        self.managers.SetRenderer(renderer)
+        self.managers.Initialize(factory, renderer)
         self.managers.SetMRMLDisplayableNode(self.node)
         self.style = slicer.vtkMRMLSliceViewInteractorStyle()
         self.style.SetSliceLogic(self.logic)
         self.style.SetDisplayableManagers(self.managers)
-        self.interactor.SetInteractorStyle(vtk.vtkInteractorStyleUser())
         self.style.SetInteractor(self.interactor)
 
-    def _addImage(self):
         self.mapper = vtk.vtkImageMapper()
         self.mapper.SetColorWindow(255)
         self.mapper.SetColorLevel(127.5)
         self.image = vtk.vtkActor2D()
         self.image.SetMapper(self.mapper)
         self.image.GetProperty().SetDisplayLocationToBackground()
-        self.renderer.AddActor2D(self.image)
+        renderer.AddActor2D(self.image)
+        self.logic.ResizeSliceNode(width, height)
 
     def show(self, volume):
         """Show one volume, fitted to the view, its slices parallel to the volume's."""
@@ -90,7 +84,7 @@ class SliceView:
         grab.ReadFrontBufferOff()
         grab.ShouldRerenderOff()
         grab.Update()
-        width, height, _ = grab.GetOutput().GetDimensions()
+        width, height = self.window.GetSize()
         pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
         return np.array(pixels.reshape(height, width, -1)[::-1, :, :3])
 
@@ -100,9 +94,7 @@ class SliceView:
 
     def pixel(self, ras):
         """Column and row (from the top) of a world position in `picture()`."""
-        toXY = vtk.vtkMatrix4x4()
-        vtk.vtkMatrix4x4.Invert(self.node.GetXYToRAS(), toXY)
-        x, y = toXY.MultiplyPoint([*ras, 1])[:2]
+        x, y = np.linalg.solve(slicer.util.arrayFromVTKMatrix(self.node.GetXYToRAS()), [*ras, 1])[:2]
         return x, self.window.GetSize()[1] - 1 - y
 
     def colorAt(self, picture, ras):
@@ -110,13 +102,10 @@ class SliceView:
         column, row = self.pixel(ras)
         return picture[round(row), round(column)].astype(int)
 
-    def wheel(self, clicks=1):
-        """Turn the mouse wheel over the middle of the view, through Slicer's interactor style."""
-        width, height = self.window.GetSize()
-        self.interactor.SetEventInformation(width // 2, height // 2, 0, 0, chr(0), 0, None)
-        self.interactor.InvokeEvent("EnterEvent")
-        for _ in range(clicks):
-            self.interactor.InvokeEvent("MouseWheelForwardEvent")
+    def wheel(self):
+        """Turn the mouse wheel over the view, through Slicer's interactor style."""
+        for event in ("EnterEvent", "MouseWheelForwardEvent"):
+            self._send(event, 100, 100)
 
     def moveMouse(self, x, y):
         """Move the mouse over the view; `y` counted from the bottom."""

@@ -1,17 +1,13 @@
 """A result and boxes sent to Slicer's DICOM database, written by the package's command line in real processes."""
 
-import shutil
-from pathlib import Path
-
+import pydicom
 import pytest
 import slicer
 from dicomfiles import Database
 from opened_panel import Shared
-from SuperResolutionLib import box_nodes, dicom_database, dicom_export, enhancer, result_nodes, volumes
+from SuperResolutionLib import box_nodes, dicom_database, enhancer, volumes
 from SuperResolutionLib.errors import InputError
 from waiting import waitFor
-
-STUDY, SERIES, MODALITY = "0020,000d", "0020,000e", "0008,0060"
 
 
 @pytest.fixture
@@ -62,23 +58,29 @@ def send(database, workerPython):
 
 def stored(database):
     """What the database holds: modality and study of each file."""
-    return sorted((values[MODALITY], values[STUDY]) for _, values in database._files.values())
+    return sorted((header.Modality, header.StudyInstanceUID) for header in database.headers.values())
 
 
 def temporaryFiles(tmp_path):
     return list((tmp_path / "temporary").rglob("*.dcm"))
 
 
-def test_a_result_and_boxes_come_beside_the_study_they_belong_to(database, film, made, box, send, tmp_path):
+def test_a_result_and_boxes_come_beside_the_study_they_belong_to(panel, film, made, database, tmp_path):
     [(_, study)] = stored(database)
-    sending = send(film, made, [box])
-    assert (sending.message, sending.summary) == (
-        "", "Sent to the study in Slicer's DICOM database: 2 files in 2 series.",
-    )  # fmt: skip
+    panel.chosen.inputVolume, panel.chosen.result, panel.chosen.reader = film, made, "A. Reader"
+    panel.widget.addBox([0, 1, 45, 60, 55, 70])
+    panel.settle()
+    panel.ui.sendToDatabaseButton.click()
+    panel.settle()
+    assert not panel.ui.sendToDatabaseButton.enabled
+    panel.until(lambda: panel.widget._export is None, "the sending")
+    panel.settle()
+    assert panel.ui.exportLabel.text == "Sent to the study in Slicer's DICOM database: 2 files in 2 series."
+    assert panel.ui.sendToDatabaseButton.enabled
+    assert panel.ui.exportButton.text == "Export DICOM…"
     assert stored(database) == [("DX", study), ("DX", study), ("SR", study)]
     assert database.fieldUpdates == 1  # so that the DICOM module shows the new counts
     assert len(database.seriesForStudy(study)) == 3
-    assert box.GetAttribute(box_nodes.TRACKING)
     assert temporaryFiles(tmp_path) == []
 
 
@@ -95,18 +97,15 @@ def test_a_database_that_does_not_take_all_keeps_nothing(database, film, made, b
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
-def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, made, send, runPython, tmp_path):
-    other = tmp_path / "other.dcm"
-    code = (
-        "import sys, pydicom; file = pydicom.dcmread(sys.argv[1])\n"
-        "file.SOPInstanceUID, file.SeriesInstanceUID = '2.25.7', '2.25.8'\n"
-        "file.file_meta.MediaStorageSOPInstanceUID = '2.25.7'; file.save_as(sys.argv[2])"
-    )
-    runPython("-c", code, database.fileForInstance(database.uids[0]), other)
+def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, made, send, tmp_path):
+    other, file = tmp_path / "other.dcm", pydicom.dcmread(database.fileForInstance(database.uids[0]))
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = "2.25.7"
+    file.SeriesInstanceUID = "2.25.8"
+    file.save_as(other)
     before = stored(database)
 
     def importAndCancel(sending):
-        if sending._inserted and not sending._isCanceled:
+        if sending._sent and not sending._isCanceled:
             database.insert(str(other))
             sending.cancel()
 
@@ -120,10 +119,10 @@ def test_what_is_cancelled_or_ended_leaves_the_database_as_it_was(database, film
     before = stored(database)
 
     def stop(sending):
-        if sending._inserted and moment == "when Slicer ends":
+        if sending._sent and moment == "when Slicer ends":
             sending.close()
             return True
-        if sending._inserted or moment == "while it is written":
+        if sending._sent or moment == "while it is written":
             sending.cancel()
         return False
 
@@ -148,28 +147,6 @@ def test_what_cannot_be_sent_says_why_and_changes_nothing(database, film, made, 
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
-def test_a_result_whose_source_was_removed_is_not_exported(application, film, made):
-    application.scene.RemoveNode(film)
-    with pytest.raises(InputError, match="The source of '.*' is no longer in the scene"):
-        dicom_export.optionsOf(made)
-
-
-def test_the_panel_sends_and_says_so(panel, film, made, database, workerPython, module):
-    python, environment = workerPython
-    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
-    panel.chosen.inputVolume, panel.chosen.result, panel.chosen.reader = film, made, "A. Reader"
-    panel.widget.addBox([0, 1, 45, 60, 55, 70])
-    panel.settle()
-    panel.ui.sendToDatabaseButton.click()
-    panel.settle()
-    assert not panel.ui.sendToDatabaseButton.enabled
-    panel.until(lambda: panel.widget._export is None, "the sending")
-    panel.settle()
-    assert panel.ui.exportLabel.text == "Sent to the study in Slicer's DICOM database: 2 files in 2 series."
-    assert panel.ui.sendToDatabaseButton.enabled
-    assert panel.ui.exportButton.text == "Export DICOM…"
-
-
 def test_the_database_is_found_although_it_is_opened_after_the_panel(panel, application, database, monkeypatch):
     film = database.load(application)
     monkeypatch.delattr(slicer, "dicomDatabase")
@@ -180,10 +157,3 @@ def test_the_database_is_found_although_it_is_opened_after_the_panel(panel, appl
     film.Modified()
     panel.settle()
     assert panel.ui.subjectLabel.text.endswith("(detector plane).")
-
-
-def test_a_file_that_left_its_place_is_told_before_anything_is_sent(database, film, made, send):
-    shutil.rmtree(Path(database.folder))
-    with pytest.raises(InputError, match="1 of 1 DICOM files of 'chest' are no longer where they were"):
-        send(film, made, [])
-    assert result_nodes.sourceOf(made) is film

@@ -6,9 +6,8 @@ import numpy as np
 import phantom_volumes
 import pytest
 import slicer
-from SuperResolutionLib import enhancer, filling, region, result_nodes
+from SuperResolutionLib import filling, region, result_nodes
 from SuperResolutionLib.viewing import Viewing
-from waiting import waitFor
 
 
 @pytest.fixture
@@ -130,22 +129,3 @@ def test_what_is_not_whole_is_not_saved(application, large, tmp_path):
     assert slicer.util.getFirstNodeByName(name) is None
     application.loadScene(tmp_path / "whole.mrb")
     assert slicer.util.arrayFromVolume(slicer.util.getFirstNodeByName(name)).any(axis=(1, 2)).all()
-
-
-@pytest.mark.parametrize(("action", "isUnfinished"), [
-    (lambda viewing, large: viewing.showErrorBars(large, 0.0), False),
-    (lambda viewing, large: result_nodes.addTrustMask(large, 25.0, wait=False), True),
-    (lambda viewing, large: result_nodes.addDifference(large, wait=False), True),
-], ids=["error bars", "trust mask", "difference"])  # fmt: skip
-def test_nothing_that_a_user_does_with_a_large_result_waits_for_all_of_it(application, large, action, isUnfinished):
-    """Work is left for the ticks, and the ticks do it."""
-
-    class Silent:
-        def poll(self):
-            return []
-
-    panel = enhancer.Enhancer(Silent())
-    panel.controller.setAbsent("no worker is needed")
-    action(Viewing(application.logic), large)
-    assert filling.isBusy() == isUnfinished
-    waitFor(lambda: not filling.isBusy(), panel.step)

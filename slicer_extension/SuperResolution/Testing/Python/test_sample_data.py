@@ -24,9 +24,9 @@ def test_a_drawn_radiograph_is_offered_once_slicer_has_started(application, monk
     slicerpython.start(application)
     slicerpython.openModule()
     monkeypatch.setitem(sys.modules, "SampleData", None)  # its import fails, and the module starts all the same
-    slicer.app.start()
+    slicer.app.startupCompleted.emit()
     monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
-    slicer.app.start()
+    slicer.app.startupCompleted.emit()
     [(*names, address, file, thumbnail)] = offered
     assert names == ["SuperResolution", "DrawnChestRadiograph", "DrawnChestRadiograph", "VolumeFile"]
     assert Path(thumbnail).is_file()
