@@ -355,9 +355,11 @@ def _error_bar_parts(cell: Row) -> Iterator[float]:
 
 
 def _coverage_text(coverage: float | Sequence[float], digits: int) -> str:
-    """Return a share of pixels in percent; with its interval, which older records do not have."""
+    """Return a share of pixels in percent; with its interval, which older records and single patients do not have."""
     if isinstance(coverage, float):
         return f"{100 * coverage:.{digits}f} %"
+    if coverage[1] == coverage[2]:
+        return _coverage_text(coverage[0], digits)
     mean, low, high = (f"{100 * each:.{digits}f}" for each in coverage)
     return f"{mean} % [{low}, {high}]"
 

@@ -1,7 +1,7 @@
 """The SuperResolution module without Qt: the panel is a thin layer over it.
 
-It needs numpy, vtk, slicer and the standard library, and Python 3.9 or later. It reaches nodes through their own
-scene, never through `slicer.mrmlScene`.
+It needs numpy, vtk, slicer and the standard library, and Python 3.12 or later, as Slicer 5.10 has. It reaches nodes
+through their own scene, never through `slicer.mrmlScene`.
 
 `box` and `readings` are files of `monai_sr_bundle`, boxes/. CMake puts them here; in a clone that Slicer uses in place
 they are read where they lie.
