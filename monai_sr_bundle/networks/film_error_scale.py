@@ -4,8 +4,7 @@ As `networks.error_scale`, it estimates a quantile of the absolute error beside 
 "Image-to-Image Regression with Distribution-Free Uncertainty Quantification", ICML 2022,
 https://arxiv.org/abs/2202.05265). How large errors are depends on what an image has lost, which a few pixels do not
 show, so it also sees measures of the whole input. Each scale has a first and a last convolution of its own, as in MDSR
-(Lim et al., CVPR Workshops 2017). It estimates one scale per input pixel and interpolates between them: the corners of
-such a cell err by a tenth more than its middle, which would lie over every image as a grid.
+(Lim et al., CVPR Workshops 2017). Between input pixels it is interpolated, so that no grid lies over an image.
 """
 
 import torch
