@@ -59,10 +59,9 @@ class FilmErrorScale(nn.Module):
             self.enlargers[f"x{each}"] = Bicubic(each)
             nn.init.normal_(self.tails[f"x{each}"].weight, std=1e-2)  # type: ignore[arg-type]
             nn.init.zeros_(self.tails[f"x{each}"].bias)  # type: ignore[arg-type]
-        layers: list[nn.Module] = [nn.SiLU()]
+        self.body = nn.Sequential(nn.SiLU())
         for dilation in dilations:
-            layers += [nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation), nn.SiLU()]
-        self.body = nn.Sequential(*layers)
+            self.body.extend([nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation), nn.SiLU()])
 
     def forward(self, cells: torch.Tensor, scale: int | None = None) -> torch.Tensor:
         chosen = self.scale if scale is None else scale
