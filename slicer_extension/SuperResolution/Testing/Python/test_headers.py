@@ -8,7 +8,6 @@ import slicer
 from dicomfiles import Database
 from SuperResolutionLib import enhancer, headers, volumes
 from SuperResolutionLib.controller import Choice, Enhancement
-from waiting import waitFor
 
 
 @pytest.fixture
@@ -103,17 +102,12 @@ def film(workerPython, tmp_path_factory):
     return Database(tmp_path_factory.mktemp("film"), drawFilm, workerPython)
 
 
-def read(volume, database):
-    """The header, once the film is read."""
-    return waitFor(lambda: headers.headerOf(volume, database), what="the reading of the film")
-
-
 @pytest.mark.parametrize("byDcmtk", [False, True])
 def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, film, byDcmtk):
     volume = film.load(application, byDcmtk=byDcmtk)
     assert headers.edgeLettersOf(volume, film) == ("R", "L", "H", "F")
     assert slicer.util.arrayFromVolume(volume).max() == (1000 if byDcmtk else 4095)
-    facts = read(volume, film)
+    facts = headers.headerOf(volume, film)
     assert (facts.blackIsHigh, facts.note) == (byDcmtk, "")
     assert (facts.spacingSource, facts.storedRange) == ("detector plane", (0, 4095))
 
@@ -121,7 +115,7 @@ def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, fi
 def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(application, film):
     volume = film.load(application)
     slicer.util.arrayFromVolume(volume)[0, 3, 4] = 7
-    facts = read(volume, film)
+    facts = headers.headerOf(volume, film)
     assert not facts.blackIsHigh
     assert facts.note.startswith("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it")
     assert facts.note.endswith("the result is right only if air looks dark.")
@@ -132,7 +126,7 @@ def test_a_film_that_cannot_be_read_leaves_it_open(radiograph, tmp_path):
     for name in ("film.dcm", "gone.dcm"):
         volume, database = radiograph((1, 1), {headers.PHOTOMETRIC: "MONOCHROME1"})
         database.fileForInstance = lambda uid, name=name: str(tmp_path / name)
-        assert "cannot be told" in read(volume, database).note
+        assert "cannot be told" in headers.headerOf(volume, database).note
 
 
 def test_the_kernel_of_a_ct_goes_to_the_model_which_knows_where_error_bars_are_too_narrow(radiograph, monkeypatch):

@@ -23,7 +23,6 @@ from SuperResolutionLib import (
     compare,
     controller,
     dicom_export,
-    headers,
     region,
     result_nodes,
     volumes,
@@ -666,26 +665,15 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
     np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
 
 
-def test_a_film_is_read_beside_the_panel_and_the_plan_and_the_windows_wait_for_it(
-    panel, application, dicom, monkeypatch
-):
-    go, readFilm = threading.Event(), headers._Film.run
-    monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
+def test_a_film_of_one_grey_has_the_window_of_its_file_and_a_red_trust_line(panel, application, dicom):
     database = dicom(
         "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))\n"
         "from pydicom import dcmread; film = dcmread(folder / 'film.dcm')\n"
         "film.WindowCenter, film.WindowWidth = 1000, 2000; film.save_as(folder / 'film.dcm')"
     )
     panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
-    panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
-    assert not panel.ui.runButton.enabled
-    assert panel.ui.windowComboBox.count == 1
-    go.set()
-    panel.until(lambda: panel.ui.runButton.enabled, "the plan")
-    panel.until(lambda: panel.ui.windowComboBox.count > 1, "the windows")
+    result = panel.run()
     assert panel.ui.windowComboBox.itemText(1) == "file: 2000 / 3095"  # GDCM has inverted the film
-    assert panel.ui.messageLabel.text == ""
-    result = panel.run()  # the film is one grey
     assert result.GetName() == "chest x4, bicubic, whole"
     assert "red</b>&nbsp; Nothing was added: " in panel.ui.trustLabel.text
 
