@@ -220,12 +220,10 @@ def toleranceOf(maskNode) -> float:
 
 
 def uncertainShare(maskNode) -> float:
-    """Return the marked share of a trust mask, 0 to 1; while it is being filled, the share of the voxels so far."""
+    """Return the marked share of a trust mask, 0 to 1."""
     mask = slicer.util.arrayFromVolume(maskNode)
-    unfinished = filling.fillingOf(maskNode)
-    checkedVoxels = mask.size - unfinished.remainingVoxels if unfinished else mask.size
     marks = mask.view(bool) if mask.dtype == np.uint8 else mask  # counting booleans is ten times as fast
-    return float(np.count_nonzero(marks)) / max(checkedVoxels, 1)
+    return float(np.count_nonzero(marks)) / mask.size
 
 
 def addDifference(resultNode, wait: bool = True):
