@@ -1,9 +1,8 @@
 """Fixtures of the Slicer library's tests: a real scene and real slice views of Slicer's C++ classes.
 
 The Python layer is Slicer's own, see slicerpython.py; it is there before the library is imported.
-SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension,
-SUPERRESOLUTION_PICTURES a folder for what the slice views showed, SUPERRESOLUTION_PYTHON a Python that has what
-monai_sr_bundle needs (the one that runs the tests where it does not).
+SUPERRESOLUTION_PYTHON names a Python that has what monai_sr_bundle needs (the one that runs the tests where it does
+not).
 """
 
 import os
@@ -22,7 +21,6 @@ slicerpython.start()
 
 import phantom_volumes  # noqa: E402
 from opened_panel import Opened  # noqa: E402
-from PIL import Image  # noqa: E402
 from slicer_application import Application  # noqa: E402
 from sliceview import SliceView  # noqa: E402
 from SuperResolutionLib import worker_client  # noqa: E402
@@ -32,14 +30,8 @@ from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 @pytest.fixture(scope="session")
 def repository():
     """The folder of `monai_sr_bundle`, whose geometry is the truth; on sys.path."""
-    named = os.environ.get("SUPERRESOLUTION_REPOSITORY")
-    for folder in [Path(named)] if named else HERE.parents:
-        if (folder / "monai_sr_bundle" / "images" / "geometry.py").is_file():
-            sys.path.append(str(folder))
-            return folder
-    raise FileNotFoundError(
-        f"monai_sr_bundle is not above {HERE}: name the repository's folder in SUPERRESOLUTION_REPOSITORY."
-    )
+    sys.path.append(str(HERE.parents[3]))
+    return HERE.parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -106,20 +98,6 @@ def sliceView(application):
     yield make
     for view in views:
         view.close(application)
-
-
-@pytest.fixture
-def keep(request, tmp_path):
-    """Writes a picture as PNG, to look at: ``keep(picture, "reveal")``. Returns the path."""
-    folder = Path(os.environ.get("SUPERRESOLUTION_PICTURES") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def save(picture, name):
-        path = folder / f"{name}.png"
-        Image.fromarray(picture).save(path)
-        return path
-
-    return save
 
 
 @pytest.fixture

@@ -153,11 +153,10 @@ def test_boxes_are_saved_with_the_scene(application, source, tmp_path):
     assertSame(allOf(slicer.util.getNode("chest")), drawn)
 
 
-def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, keep):
+def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source):
     plain = red.picture()
     box = addNodule(source)
     picture = red.picture()
-    keep(picture, "anomaly_box")
     changed = difference(plain, picture) > 20
     rows, columns = np.nonzero(changed)
     x, y = np.array([red.pixel(corner) for corner in region.cornersWorld(box)]).T

@@ -64,32 +64,6 @@ def test_time_and_memory_are_told_before_running_and_asked_again_when_the_choice
     assert controller.panel().estimateText == ""
 
 
-def test_run_shows_progress_and_time_left_until_it_is_done(controller):
-    answered(controller, planned())
-    controller.requestRun()
-    do, enhancement = controller.nextRequest()
-    controller.setSent(do, enhancement)
-    controller.handleEvent({"event": "progress", "fraction": 0.4, "secondsLeft": 1.2})
-    panel = controller.panel()
-    assert (panel.progress, panel.progressText) == (0.4, "40%, 1.2 s left")
-    assert panel.canCancel
-    assert not panel.canRun
-    assert controller.handleEvent(DONE) == enhancement
-    assert controller.panel().progress is None
-    assert controller.panel().canRun
-
-
-def test_what_the_worker_refuses_becomes_the_message_until_something_changes(controller):
-    refused = {"event": "failed", "kind": "input", "message": "the region is empty. Draw a larger one."}
-    answered(controller, refused)
-    panel = controller.panel()
-    assert (panel.message, panel.messageIsError) == ("the region is empty. Draw a larger one.", True)
-    assert not panel.canRun
-    assert controller.nextRequest() is None
-    controller.choose(replace(CHEST, extent=(0, 1, 0, 64, 0, 64)), "", Choice())
-    assert controller.panel().message == ""
-
-
 def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
     answered(controller, planned())
     controller.requestRun()

@@ -26,7 +26,7 @@ def draw(view, source, start, end, pixels=drawing.REGION_PIXELS, between=None):
     return ends, errors
 
 
-def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, red, source, keep):
+def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, red, source):
     nodes, plain, seen = application.nodeIds(), red.picture(), []
     window = source.GetDisplayNode().GetWindow()
     interaction = application.logic.GetInteractionNode()
@@ -36,7 +36,6 @@ def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, re
     red.drag(at(red, 8.3, 7.8), at(red, 23.7, 32.4), lambda: seen.append(red.picture()))
     interaction.SetCurrentInteractionMode(interaction.ViewTransform)
     assert (ends, errors) == ([[2, 3, 8, 24, 8, 32]], [])
-    keep(seen[0], "drawing")
     assert difference(plain, seen[0]).max() > 100  # it is seen while it is drawn
     assert difference(plain, red.picture()).max() == 0
     assert application.nodeIds() == nodes
@@ -103,3 +102,16 @@ def test_snapping_leaves_turned_boxes_and_those_outside_alone_and_keeps_one_pixe
     region.placeBox(box, source, [2.4, 2.6, 8.2, 23.6, 8.4, 8.5])
     drawing.snap(box, source)
     assert box_nodes.boundsIn(box, source) == pytest.approx([2, 3, 8, 24, 8, 9], abs=1e-3)
+
+
+def test_handles_are_small_and_leave_the_middle_free(application, red, source):
+    roi = application.addRoi(source, phantom_volumes.EXTENT)
+    display.outlineOnly(roi, (1, 1, 0))
+    display.showHandles(roi, False)
+    outlined = red.picture()
+    display.showHandles(roi, True)
+    picture = red.picture()
+    changed = difference(outlined, picture) > 20
+    assert 0 < changed.mean() < 0.004
+    column, row = (round(at) for at in red.pixel(phantom_volumes.world(2, 63.5, 79.5)))
+    assert not changed[row - 20 : row + 20, column - 20 : column + 20].any()

@@ -79,16 +79,6 @@ def test_a_turned_view_or_a_bent_volume_has_no_slice_that_is_seen(application, r
     assert filling.visibleSlices(large) == []
 
 
-def test_views_are_drawn_again_when_the_slice_they_show_is_there(application, red, large, keep):
-    viewing, before = Viewing(application.logic), red.picture()
-    viewing.show("difference", large)
-    while filling.isBusy():
-        filling.step()
-    assert (red.picture() != before).any()
-    keep(red.picture(), "filling_difference")
-    viewing.stop()
-
-
 def test_the_share_is_told_when_all_is_marked(application, large):
     viewing = Viewing(application.logic)
     assert viewing.maskText(large) == ("", False)

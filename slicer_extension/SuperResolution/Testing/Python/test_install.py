@@ -20,7 +20,7 @@ from SuperResolutionLib import install
 from SuperResolutionLib.install import Installation, explainFailure
 from waiting import waitFor
 
-CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or Path(__file__).resolve().parents[4])
+CHECKOUT = Path(__file__).resolve().parents[4]
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
 SETTINGS = dict(os.environ)
 """This machine's settings, with which the slow test fills its folder."""

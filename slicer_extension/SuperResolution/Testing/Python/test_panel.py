@@ -268,7 +268,8 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = FLOW, 1.0, 64
     withBox.settle()
     withBox.ui.runButton.click()
-    withBox.until(lambda: withBox.ui.progressBar.value > 0 and withBox.ui.cancelButton.enabled, "progress")
+    withBox.until(lambda: re.fullmatch(r"\d+%, .+ left", withBox.ui.progressBar.format), "progress and the time left")
+    assert not withBox.ui.runButton.enabled
     withBox.ui.cancelButton.click()
     assert withBox.worker._request is None
     withBox.settle()

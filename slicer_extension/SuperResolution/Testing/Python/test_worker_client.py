@@ -66,15 +66,6 @@ def volume():
     return np.repeat(film(160).astype(np.int16) * 5 - 900, 60, axis=0)
 
 
-def test_a_region_comes_back_with_its_error_bars(worker):
-    worker.enhance(film(), region=SMALL, modality="CXR", errorBars=True)
-    done, events = until(worker)
-    assert done["resultArray"].shape == done["errorBarsArray"].shape == (1, 128, 128)
-    assert done["coverage"]["promised"] == 0.9
-    assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1
-    waitFor(lambda: not os.path.exists(os.path.dirname(done["result"])), what="the removal of arrays that were read")
-
-
 def test_what_the_worker_refuses_comes_as_it_says_it(worker):
     failed = ask(worker, region=[0, 1, 0, 900, 0, 16])
     assert (failed["event"], failed["kind"]) == ("failed", "input")
@@ -134,18 +125,7 @@ def begin(worker):
     return pid(worker)
 
 
-def test_cancel_ends_the_process_and_a_fresh_one_answers(start):
-    worker = start()
-    old = begin(worker)
-    worker.cancel()
-    assert worker.poll() == []
-    assert ask(worker)["event"] == "done"
-    assert pid(worker) != old
-    waitFor(lambda: isGone(old), worker.poll)
-    waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")])
-
-
-def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
+def test_cancel_ends_a_launcher_with_what_it_has_launched_and_a_fresh_process_answers(start, tmp_path):
     launcher, note = tmp_path / "launcher.py", tmp_path / "pid"
     launcher.write_text(
         "import subprocess, sys; launched = subprocess.Popen([sys.executable, *sys.argv[2:]])\n"
@@ -153,8 +133,13 @@ def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
     )
     worker = start(str(launcher), str(note), *workerCommand()[1:])
     begin(worker)
+    launched = int(note.read_text())
     worker.cancel()
-    waitFor(lambda: isGone(int(note.read_text())), worker.poll)
+    assert worker.poll() == []
+    assert ask(worker)["event"] == "done"
+    assert int(note.read_text()) != launched
+    waitFor(lambda: isGone(launched), worker.poll)
+    waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")])
 
 
 def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start, monkeypatch):
@@ -251,6 +236,7 @@ def test_an_image_or_a_folder_that_cannot_be_made_is_told_and_the_next_request_i
     assert enhance() == (
         "failed", "output", f"no folder could be made in {worker.folder} (File exists). Make room there."
     )  # fmt: skip
+    waitFor(lambda: not os.path.exists(os.path.join(worker.folder, "out4")), what="its removal, in a thread")
     shutil.rmtree(worker.folder)
     *kind, message = enhance()
     assert kind == ["failed", "output"]
