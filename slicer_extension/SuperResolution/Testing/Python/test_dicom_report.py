@@ -86,22 +86,6 @@ def stack(case):
     return case("stack")
 
 
-def test_a_box_on_a_radiograph_comes_back_where_it_was_and_in_a_second_report_as_the_same_lesion(film, tmp_path):
-    box = film.addBox([0, 1, 3.25, 9.5, 2, 7.75], reader="A. Reader")
-    written = film.save([box])
-    assert (written.message, written.summary) == ("", f"Boxes written: 1, in {film.path}.")
-    bounds, words = film.bounds, film.words
-    box_nodes.describe(box, "Mass", "A. Reader", 0.9)
-    film.save([box], tmp_path / "two.dcm")
-    film.removeBoxes()
-    read = film.load()
-    assert (read.message, read.summary) == ("", "Boxes read: 1, from sr.dcm.")
-    assert film.words == words
-    np.testing.assert_allclose(film.bounds, bounds, atol=2e-3)
-    film.load(tmp_path / "two.dcm")
-    assert film.words == [*words, ("Mass", "A. Reader", 0.9, words[0][-1])]
-
-
 def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(application, stack, runPython, tmp_path):
     nodule = stack.addBox([1, 4, 3, 9, 2, 7.5], certainty=None)
     mass = stack.addBox([4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)

@@ -47,17 +47,6 @@ def test_a_result_says_what_it_is_and_where_it_came_from(source, result):
     assert "/tmp/private" not in json.dumps(report)
 
 
-@pytest.mark.parametrize(("scale", "extent", "name"), [
-    ([4, 1, 1], [1, 4, 8, 24, 8, 32], "chest x4, chest_ct_edsr_x4, 24x16 at 8 8, slices 2 to 4"),
-    ([2, 4, 4], [1, 2, 8, 24, 8, 32], "chest x2x4x4, chest_ct_edsr_x4, 24x16 at 8 8, slice 2"),
-    ([1, 1, 1], [0, 5, 0, 32, 0, 40], "chest x1x1x1, chest_ct_edsr_x4, whole"),
-])  # fmt: skip
-def test_the_name_says_what_made_a_result(source, scale, extent, name):
-    shape = np.diff(np.reshape(extent, (3, 2)))[:, 0] * scale
-    done = {**phantom_volumes.DONE, "scaleZYX": scale}
-    assert result_nodes.addResult(source, np.zeros(shape, np.int16), extent, done).GetName() == name
-
-
 def test_a_repeated_run_takes_the_place_of_the_first_one_and_another_one_stands_beside_it(source, result):
     difference = result_nodes.addDifference(result)
     half = (phantom_volumes.RESULT // 2).copy()
@@ -106,36 +95,45 @@ def test_a_result_lies_under_the_study_of_its_source_and_its_error_bars_below_it
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result_nodes.errorBarsOf(result))) == item
 
 
-def test_undo_brings_a_removed_result_back_with_all_that_belongs_to_it(application, source, result):
-    hierarchy = application.subjectHierarchy
-    result_nodes.addTrustMask(result, 60.0)
-    before = result.GetName(), result_nodes.reportOf(result), result.GetDisplayNode().GetWindow()
-    bars = result_nodes.errorBarsOf(result)
-    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result))
-    removal = result_nodes.remove(result)
+def test_a_result_is_removed_without_a_trace_and_undo_brings_it_back_with_all_that_belongs_to_it(application, source):
+    hierarchy, view = application.subjectHierarchy, application.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    before = application.nodeIds(), hierarchy.GetNumberOfItems()
+    first, second = phantom_volumes.addResult(source), phantom_volumes.addResult(source, seed=1)
+    for result in (first, second):
+        mask = result_nodes.addTrustMask(result, 60.0)
+        result_nodes.addDifference(result)
+        result.AddDefaultStorageNode()
+    state = first.GetName(), result_nodes.reportOf(first), first.GetDisplayNode().GetWindow()
+    bars, otherBars = result_nodes.errorBarsOf(first), result_nodes.errorBarsOf(second)
+    assert bars.GetDisplayNode().GetColorNode() is otherBars.GetDisplayNode().GetColorNode()
+    view.SetBackgroundVolumeID(second.GetID())
+    view.SetForegroundVolumeID(otherBars.GetID())
+    view.SetLabelVolumeID(mask.GetID())
+
+    removal = result_nodes.remove(first)
+    assert result_nodes.resultsOf(source) == [second]
     another = phantom_volumes.addResult(source, seed=3)  # it may take the place that the first one has left
     removal.undo()
-    assert set(result_nodes.resultsOf(source)) == {result, another}
-    assert (result.GetName(), result_nodes.reportOf(result), result.GetDisplayNode().GetWindow()) == before
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.RESULT)
-    assert result_nodes.sourceOf(result) is source
-    assert result_nodes.errorBarsOf(result) is bars
+
+    assert set(result_nodes.resultsOf(source)) == {first, second, another}
+    assert (first.GetName(), result_nodes.reportOf(first), first.GetDisplayNode().GetWindow()) == state
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(first), phantom_volumes.RESULT)
+    assert result_nodes.sourceOf(first) is source
+    assert result_nodes.errorBarsOf(first) is bars
     assert bars.GetDisplayNode().GetColorNode().GetAttribute(display.COLORS) == "ErrorBars"
     assert result_nodes.errorBarsOf(another) not in (bars, None)
-    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) == parent
-    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(bars)) == hierarchy.GetItemByDataNode(result)
-    result_nodes.remove(result).undo()
-    assert result_nodes.errorBarsOf(result) is bars
+    item, itemOfSource, itemOfBars = map(hierarchy.GetItemByDataNode, (first, source, bars))
+    assert hierarchy.GetItemParent(item) == hierarchy.GetItemParent(itemOfSource)
+    assert hierarchy.GetItemParent(itemOfBars) == item
+    result_nodes.remove(first).undo()
+    assert result_nodes.errorBarsOf(first) is bars
 
-
-def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(source):
-    bars = result_nodes.errorBarsOf(phantom_volumes.addResult(source))
-    display = bars.GetDisplayNode()
-    widest, wide = np.percentile(phantom_volumes.BARS, (99, 75))
-    assert display.GetWindowLevelMin() == 0
-    assert (display.GetWindowLevelMax(), display.GetLowerThreshold()) == pytest.approx((widest, wide), rel=1e-5)
-    assert display.GetApplyThreshold()
-    assert display.GetColorNode().GetNumberOfColors() == 256
+    for result in (first, another, second):
+        assert result_nodes.errorBarsOf(second).GetDisplayNode().GetColorNode() is not None
+        result_nodes.remove(result)
+    assert view.GetBackgroundVolumeID() == source.GetID()
+    assert (view.GetForegroundVolumeID(), view.GetLabelVolumeID()) == (None, None)
+    assert (application.nodeIds(), hierarchy.GetNumberOfItems()) == before
 
 
 def test_the_trust_mask_marks_what_is_wider_than_the_tolerance_and_needs_both(source, result):
@@ -161,34 +159,6 @@ def test_the_difference_is_what_interpolation_has_not_and_needs_the_source(appli
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest x4, .*' is no longer in the scene"):
         result_nodes.addDifference(result)
-
-
-def test_removing_a_result_leaves_the_scene_as_it_was(application, source):
-    before = (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems())
-    first, second = phantom_volumes.addResult(source), phantom_volumes.addResult(source, seed=1)
-    for result in (first, second):
-        result_nodes.addTrustMask(result, 60.0)
-        result_nodes.addDifference(result)
-        result.AddDefaultStorageNode()
-    tables = {result_nodes.errorBarsOf(each).GetDisplayNode().GetColorNodeID() for each in (first, second)}
-    assert len(tables) == 1
-    result_nodes.remove(first)
-    assert result_nodes.resultsOf(source) == [second]
-    assert result_nodes.errorBarsOf(second).GetDisplayNode().GetColorNode() is not None
-    result_nodes.remove(second)
-    assert (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems()) == before
-
-
-def test_views_show_the_source_again_when_its_result_is_removed(application, source, result):
-    mask = result_nodes.addTrustMask(result, 60.0)
-    view = application.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
-    view.SetBackgroundVolumeID(result.GetID())
-    view.SetForegroundVolumeID(result_nodes.errorBarsOf(result).GetID())
-    view.SetLabelVolumeID(mask.GetID())
-    result_nodes.remove(result)
-    assert view.GetBackgroundVolumeID() == source.GetID()
-    assert view.GetForegroundVolumeID() is None
-    assert view.GetLabelVolumeID() is None
 
 
 def test_live_mode_gives_a_result_new_voxels_in_place(application, source, result):

@@ -146,11 +146,14 @@ def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, 
 def test_error_bars_lie_over_the_image_and_never_instead_of_it(viewing, red, source, result):
     viewing.showErrorBars(result, 0.0)
     assert viewing.kind == "inPlace"  # they start a comparison where there is none
+    display = result_nodes.errorBarsOf(result).GetDisplayNode()
+    widest, wide = np.percentile(phantom_volumes.BARS, (99, 75))
+    assert (display.GetWindowLevelMax(), display.GetLowerThreshold()) == pytest.approx((widest, wide), rel=1e-5)
     viewing.hideErrorBars()
     before, plain = layersOf(red), red.picture()
     viewing.showErrorBars(result, 20.0)
     assert layersOf(red)[:4] == before[:4]
-    assert result_nodes.errorBarsOf(result).GetDisplayNode().GetLowerThreshold() == 20.0
+    assert (display.GetWindowLevelMin(), display.GetLowerThreshold()) == (0, 20)
     picture, region = red.picture(), insideOf(red)
     coloured = np.ptp(picture.astype(int), axis=2) > 30
     assert coloured[region].mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.4)
