@@ -20,6 +20,8 @@ import slicerpython  # noqa: E402
 slicerpython.start()
 
 import phantom_volumes  # noqa: E402
+import slicer  # noqa: E402
+from dicomfiles import Database  # noqa: E402
 from opened_panel import Opened  # noqa: E402
 from slicer_application import Application  # noqa: E402
 from sliceview import SliceView  # noqa: E402
@@ -46,6 +48,13 @@ def workerPython(repository):
         f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
     )
     return python, environment
+
+
+@pytest.fixture(scope="session")
+def process(workerPython):
+    """The arguments of a `Command` that name that Python."""
+    python, environment = workerPython
+    return {"python": python, "environment": environment}
 
 
 @pytest.fixture
@@ -100,6 +109,49 @@ def sliceView(application):
         view.close(application)
 
 
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="session")
+def databases(studies, workerPython):
+    """Slicer's DICOM database of each image: a CR and a DX of 48 rows and 40 columns, and an oblique CT of 5 slices."""
+    film = (
+        "dicom_files.radiograph(folder / 'film.dcm', np.arange(1920, dtype=np.uint16).reshape(48, 40) % 999, {0!r}, "
+        "SOPInstanceUID='{1}', StudyInstanceUID='{1}.1', SeriesInstanceUID='{1}.2')"
+    )
+    codes = {"CR": film.format("CR", "2.25.601"), "DX": film.format("DX", "2.25.602")}
+    codes["CT"] = "dicom_files.ct_series(folder, dicom_files.phantom(slices=5))"
+    for name in codes:
+        (studies / name).mkdir()
+    return {name: Database(studies / name, code, workerPython) for name, code in codes.items()}
+
+
+@pytest.fixture
+def loadDicom(application, databases, monkeypatch):
+    """Opens the database of an image, and loads the image as Slicer does: ``loadDicom("CR")``."""
+
+    def load(name):
+        monkeypatch.setattr(slicer, "dicomDatabase", databases[name], raising=False)
+        return databases[name].load(application)
+
+    return load
+
+
+@pytest.fixture
+def openDatabase(workerPython, tmp_path, monkeypatch):
+    """Opens Slicer's DICOM database of the files that some code draws: ``openDatabase(code)``."""
+
+    def open(code):
+        (tmp_path / "film").mkdir()
+        database = Database(tmp_path / "film", code, workerPython)
+        monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+        return database
+
+    return open
+
+
 @pytest.fixture
 def source(application):
     """A drawn chest, coarse, with window 1400 and level -400."""
@@ -133,12 +185,11 @@ def worker(workerPython):
 
 
 @pytest.fixture(scope="session")
-def module(_slicer, workerPython):
+def module(_slicer, process):
     """SuperResolution.py, loaded as Slicer loads a module."""
-    python, environment = workerPython
     slicerpython.start(_slicer)
     module = slicerpython.openModule()
-    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
+    module.newCommand = lambda kind, *arguments: kind(*arguments, **process)
     return module
 
 

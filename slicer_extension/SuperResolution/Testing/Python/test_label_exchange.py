@@ -18,7 +18,7 @@ import nibabel
 import numpy as np
 import pytest
 import slicer
-from dicomfiles import Database
+from box_lists import assertSameBoxes, boxesOn, removeBoxes
 from opened_panel import Opened
 from SuperResolutionLib import box_nodes, label_exchange, region, volumes
 from SuperResolutionLib.box import FindingCode
@@ -26,7 +26,6 @@ from SuperResolutionLib.box import FindingCode
 READERS = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
 NEAR = 0.5
 """Largest distance in pixels between an edge that was sent and the one that comes back."""
-FILMS = {"CR": "2.25.601", "DX": "2.25.602"}
 
 
 @pytest.fixture(scope="session")
@@ -35,25 +34,6 @@ def labelPython():
     if not python:
         pytest.skip("BOXES OF SLICER'S PANEL ON THE LABELLING SERVER: `make test-label` runs these tests")
     return python
-
-
-@pytest.fixture(scope="session")
-def studies(tmp_path_factory):
-    return tmp_path_factory.mktemp("studies")
-
-
-@pytest.fixture(scope="session")
-def databases(studies, workerPython):
-    """Slicer's DICOM database of each image: a CR, a DX, and an oblique CT of five slices."""
-    film = (
-        "dicom_files.radiograph(folder / 'film.dcm', np.arange(1920, dtype=np.uint16).reshape(48, 40) % 999, {0!r}, "
-        "SOPInstanceUID={1!r}, StudyInstanceUID='{1}.1', SeriesInstanceUID='{1}.2')"
-    )
-    codes = {modality: film.format(modality, uid) for modality, uid in FILMS.items()}
-    codes["CT"] = "dicom_files.ct_series(folder, dicom_files.phantom(slices=5))"
-    for name in codes:
-        (studies / name).mkdir()
-    return {name: Database(studies / name, code, workerPython) for name, code in codes.items()}
 
 
 @pytest.fixture(scope="session")
@@ -93,25 +73,14 @@ def server(serve):
     return serve(*(f"{name}:{role}" for name, role in READERS.items()))
 
 
-@pytest.fixture
-def load(application, databases, volumeFile, monkeypatch):
-    """Loads one of the images as Slicer does: ``load("CR")``."""
-
-    def load(name):
-        monkeypatch.setattr(slicer, "dicomDatabase", databases.get(name), raising=False)
-        return databases[name].load(application) if name in databases else application.loadVolume(volumeFile, "CT")
-
-    return load
-
-
 @pytest.fixture(params=["CR", "DX", "CT", "volume"])
-def image(request, load):
-    return load(request.param)
+def image(request, application, loadDicom, volumeFile):
+    return application.loadVolume(volumeFile, "CT") if request.param == "volume" else loadDicom(request.param)
 
 
 @pytest.fixture
-def film(load):
-    return load("CR")
+def film(loadDicom):
+    return loadDicom("CR")
 
 
 class Reader:
@@ -174,17 +143,14 @@ class Reader:
 
     @property
     def boxes(self):
-        """Bounds and words of the boxes, sorted."""
-        volume = self.panel.chosen.inputVolume
-        return sorted((box_nodes.boundsIn(node, volume), box_nodes.wordsOf(node)) for node in self.nodes)
+        return boxesOn(self.panel.chosen.inputVolume)
 
     @property
     def findings(self):
-        return [finding for _, (finding, _, _) in self.boxes]
+        return [words[0] for words, *_ in self.boxes]
 
     def removeAll(self):
-        for node in self.nodes:
-            box_nodes.removeBox(node)
+        removeBoxes(self.panel.chosen.inputVolume)
         self.panel.settle()
 
 
@@ -193,11 +159,6 @@ def reader(panel, server):
     """Sits a reader at the panel: ``reader("ada", volume)``."""
     yield lambda name, volume, of=None, isEmpty=True: Reader(panel, of or server, name, volume, isEmpty)
     slicer.app.userSettings().clear()  # the panel keeps the reader, and other tests begin without one
-
-
-def assertSame(boxes, others):
-    assert [words for _, words in boxes] == [words for _, words in others]
-    np.testing.assert_allclose([bounds for bounds, _ in boxes], [bounds for bounds, _ in others], atol=NEAR)
 
 
 def test_boxes_of_every_image_come_back_at_the_same_place_also_under_a_transform(image, reader, application):
@@ -210,23 +171,23 @@ def test_boxes_of_every_image_come_back_at_the_same_place_also_under_a_transform
     assert ada.send() == "Version 2 is on the server, submitted. Boxes: 2."
     ada.removeAll()
     assert ada.fetch() == "Version 2 of 'ada', submitted. Boxes: 2."
-    assertSame(ada.boxes, boxes)
+    assertSameBoxes(ada.boxes, boxes, NEAR)
     if slices > 1:  # one box of several slices is one box again
-        assert sorted(bounds[1] - bounds[0] for bounds, _ in ada.boxes) == pytest.approx([1, 3], abs=0.01)
+        assert sorted(bounds[1] - bounds[0] for *_, bounds in ada.boxes) == pytest.approx([1, 3], abs=0.01)
     turn = np.array([[0, -1, 0, 12], [1, 0, 0, -4], [0, 0, 1, 3], [0, 0, 0, 1.0]])
     image.SetAndObserveTransformNodeID(application.addTransform(turn).GetID())
     ada.removeAll()
     ada.fetch()
-    assertSame(ada.boxes, boxes)
+    assertSameBoxes(ada.boxes, boxes, NEAR)
     # The same boxes sent once more are no new version.
     assert ada.send() == "Version 2 is on the server, submitted. Boxes: 2."
 
 
-def test_what_was_sent_from_elsewhere_is_neither_overwritten_nor_lost(film, reader, load):
+def test_what_was_sent_from_elsewhere_is_neither_overwritten_nor_lost(film, reader, loadDicom):
     ada = reader("ada", film)
     first = ada.draw([1, 2, 9, 8])
     version = int(ada.send().split()[1])
-    ada.panel.chosen.inputVolume = load("CR")  # the same image, in another scene
+    ada.panel.chosen.inputVolume = loadDicom("CR")  # the same image, in another scene
     ada.panel.settle()
     ada.draw([20, 21, 30, 31], finding="Mass")
     assert ada.send() == (
@@ -276,7 +237,7 @@ def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
     eve = reader("eve", film)
     eve.become("bob", token="eve")
     eve.fetch()
-    assertSame(eve.boxes, boxes)
+    assertSameBoxes(eve.boxes, boxes, NEAR)
     assert eve.send() == "The token is that of the reader 'eve'. Enter this name as the reader, or another token."
     eve.become("consensus", token="eve")
     eve.draw([4, 5, 14, 12])
@@ -286,7 +247,9 @@ def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
     )
     eve.removeAll()
     eve.fetch()
-    assertSame(eve.boxes, [(bounds, (finding, "consensus", certainty)) for bounds, (finding, _, certainty) in boxes])
+    [((_, name, _), _, bounds)] = eve.boxes
+    assert name == "consensus"
+    np.testing.assert_allclose(bounds, boxes[0][2], atol=NEAR)
 
 
 def test_a_reader_neither_sees_nor_sends_for_others(film, reader):
@@ -303,7 +266,7 @@ def test_codes_and_what_was_seen_stay_with_the_next_version(film, reader, server
     ada.draw([1, 1, 7, 7], finding="Odd shadow")
     ada.send()
     client = label_exchange.LabelClient(server.url, server.tokens["ada"])
-    name = client.find(FILMS["CR"])["id"]
+    name = client.find(film.GetAttribute(volumes.UIDS))["id"]
     number, reading = client.newest(name, "ada")
     assert reading.saw_enhanced is False
     coded = replace(reading.boxes[0], codes=(FindingCode("RID39066", "RADLEX", "shadow"),))
@@ -349,8 +312,8 @@ def test_what_cannot_be_is_told_in_words(film, reader, application):
     assert ada.wait() == "The volume was removed in the meantime."
 
 
-def test_some_slices_of_a_series_need_slicers_database(reader, load, monkeypatch):
-    ada = reader("ada", load("CT"))
+def test_some_slices_of_a_series_need_slicers_database(reader, loadDicom, monkeypatch):
+    ada = reader("ada", loadDicom("CT"))
     monkeypatch.delattr(slicer, "dicomDatabase")
     assert ada.fetch() == "Slicer has no DICOM database open. Open the DICOM module once, and try again."
 
@@ -430,7 +393,7 @@ def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
     slicer.mrmlScene.RemoveNode(node)  # its Next sample closes the scene
     us = reader("pc-7", image, openServer, isEmpty=False)
     assert us.text.startswith("Version 1 of 'pc-7', ")
-    bounds = np.array([bounds for bounds, _ in us.boxes])
+    bounds = np.array([bounds for *_, bounds in us.boxes])
     np.testing.assert_allclose(bounds[:, ::2].min(axis=0), low, atol=NEAR)
     np.testing.assert_allclose(bounds[:, 1::2].max(axis=0), high, atol=NEAR)
     assert set(us.findings) == {"Effusion"}  # as this project names it
@@ -441,4 +404,4 @@ def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
     assert figures["boxes"] == 1
     storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
     loaded = storage.AddNewMarkupsNodeFromFile(file, None, 0)
-    np.testing.assert_allclose(box_nodes.boundsIn(loaded, image), us.boxes[0][0], atol=NEAR)
+    np.testing.assert_allclose(box_nodes.boundsIn(loaded, image), us.boxes[0][2], atol=NEAR)

@@ -15,7 +15,7 @@ import numpy as np
 import phantom_volumes
 import pytest
 import slicer
-from dicomfiles import Database
+from dicomfiles import PHANTOM_FILM
 from opened_panel import Opened, Shared
 from SuperResolutionLib import (
     box_nodes,
@@ -589,24 +589,9 @@ def test_compare_buttons_show_one_comparison_at_a_time_of_the_selected_result(wi
 
 
 @pytest.fixture
-def dicom(application, workerPython, tmp_path, module, monkeypatch):
-    """Writes DICOM files by code into the folder "film", and opens Slicer's database of them: ``dicom(code)``."""
-
-    def make(code):
-        (tmp_path / "film").mkdir()
-        monkeypatch.setattr(slicer, "dicomDatabase", Database(tmp_path / "film", code, workerPython), raising=False)
-        return slicer.dicomDatabase
-
-    python, environment = workerPython
-    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
-    return make
-
-
-@pytest.fixture
-def fromDicom(panel, application, dicom):
+def fromDicom(panel, application, openDatabase):
     """The panel with a radiograph that was loaded from DICOM."""
-    code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
-    panel.chosen.inputVolume = dicom(code).load(application)
+    panel.chosen.inputVolume = openDatabase(PHANTOM_FILM).load(application)
     panel.settle()
     panel.widget.setRegion([0, 1, 0, 128, 0, 128])
     return panel
@@ -629,10 +614,10 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, runPython, tm
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{file}.npy"))
 
 
-def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, application, dicom):
-    database = dicom(
-        "drawn = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
-        "dicom_files.radiograph(folder / 'film.dcm', drawn.astype(np.uint16))"
+def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, application, openDatabase):
+    database = openDatabase(
+        "image = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
+        "dicom_files.radiograph(folder / 'film.dcm', image.astype(np.uint16))"
     )
     pixels = []
     for byDcmtk in (False, True):
@@ -646,8 +631,8 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
     np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
 
 
-def test_a_film_of_one_grey_has_the_window_of_its_file_and_a_red_trust_line(panel, application, dicom):
-    database = dicom(
+def test_a_film_of_one_grey_has_the_window_of_its_file_and_a_red_trust_line(panel, application, openDatabase):
+    database = openDatabase(
         "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))\n"
         "from pydicom import dcmread; film = dcmread(folder / 'film.dcm')\n"
         "film.WindowCenter, film.WindowWidth = 1000, 2000; film.save_as(folder / 'film.dcm')"
