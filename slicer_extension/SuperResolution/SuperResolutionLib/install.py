@@ -24,12 +24,10 @@ from .child_process import PATIENCE, ChildProcess, discard, environmentFor, make
 from .translation import _
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
-RELEASE = f"https://example.org/monai-sr-bundle/releases/download/v{VERSION}"
-"""Address of a release to come, with the wheels `WHEELS`. The names of the index are never asked for our package."""
-WHEELS = {"base": f"monai_sr_bundle-{VERSION}+viewer-py3-none-any.whl",
-          "full": f"monai_sr_bundle-{VERSION}-py3-none-any.whl"}  # fmt: skip
+RELEASE = f"https://example.org/monai-sr-bundle/releases/v{VERSION}"
+"""Address of a release to come, a page of links to all wheels. No package index is ever asked."""
 REQUIREMENTS = {"base": f"{PACKAGE}[dicom]=={VERSION}", "full": f"{PACKAGE}[dicom,torch]==={VERSION}"}
-"""What is asked of a folder; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
+"""What is installed; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
 SUMS = "SHA256SUMS"
 """File in a folder of wheels with their hashes, as `sha256sum *.whl` prints them."""
 MARKER = f"{PACKAGE}.installing"
@@ -71,7 +69,7 @@ class Installation:
         kind: "base", with ONNX Runtime, or "full", with PyTorch too.
         python: path of the Python to install into. Default None: Slicer's own.
         source: folder of wheels, whose hashes its file `SUMS` gives where there is one; or a file with the SHA-256 of
-            each wheel beside it. Default None: the release and the package index that pip is set to.
+            each wheel beside it. Default None: the release.
 
     Attributes:
         text: what it does, and at last how it has ended, with what is known of the packages.
@@ -185,7 +183,7 @@ class Installation:
         if step == "check":
             self._state, text = "", _("The installed packages do not run ({lines}). Update Slicer, or report this.")
             raise _Stop(text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
-        raise _Stop(explainFailure(self._lines, self._wheels))
+        raise _Stop(explainFailure(self._lines, self._wheels or RELEASE))
 
     def _check(self, target: dict[str, Any]) -> None:
         """Refuse what cannot work, before pip is asked."""
@@ -203,11 +201,8 @@ class Installation:
         kept = set(target["modules"]) - set(target["begun"])  # Slicer's own, which may have no record
         constraints, report = Path(self._folder, "constraints.txt"), Path(self._folder, "report.json")
         constraints.write_text("".join(f"{name}=={known[name]}\n" for name in sorted(known) if name != PACKAGE))
-        words = ["install", "--dry-run", "--report", str(report), "-c", str(constraints), "--only-binary", ":all:"]
-        if self._wheels is None:
-            words.append(f"{REQUIREMENTS[self._kind].split('=')[0]} @ {RELEASE}/{WHEELS[self._kind]}")
-        else:
-            words += ["--no-index", "--find-links", str(self._wheels), REQUIREMENTS[self._kind]]
+        words = ["install", "--dry-run", "--report", str(report), "-c", str(constraints), "--only-binary", ":all:",
+                 "--no-index", "--find-links", str(self._wheels or RELEASE), REQUIREMENTS[self._kind]]  # fmt: skip
         yield from self._run("resolve", _("Looking for what is needed"), *_PIP, *words)
         entries = []
         for item in json.loads(report.read_text("utf-8"))["install"]:
@@ -248,8 +243,8 @@ class Installation:
         text = _("{count} packages would be installed from {source}, {size}: {names}.\nNothing that Slicer or another "
                  "extension has installed is replaced.")  # fmt: skip
         known = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")  # a proxy may not tell it
-        source = self._wheels or _("the release and the package index")
         self._step = "ask"
+        source = self._wheels or RELEASE
         self.question = text.format(count=len(entries), source=source, size=known, names=names)
         while not self._isConfirmed:
             if self._isCancelled:
@@ -270,9 +265,9 @@ class _Stop(Exception):
     """The end of an installation before its last step: why it failed, or nothing if it was cancelled."""
 
 
-def explainFailure(lines: Sequence[str], wheels: Path | None) -> str:
-    """Return why pip has failed, and what to do, from its output and the folder of wheels or None."""
-    text, source = "\n".join(lines), wheels or _("The package index")
+def explainFailure(lines: Sequence[str], source: Path | str) -> str:
+    """Return why pip has failed, and what to do, from its output and the folder or address of the wheels."""
+    text = "\n".join(lines)
     for pattern, message in (
         (re.compile(r"^\s*(?P<package>\S+ \S+) depends on (?P<needs>.+)$(?s:.*?)"
                     r"^\s*The user requested \(constraint\) (?P<name>\S+?)===?(?P<version>\S+)$", re.MULTILINE),
@@ -281,7 +276,7 @@ def explainFailure(lines: Sequence[str], wheels: Path | None) -> str:
            "first.")),
         (re.compile("(?P<reason>Max retries exceeded|connection broken|Could not fetch URL|IncompleteRead|HTTP error|"
                     "timed out)"),
-         _("The release or the package index cannot be reached ({reason}). Check the network; behind a proxy, set "
+         _("{source} cannot be reached ({reason}). Check the network; behind a proxy, set "
            "HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder of wheels.")),
         (re.compile(r"No matching distribution found for (?P<name>[^\s,]+)"),
          _("{source} has no wheel of {name} for this Python. Use Slicer 5.10 or newer, and fill a folder as the user "

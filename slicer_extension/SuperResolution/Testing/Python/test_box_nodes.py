@@ -54,16 +54,6 @@ def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(applicati
     assertSameBoxes(boxesOn(source), before)
 
 
-def test_slices_may_be_named_by_their_uid(source):
-    uids = [f"2.25.{number}" for number in (9, 7, 5, 3, 1)]
-    rectangles = box_nodes.toBoxes(addNodule(source), source, uids)
-    assert [(box.sop_instance_uid, box.slice_index) for box in rectangles] == [
-        ("2.25.7", None), ("2.25.5", None), ("2.25.3", None),
-    ]  # fmt: skip
-    (node,) = box_nodes.addBoxes(rectangles, source, uids)
-    assert box_nodes.boundsIn(node, source) == pytest.approx(NODULE, abs=1e-4)
-
-
 def test_rectangles_are_joined_only_where_they_go_on_as_one_lesion(source):
     first = Box("Mass", 4, 3, 8, 9, slice_index=1, reader="A", tracking_uid="2.25.7")
     following = replace(first, slice_index=2)
@@ -127,16 +117,6 @@ def test_boxes_are_saved_in_one_file_and_come_back_also_in_slicer_itself(applica
     assert {box_nodes.wordsOf(node) for node in opened} == {words for words, *_ in boxes}
     assert ([node.GetName() for node in opened], opened[0].GetDisplayNode().GetFillVisibility()) == (names, False)
     np.testing.assert_allclose(region.cornersWorld(opened[0]), corners, atol=1e-3)
-
-
-def test_boxes_are_saved_with_the_scene(application, source, tmp_path):
-    addNodule(source)
-    boxes = boxesOn(source)
-    application.newSubjectHierarchyItems()
-    application.saveScene(tmp_path / "scene.mrb")
-    application.clear()
-    application.loadScene(tmp_path / "scene.mrb", close=False)
-    assertSameBoxes(boxesOn(slicer.util.getNode("chest")), boxes)
 
 
 def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source):

@@ -26,48 +26,35 @@ def radiograph(application):
     return make
 
 
-@pytest.mark.parametrize(
-    ("spacing", "header", "source"),
-    [
-        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143"}, "detector plane"),
-        ((0.143, 0.2), {headers.IMAGER: "0.143\\0.200"}, "detector plane"),
-        ((0.139, 0.139), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "calibrated"),
-        ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143", headers.CALIBRATION: "FIDUCIAL"}, "calibrated"),
-        ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143"}, "Pixel Spacing, detector plane or calibrated"),
-        ((0.1, 0.1), {headers.SCANNED: "0.1\\0.1"}, "film plane"),
-        ((0.143, 0.143), {}, "set in Slicer"),
-    ],
-)  # fmt: skip
-def test_the_source_of_the_shown_spacing_is_told(radiograph, spacing, header, source):
-    facts = headers.headerOf(*radiograph(spacing, header))
-    assert (facts.spacingSource, facts.note) == (source, "")
+FILE = "The file states {} mm, and Slicer shows "
+SET_IT = "If you know it, set it in the Volumes module."
 
 
-@pytest.mark.parametrize(
-    ("spacing", "header"),
-    [((1.0, 1.0), {}), ((1.0, 1.0), {headers.IMAGER: "0\\0"}), ((1.0, 2.0), {headers.ASPECT: "1\\2"})],
-)
-def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, spacing, header, monkeypatch):
+@pytest.mark.parametrize(("spacing", "header", "source", "note"), [
+    ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143"}, "detector plane", ""),
+    ((0.143, 0.2), {headers.IMAGER: "0.143\\0.200"}, "detector plane", ""),
+    ((0.139, 0.139), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "calibrated", ""),
+    ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143", headers.CALIBRATION: "FIDUCIAL"}, "calibrated", ""),
+    ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143"}, "Pixel Spacing, detector plane or calibrated", ""),
+    ((0.1, 0.1), {headers.SCANNED: "0.1\\0.1"}, "film plane", ""),
+    ((0.143, 0.143), {}, "set in Slicer", ""),
+    ((1.0, 1.0), {}, "", SET_IT),
+    ((1.0, 1.0), {headers.IMAGER: "0\\0"}, "", SET_IT),
+    ((1.0, 2.0), {headers.ASPECT: "1\\2"}, "", SET_IT),
+    ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "", FILE.format("0.143 x 0.143")),  # GDCM
+    ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "",
+     FILE.format("0.139 x 0.139")),
+    ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "", FILE.format("0.143 x 0.2")),  # DCMTK
+])  # fmt: skip
+def test_the_source_of_the_shown_spacing_is_told_and_where_it_is_unknown_what_to_do(
+    radiograph, spacing, header, source, note, monkeypatch
+):
     volume, database = radiograph(spacing, header)
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    assert headers.headerOf(volume, database).spacingSource == "unknown"
     subject = enhancer.subjectOf(volume, [0, 1, 0, 4, 0, 4])
-    assert (subject.spacingZyx, subject.note) == (None, "If you know it, set it in the Volumes module.")
-
-
-@pytest.mark.parametrize(
-    ("spacing", "header", "fileSpacing"),
-    [
-        ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm"),  # GDCM
-        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139"),
-        ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "0.143 x 0.2 mm"),  # DCMTK
-    ],
-)  # fmt: skip
-def test_a_spacing_that_is_not_the_files_is_called_unknown_and_told(radiograph, spacing, header, fileSpacing):
-    facts = headers.headerOf(*radiograph(spacing, header))
-    assert facts.spacingSource == "unknown"
-    assert facts.note.startswith(f"The file states {fileSpacing}")
-    assert facts.note.endswith("set the spacing in the Volumes module before you measure.")
+    assert (subject.spacingSource, subject.spacingZyx is not None) == (source, bool(source))
+    assert subject.note.startswith(note)
+    assert bool(note) == bool(subject.note) == (" in the Volumes module" in subject.note)
 
 
 def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph):
