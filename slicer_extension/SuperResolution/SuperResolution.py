@@ -461,9 +461,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onWindowChanged(self, caller=None, event=None):
         """Show the window that is set as the first of the list, and its name if it has one."""
-        shown, combo = self._windowed.GetDisplayNode() if self._windowed else None, self.ui.windowComboBox
-        if shown is not None:
-            now = (shown.GetWindow(), shown.GetLevel())
+        displayNode, combo = self._windowed.GetDisplayNode() if self._windowed else None, self.ui.windowComboBox
+        if displayNode is not None:
+            now = (displayNode.GetWindow(), displayNode.GetLevel())
             combo.setItemText(0, " / ".join(map(inNumbers, now)))
             matching = (n for n, window in enumerate(self._windows, start=1) if tuple(window[1:]) == now)
             combo.currentIndex = next(matching, 0)

@@ -52,7 +52,7 @@ def sources():
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """What Slicer's index clones, as far as CMake sees it."""
+    """A clone of the repository as Slicer's index makes it, as far as CMake sees it."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("CMakeLists.txt", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder)
@@ -73,10 +73,10 @@ def test_the_root_is_configured_by_slicers_own_functions(release, sources, clone
     assert done.returncode == 0, done.stderr
     assert "CMake Warning" not in done.stderr
     text = (tmp_path / "SuperResolution.s4ext").read_text(encoding="utf-8")
-    shown = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+    description = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
     written = dict(re.findall(r'set\(EXTENSION_(\w+)\s+"(.*?)"\)', (clone / "CMakeLists.txt").read_text(), re.S))
     for name in ("DESCRIPTION", "HOMEPAGE", "CONTRIBUTORS", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
-        assert shown[name.lower()] == written[name]  # to the last word
+        assert description[name.lower()] == written[name]  # to the last word
     done = cmake("--install", tmp_path, "--prefix", tmp_path / "installed")
     assert done.returncode == 0, done.stderr
     modules = tmp_path / "installed" / "lib" / "Slicer" / "qt-scripted-modules"
@@ -140,7 +140,7 @@ def test_the_oldest_release_has_every_method_that_is_called(sources):
     if not (sources[OLDEST] / "methods.txt").is_file():
         pytest.skip(f"THE METHODS OF SLICER'S HEADERS: {sources[OLDEST]} has no list of them, so none was looked up")
     methods = known_methods(sources[OLDEST])
-    own = {node.name for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ownClasses = {node.name for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
            if isinstance(node, ast.ClassDef)}  # fmt: skip
     unknown = []
     for path in CODE:
@@ -150,7 +150,7 @@ def test_the_oldest_release_has_every_method_that_is_called(sources):
         names = {alias.asname or alias.name.split(".")[0] for node in imports for alias in node.names} - {"slicer"}
         for words, name, line in attributes(path):
             isMethod = re.match("[A-Z][a-z]", name) and not name.endswith("Event") and words.split(".")[0] not in names
-            if isMethod and name not in methods | own | NOT_LISTED | CONSTANTS:
+            if isMethod and name not in methods | ownClasses | NOT_LISTED | CONSTANTS:
                 unknown.append(f"{path.name}:{line} {name}")
     assert unknown == []
     assert not {"SetNoSuchThing", "NamesInitialisedOn"} & methods  # the second one is older than the oldest release

@@ -131,7 +131,7 @@ class Enhancer:
             bundle: name of a model. Default "": the recommended one.
             texture, steps, seed: options of the model. Default `steps` 0: its own number.
             errorBars: add error bars if the model has them. Default True.
-            modality: what the volume is, "CXR" or "CT", if nothing else says it. Default empty: not said.
+            modality: modality of the volume, "CXR" or "CT", if nothing else says it. Default empty: not said.
             idle: function that is called while waiting, for instance ``slicer.app.processEvents``.
 
         Returns the result's volume node, or raises an InputError with the message that the panel would show.

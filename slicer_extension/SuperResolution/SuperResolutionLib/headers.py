@@ -112,8 +112,8 @@ def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
     Returns:
         Four words of the letters A, P, L, R, H and F; none where the file does not state two directions.
     """
-    stated = valueOf(_fileOfFilm(volumeNode, database), ORIENTATION, database)
-    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", stated)
+    orientation = valueOf(_fileOfFilm(volumeNode, database), ORIENTATION, database)
+    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", orientation)
     if not directions:
         return ()
     (right, left), (lower, upper) = ((each, each.translate(_OPPOSITE)) for each in directions.groups())

@@ -72,8 +72,9 @@ class Installation:
             each wheel beside it. Default None: the release.
 
     Attributes:
-        text: what it does, and at last how it has ended, with what is known of the packages.
-        question: what would be installed, once that is known. Empty it, ask the user, and call `confirm` or `cancel`.
+        text: sentence on what it does, and at last how it has ended and what state the packages are in.
+        question: question to the user that names what would be installed; else empty. Empty it, ask the user, and call
+            `confirm` or `cancel`.
         isInstalled: True once the models are installed and run.
     """
 
@@ -197,10 +198,10 @@ class Installation:
 
     def _resolve(self, target: dict[str, Any]) -> Generator[ChildProcess, None, list[dict[str, str]]]:
         """Ask pip what it would install. Return name, version, url and sha256 of each file."""
-        known = target["packages"]
-        kept = set(target["modules"]) - set(target["begun"])  # Slicer's own, which may have no record
+        installed = target["packages"]
+        bundled = set(target["modules"]) - set(target["begun"])  # Slicer's own, which may have no record
         constraints, report = Path(self._folder, "constraints.txt"), Path(self._folder, "report.json")
-        constraints.write_text("".join(f"{name}=={known[name]}\n" for name in sorted(known) if name != PACKAGE))
+        constraints.write_text("".join(f"{name}=={installed[name]}\n" for name in sorted(installed) if name != PACKAGE))
         words = ["install", "--dry-run", "--report", str(report), "-c", str(constraints), "--only-binary", ":all:",
                  "--no-index", "--find-links", str(self._wheels or RELEASE), REQUIREMENTS[self._kind]]  # fmt: skip
         yield from self._run("resolve", _("Looking for what is needed"), *_PIP, *words)
@@ -210,10 +211,10 @@ class Installation:
             hashes = item["download_info"].get("archive_info", {}).get("hashes", {})
             entry = {"name": name, "version": item["metadata"]["version"], "sha256": hashes.get("sha256", "?"),
                      "url": item["download_info"]["url"].split("#")[0]}  # fmt: skip
-            if name in known and name != PACKAGE:
+            if name in installed and name != PACKAGE:
                 text = _("pip would replace {name} {old} by {version}. Update Slicer.")
-                raise _Stop(text.format(old=known[name], **entry))
-            if name not in kept:
+                raise _Stop(text.format(old=installed[name], **entry))
+            if name not in bundled:
                 entries.append(entry)
         self._checkHashes(entries)
         return sorted(entries, key=lambda entry: (entry["name"] != PACKAGE, entry["name"]))
@@ -242,10 +243,11 @@ class Installation:
             raise _Stop(text.format(free=target["free"] / 1e9, folder=target["folder"], need=need))
         text = _("{count} packages would be installed from {source}, {size}: {names}.\nNothing that Slicer or another "
                  "extension has installed is replaced.")  # fmt: skip
-        known = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")  # a proxy may not tell it
+        # A proxy may not tell the size.
+        sizeText = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")
         self._step = "ask"
         source = self._wheels or RELEASE
-        self.question = text.format(count=len(entries), source=source, size=known, names=names)
+        self.question = text.format(count=len(entries), source=source, size=sizeText, names=names)
         while not self._isConfirmed:
             if self._isCancelled:
                 raise _Stop

@@ -43,7 +43,7 @@ def addResult(
         extent: region of the source, ``[k0, k1, r0, r1, c0, c1]``.
         done: the worker's event "done", which `reportOf` returns.
         errorBars: half-widths on the grid of the result. Default None: the bundle has none.
-        texture, seed: as they were requested. Default 0.
+        texture, seed: options of the request. Default 0.
         replace: result of the same source that takes the new voxels (live mode). Default None: a result of the same
             region by the same model with the same options, or a new one. Its mask and difference are updated, or
             removed if there are no error bars any more.
@@ -117,10 +117,10 @@ def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: 
 def _findRepeated(sourceNode, extent, done: dict, texture: float, seed: int):
     """Return the result of an earlier run with the same region, model and options, or None."""
     scale = " ".join(map(str, done["scaleZYX"]))
-    made = {"BundleSHA": done["sha256"], "Scale": scale, "Texture": repr(float(texture)), "Seed": str(int(seed))}
+    options = {"BundleSHA": done["sha256"], "Scale": scale, "Texture": repr(float(texture)), "Seed": str(int(seed))}
     sampling = done["provenance"].get("sampling")
     for node in resultsOf(sourceNode):
-        isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in made.items())
+        isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in options.items())
         isSame = isSame and extentOf(node) == list(extent)
         if isSame and reportOf(node)["provenance"].get("sampling") == sampling:
             return node

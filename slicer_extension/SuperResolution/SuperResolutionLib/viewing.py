@@ -1,4 +1,4 @@
-"""What the slice views show of a result: a comparison, the frame around the enhanced region, and overlays."""
+"""The display of a result in slice views: a comparison, the frame around the enhanced region, and overlays."""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ def check(volumeNode) -> None:
                     "CT. Choose another volume.")  # fmt: skip
     else:
         return
-    known = ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")
+    radiographs = ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")
     name, kind = volumeNode.GetName(), volumeNode.GetNodeTagName()
-    raise InputError(problem.format(name=name, kind=kind, count=count, dicomModality=dicomModality, known=known))
+    raise InputError(problem.format(name=name, kind=kind, count=count, dicomModality=dicomModality, known=radiographs))
 
 
 def shapeOf(volumeNode) -> tuple[int, int, int]:
@@ -82,10 +82,10 @@ def modality(volumeNode) -> str:
     answer = volumeNode.GetAttribute(MODALITY)
     if answer:
         return answer
-    stated = statedModality(volumeNode)
-    if stated == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode):
+    fileModality = statedModality(volumeNode)
+    if fileModality == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode):
         return "CXR"
-    return stated
+    return fileModality
 
 
 def isFilm(volumeNode) -> bool:

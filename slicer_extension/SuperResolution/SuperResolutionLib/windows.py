@@ -26,12 +26,12 @@ def windowsOf(volumeNode, database=None) -> list[Window]:
     A VOI LUT that is a table is not read. A volume without an image or a display has none. The database is Slicer's
     DICOM database, or None.
     """
-    shown = volumeNode.GetDisplayNode()
-    if shown is None or volumeNode.GetImageData() is None:
+    displayNode = volumeNode.GetDisplayNode()
+    if displayNode is None or volumeNode.GetImageData() is None:
         return []
     windows = _fromFile(volumeNode, database)
-    for n in range(shown.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
-        windows.append(Window(_("file"), shown.GetWindowPreset(n), shown.GetLevelPreset(n)))
+    for n in range(displayNode.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
+        windows.append(Window(_("file"), displayNode.GetWindowPreset(n), displayNode.GetLevelPreset(n)))
     if volumes.modality(volumeNode) == "CT":
         windowsOfCt = (_("lung"), 1500.0, -600.0), (_("mediastinum"), 400.0, 40.0), (_("bone"), 1800.0, 400.0)
         windows += [Window(*each) for each in windowsOfCt]

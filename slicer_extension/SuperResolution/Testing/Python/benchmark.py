@@ -54,8 +54,8 @@ def measureFilm(options):
     worker = WorkerClient(workerCommand(options.python), environment)
     link = enhancer.Enhancer(worker)
     rows, columns = np.mgrid[0:FILM, 0:FILM]
-    drawn = (2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.uint16)[None]
-    film = application.addVolume(drawn, np.diag([-0.15, -0.15, 1.0, 1.0]))
+    pixels = (2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.uint16)[None]
+    film = application.addVolume(pixels, np.diag([-0.15, -0.15, 1.0, 1.0]))
     box = application.addRoi(film, [0, 1, 900, 900 + BOX, 0, BOX])
 
     def choose(move, choice):
@@ -106,7 +106,7 @@ def measureFilm(options):
           f"{1000 * np.median(seconds):.0f} ms")  # fmt: skip
     viewing.stop()
     view.close(application)
-    worker.enhance(drawn, region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
+    worker.enhance(pixels, region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
     while not any(event["event"] == "progress" for event in worker.poll()):
         time.sleep(TICK)
     start = time.perf_counter()
@@ -155,7 +155,7 @@ def measureClick(what, action):
 
 
 def measureRest():
-    """What an open panel without work costs: its tick, as often as its timer calls it."""
+    """Measure the cost of an open panel without work: its tick, as often as its timer calls it."""
     slicerpython.start(application)
     module = slicerpython.openModule(HERE.parents[2] / "SuperResolution.py")
     module.newClient = lambda python=None: WorkerClient(workerCommand(sys.executable))

@@ -105,7 +105,7 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 class qSlicerWidget(qMRMLWidget):
-    """What Slicer's window puts a module's panel into."""
+    """The widget of Slicer's window that holds the panel of a module."""
 
 
 def _stored(name, kind):

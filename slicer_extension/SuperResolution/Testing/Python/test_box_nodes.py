@@ -90,33 +90,35 @@ def test_a_box_on_a_radiograph_is_one_slice_thick(application):
 
 def test_boxes_are_saved_in_one_file_and_come_back_also_in_slicer_itself(application, source, tmp_path):
     path = tmp_path / "case.mrk.json"
-    turned = addNodule(source, finding="Mass", certainty=1)
-    matrix = slicer.util.arrayFromVTKMatrix(turned.GetObjectToNodeMatrix()) @ makeGrid((0, 0, 0.4), (1, 1, 1), (0,) * 3)
-    turned.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    rotated = addNodule(source, finding="Mass", certainty=1)
+    matrix = slicer.util.arrayFromVTKMatrix(rotated.GetObjectToNodeMatrix())
+    matrix = matrix @ makeGrid((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
+    rotated.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
     saved = [
-        turned, addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25),
+        rotated, addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25),
         addNodule(source, certainty=None, tracking="2.25.7"),
     ]  # fmt: skip
     names = [node.GetName() for node in saved]
     assert names == ["Mass 100%", "Nodule 80%", 'Größe: "Mass" 25%', "Nodule"]
-    boxes, corners, nodes = boxesOn(source), region.cornersWorld(turned), application.nodeIds()
+    boxes, corners, nodes = boxesOn(source), region.cornersWorld(rotated), application.nodeIds()
     box_nodes.saveBoxes(saved, path)
     assert application.nodeIds() == nodes
     assert list(tmp_path.iterdir()) == [path]
     removeBoxes(source)
-    loaded = box_nodes.loadBoxes(path, source)
+    loadedBoxes = box_nodes.loadBoxes(path, source)
     assertSameBoxes(boxesOn(source), boxes)
-    np.testing.assert_allclose(region.cornersWorld(loaded[0]), corners, atol=1e-3)
-    assert all(node.GetStorageNode() is None for node in loaded)
+    np.testing.assert_allclose(region.cornersWorld(loadedBoxes[0]), corners, atol=1e-3)
+    assert all(node.GetStorageNode() is None for node in loadedBoxes)
     assert len(application.nodeIds()) == len(nodes)
-    box_nodes.describe(loaded[-1], "Mass", "A", 0.5)
-    assert box_nodes.trackingOf(loaded[-1]) == "2.25.7"
+    box_nodes.describe(loadedBoxes[-1], "Mass", "A", 0.5)
+    assert box_nodes.trackingOf(loadedBoxes[-1]) == "2.25.7"
     application.clear()
     assert application.moduleLogics["Markups"].LoadMarkups(str(path), "case")
-    opened = box_nodes.boxesOf(application.scene)
-    assert {box_nodes.wordsOf(node) for node in opened} == {words for words, *_ in boxes}
-    assert ([node.GetName() for node in opened], opened[0].GetDisplayNode().GetFillVisibility()) == (names, False)
-    np.testing.assert_allclose(region.cornersWorld(opened[0]), corners, atol=1e-3)
+    boxesOfSlicer = box_nodes.boxesOf(application.scene)
+    assert {box_nodes.wordsOf(node) for node in boxesOfSlicer} == {words for words, *_ in boxes}
+    assert [node.GetName() for node in boxesOfSlicer] == names
+    assert not boxesOfSlicer[0].GetDisplayNode().GetFillVisibility()
+    np.testing.assert_allclose(region.cornersWorld(boxesOfSlicer[0]), corners, atol=1e-3)
 
 
 def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source):

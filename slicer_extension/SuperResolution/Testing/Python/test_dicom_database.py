@@ -52,7 +52,7 @@ def send(database, process):
 
 
 def stored(database):
-    """What the database holds: modality and study of each file."""
+    """Return modality and study of each file in the database."""
     return sorted((header.Modality, header.StudyInstanceUID) for header in database.headers.values())
 
 

@@ -18,25 +18,25 @@ def at(view, row, column):
 def draw(view, source, start, end, pixels=drawing.REGION_PIXELS, between=None):
     """Drag from one place on the screen to another. Return the extents that were drawn, and what was said."""
     ends, errors = [], []
-    drawn = drawing.BoxDrawing([(view.node, view.interactor)], source, pixels, ends.append, errors.append)
+    boxDrawing = drawing.BoxDrawing([(view.node, view.interactor)], source, pixels, ends.append, errors.append)
     view.drag(start, end, between)
     if ends:
         view.drag(start, end)  # the mouse is Slicer's again
-    drawn.stop()
+    boxDrawing.stop()
     return ends, errors
 
 
 def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, red, source):
-    nodes, plain, seen = application.nodeIds(), red.picture(), []
+    nodes, plain, pictures = application.nodeIds(), red.picture(), []
     window = source.GetDisplayNode().GetWindow()
     interaction = application.logic.GetInteractionNode()
     interaction.SetCurrentInteractionMode(interaction.AdjustWindowLevel)  # which rests meanwhile
     ends, errors = [], []
     drawing.BoxDrawing([(red.node, red.interactor)], source, 8, ends.append, errors.append)
-    red.drag(at(red, 8.3, 7.8), at(red, 23.7, 32.4), lambda: seen.append(red.picture()))
+    red.drag(at(red, 8.3, 7.8), at(red, 23.7, 32.4), lambda: pictures.append(red.picture()))
     interaction.SetCurrentInteractionMode(interaction.ViewTransform)
     assert (ends, errors) == ([[2, 3, 8, 24, 8, 32]], [])
-    assert difference(plain, seen[0]).max() > 100  # it is seen while it is drawn
+    assert difference(plain, pictures[0]).max() > 100  # it is seen while it is drawn
     assert difference(plain, red.picture()).max() == 0
     assert application.nodeIds() == nodes
     assert source.GetDisplayNode().GetWindow() == window

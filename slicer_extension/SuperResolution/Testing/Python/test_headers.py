@@ -63,13 +63,13 @@ def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph):
     assert headers.headerOf(*radiograph((1, 1), {headers.BITS: "?"})).storedRange is None
 
 
-@pytest.mark.parametrize(("stated", "letters"), [
+@pytest.mark.parametrize(("orientation", "letters"), [
     ("L\\F", ("R", "L", "H", "F")), ("R\\F ", ("L", "R", "H", "F")), ("AL\\F", ("PR", "AL", "H", "F")),
     ("H\\L", ("F", "H", "R", "L")),
     ("", ()), ("L", ()), ("\\F", ()), ("L\\R", ()), ("L\\L", ()), ("L\\X", ()), ("L\\F\\H", ()),
 ])  # fmt: skip
-def test_the_letters_of_a_film_are_those_of_its_file_and_none_else(radiograph, stated, letters):
-    volume, database = radiograph((0.1, 0.2), {headers.ORIENTATION: stated})
+def test_the_letters_of_a_film_are_those_of_its_file_and_none_else(radiograph, orientation, letters):
+    volume, database = radiograph((0.1, 0.2), {headers.ORIENTATION: orientation})
     assert headers.edgeLettersOf(volume, database) == letters
     assert headers.edgeLettersOf(volume, None) == ()
 

@@ -1,4 +1,4 @@
-"""What the job for Slicer itself runs in it (Testing/in_slicer.py), on the stand-ins for its application."""
+"""The script that the job for Slicer itself runs (Testing/in_slicer.py), on the stand-ins for its application."""
 
 import contextlib
 import runpy

@@ -326,10 +326,10 @@ def test_address_and_reader_are_kept_and_the_token_is_not(film, reader, server, 
     scene = [slicer.mrmlScene.GetNthNode(n) for n in range(slicer.mrmlScene.GetNumberOfNodes())]
     assert server.tokens["ada"] not in "".join(map(str, scene))
     ada.panel.chosen.reader = ""
-    again = Opened(module, worker)
-    assert (again.ui.serverLineEdit.text, again.ui.readerLineEdit.text) == (server.url, "ada")
-    assert again.ui.tokenLineEdit.text == ""
-    again.close()
+    reopened = Opened(module, worker)
+    assert (reopened.ui.serverLineEdit.text, reopened.ui.readerLineEdit.text) == (server.url, "ada")
+    assert reopened.ui.tokenLineEdit.text == ""
+    reopened.close()
 
 
 def test_a_panel_that_is_closed_in_the_middle_leaves_the_scene(film, reader, application):
@@ -383,9 +383,9 @@ def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
     name = label_exchange.LabelClient(openServer.url).find(**label_exchange._contentOf(image))["id"]
     file = tmp_path / f"{name}.nii.gz"
     urllib.request.urlretrieve(f"{openServer.url}/datastore/image?image={name}", file)
-    opened = application.loadVolume(file, "CT")
+    download = application.loadVolume(file, "CT")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Pleural effusion")
-    region.placeBox(node, opened, [0, min(2, volumes.shapeOf(opened)[0]), 2.25, 6.5, 1.5, 7])
+    region.placeBox(node, download, [0, min(2, volumes.shapeOf(download)[0]), 2.25, 6.5, 1.5, 7])
     path, labels = writeBoxes()
     saved = connection.save_label(name, path, params={"label_info": labels})
     assert (saved["reader"], saved["number"], saved["unknown_findings"]) == ("pc-7", 1, [])
@@ -403,5 +403,5 @@ def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
     file, figures = connection.infer("boxes", name, {})
     assert figures["boxes"] == 1
     storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
-    loaded = storage.AddNewMarkupsNodeFromFile(file, None, 0)
-    np.testing.assert_allclose(box_nodes.boundsIn(loaded, image), us.boxes[0][2], atol=NEAR)
+    box = storage.AddNewMarkupsNodeFromFile(file, None, 0)
+    np.testing.assert_allclose(box_nodes.boundsIn(box, image), us.boxes[0][2], atol=NEAR)

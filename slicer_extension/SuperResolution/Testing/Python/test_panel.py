@@ -70,23 +70,23 @@ def test_the_panel_chooses_the_first_volume_and_says_what_is_missing(chest, pane
 
 
 @pytest.fixture
-def drawn(module, monkeypatch, red, chest):
+def fittedView(module, monkeypatch, red, chest):
     """A slice view of the panel that shows the chest, fitted to it."""
     red.show(chest)
     monkeypatch.setattr(module, "sliceViews", lambda: [(red.node, red.interactor)])
     return red
 
 
-def place(view, row, column):
+def edgeAt(view, row, column):
     """Place on the screen of an edge between pixels of the chest."""
     return view.xy((-0.6 * (column - 0.5), -0.6 * (row - 0.5), 0))
 
 
-def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, drawn):
+def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, fittedView):
     panel.settle()
     panel.ui.drawRegionButton.click()
     assert panel.ui.drawRegionButton.checked
-    drawn.drag(place(drawn, 40, 50), place(drawn, 72, 82))
+    fittedView.drag(edgeAt(fittedView, 40, 50), edgeAt(fittedView, 72, 82))
     panel.settle()
     assert not panel.ui.drawRegionButton.checked
     assert panel.ui.subjectLabel.text == "32 x 32 pixels → 128 x 128 pixels. Pixels of 0.6 x 0.6 mm."
@@ -96,7 +96,7 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, d
     assert panel.ui.runButton.enabled
     box = panel.chosen.region
     panel.ui.drawRegionButton.click()
-    drawn.drag(place(drawn, 60, 60), place(drawn, 60, 60))  # a click
+    fittedView.drag(edgeAt(fittedView, 60, 60), edgeAt(fittedView, 60, 60))  # a click
     panel.settle()
     assert panel.chosen.region is box  # drawn again, not added
     assert panel.ui.subjectLabel.text.startswith("128 x 128 pixels → 512 x 512 pixels.")
@@ -106,14 +106,14 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, d
     assert not box.GetDisplayNode().GetHandlesInteractive()
 
 
-def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, drawn):
+def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, fittedView):
     panel.settle()
     panel.ui.inputSelector.blockSignals(True)  # so that it is not another choice that ends it
     for end in (panel.ui.drawRegionButton.click, panel.widget.exit, lambda: slicer.mrmlScene.RemoveNode(chest)):
         panel.ui.drawRegionButton.click()
         end()
         assert not panel.ui.drawRegionButton.checked
-        drawn.drag(place(drawn, 40, 50), place(drawn, 72, 82))
+        fittedView.drag(edgeAt(fittedView, 40, 50), edgeAt(fittedView, 72, 82))
         assert panel.chosen.region is None
 
 
@@ -246,7 +246,7 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     withBox.ui.dragWindowButton.click()
     interaction = application.logic.GetInteractionNode()
     assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
-    red.moveMouse(*place(red, 40.5, 50.5))
+    red.moveMouse(*edgeAt(red, 40.5, 50.5))
     assert withBox.ui.readoutLabel.text.startswith("column 50, row 40; ")
 
 
@@ -467,7 +467,7 @@ def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, applica
     assert withBox.chosen.texture == 0.25
 
 
-def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, application, drawn):
+def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, application, fittedView):
     before = application.nodeIds()
     withBox.ui.addBoxButton.click()
     assert withBox.ui.boxLabel.text == "Enter the reader first: every box names its reader."
@@ -475,7 +475,7 @@ def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, applica
     assert application.nodeIds() == before
     withBox.ui.readerLineEdit.text = "A. Reader"
     withBox.ui.addBoxButton.click()
-    drawn.drag(place(drawn, 40, 50), place(drawn, 60, 80))
+    fittedView.drag(edgeAt(fittedView, 40, 50), edgeAt(fittedView, 60, 80))
     withBox.settle()
     table = withBox.ui.boxesTable
     assert [table.item(0, column).text() for column in range(3)] == ["Finding", "A. Reader", "50%"]
@@ -491,10 +491,10 @@ def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, applica
     withBox.settle()
     assert withBox.ui.boxLabel.text == "The certainty is 'sure', expected a share such as 80 % or 0.8."
     assert table.item(0, 2).text() == "80%"
-    for text, certainty, shown in (("", None, ""), ("0.8", 0.8, "80%")):
+    for text, certainty, cell in (("", None, ""), ("0.8", 0.8, "80%")):
         table.item(0, 2).setText(text)
         withBox.settle()
-        assert (box_nodes.wordsOf(node)[2], table.item(0, 2).text()) == (certainty, shown)
+        assert (box_nodes.wordsOf(node)[2], table.item(0, 2).text()) == (certainty, cell)
     addBox(withBox)
     table.selectRow(0)
     one, other = box_nodes.boxesOf(application.scene, chest)

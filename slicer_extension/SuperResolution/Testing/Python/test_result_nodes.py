@@ -71,17 +71,17 @@ def test_a_result_is_shown_as_its_source_is_and_never_automatically_and_leaves_t
     units = slicer.vtkCodedEntry()
     units.SetValueSchemeMeaning("[hnsf'U]", "UCUM", "Hounsfield unit")
     source.SetVoxelValueUnits(units)
-    shown = source.GetDisplayNode()
-    shown.SetInterpolate(0)
-    shown.SetAutoWindowLevel(1)
-    before = (source.GetMTime(), source.GetImageData().GetMTime(), shown.GetMTime())
+    displayNode = source.GetDisplayNode()
+    displayNode.SetInterpolate(0)
+    displayNode.SetAutoWindowLevel(1)
+    before = (source.GetMTime(), source.GetImageData().GetMTime(), displayNode.GetMTime())
     result = phantom_volumes.addResult(source)
     display = result.GetDisplayNode()
-    assert (source.GetMTime(), source.GetImageData().GetMTime(), shown.GetMTime()) == before
-    assert (display.GetWindow(), display.GetLevel()) == (shown.GetWindow(), shown.GetLevel())
+    assert (source.GetMTime(), source.GetImageData().GetMTime(), displayNode.GetMTime()) == before
+    assert (display.GetWindow(), display.GetLevel()) == (displayNode.GetWindow(), displayNode.GetLevel())
     assert not display.GetAutoWindowLevel()
     assert not display.GetInterpolate()
-    assert display.GetColorNode() is shown.GetColorNode()
+    assert display.GetColorNode() is displayNode.GetColorNode()
     assert result.GetVoxelValueUnits().GetCodeValue() == "[hnsf'U]"
 
 

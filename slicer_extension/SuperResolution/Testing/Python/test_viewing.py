@@ -147,8 +147,8 @@ def test_error_bars_lie_over_the_image_and_never_instead_of_it(viewing, red, sou
     viewing.showErrorBars(result, 0.0)
     assert viewing.kind == "inPlace"  # they start a comparison where there is none
     display = result_nodes.errorBarsOf(result).GetDisplayNode()
-    widest, wide = np.percentile(phantom_volumes.BARS, (99, 75))
-    assert (display.GetWindowLevelMax(), display.GetLowerThreshold()) == pytest.approx((widest, wide), rel=1e-5)
+    widest, upperQuarter = np.percentile(phantom_volumes.BARS, (99, 75))
+    assert (display.GetWindowLevelMax(), display.GetLowerThreshold()) == pytest.approx((widest, upperQuarter), rel=1e-5)
     viewing.hideErrorBars()
     before, plain = layersOf(red), red.picture()
     viewing.showErrorBars(result, 20.0)
@@ -301,25 +301,25 @@ def film(application):
 
 
 def test_the_letters_of_a_film_lie_at_its_edges_and_turn_with_it(application, viewing, red, film, monkeypatch):
-    def places():
+    def labelPositions():
         (_, *nodes) = slicer.util.getNodesByClass("vtkMRMLMarkupsNode")  # without the box
         numbers = [(node, n) for node in nodes for n in range(node.GetNumberOfControlPoints())]
         return {node.GetNthControlPointLabel(n): red.xy(node.GetNthControlPointPositionWorld(n)) for node, n in numbers}
 
     viewing.show("inPlace", film)
-    assert set(places()) == {"enhanced x4, predicted detail"}  # nothing is guessed
+    assert set(labelPositions()) == {"enhanced x4, predicted detail"}  # nothing is guessed
     database = types.SimpleNamespace(isOpen=True, fileForInstance=str, fileValue=lambda file, tag: "R\\F")
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     viewing.show("inPlace", film)
     viewing.showOriginal(True)
-    shown = places()
-    assert shown["L"][0] < shown["H"][0] < shown["R"][0]  # the film says that it is mirrored
-    assert shown["F"][1] < shown["L"][1] < shown["original"][1] < shown["H"][1]
+    positions = labelPositions()
+    assert positions["L"][0] < positions["H"][0] < positions["R"][0]  # the film says that it is mirrored
+    assert positions["F"][1] < positions["L"][1] < positions["original"][1] < positions["H"][1]
     result_nodes.sourceOf(film).SetAndObserveTransformNodeID(application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID())
     film.SetAndObserveTransformNodeID(result_nodes.sourceOf(film).GetTransformNodeID())
     viewing.follow()
-    shown = places()
-    assert shown["R"][0] < shown["H"][0] < shown["L"][0]
+    positions = labelPositions()
+    assert positions["R"][0] < positions["H"][0] < positions["L"][0]
 
 
 @pytest.mark.parametrize("kind", ["", "inPlace", "difference"])

@@ -52,8 +52,8 @@ def test_a_window_is_shown_and_full_is_all_that_the_volume_holds(source):
 def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(application, red, source, result):
     application.setModality(source, "CT")
     red.node.SetSliceOffset(phantom_volumes.world(2, 0, 0)[2])
-    place = phantom_volumes.world(2, 4 * 12 + 1.5, 4 * 20 + 1.5)
-    red.moveMouse(*red.xy(place))
+    position = phantom_volumes.world(2, 4 * 12 + 1.5, 4 * 20 + 1.5)
+    red.moveMouse(*red.xy(position))
     text = readout.textAt(application.crosshair, source, result)
     zoom = 2.8 / (red.node.GetFieldOfView()[0] / 420)
     after, width = (array[1, 17, 49] for array in (phantom_volumes.RESULT, phantom_volumes.BARS))
