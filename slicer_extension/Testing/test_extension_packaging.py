@@ -57,7 +57,7 @@ def test_every_file_of_the_module_is_installed(installed):
         return {path.relative_to(folder).as_posix() for path in present if ".pytest_cache" not in path.parts}
 
     expected = files(EXTENSION / "SuperResolution") - {"CMakeLists.txt"}
-    expected |= {"SuperResolutionLib/box.py", "SuperResolutionLib/readings.py"}  # of the package
+    expected |= {f"SuperResolutionLib/{name}.py" for name in ("box", "readings", "geometry")}  # of the package
     assert files(installed) == {name for name in expected if not name.startswith("Testing/")}
 
 

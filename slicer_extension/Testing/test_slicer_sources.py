@@ -56,7 +56,7 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     for name in ("CMakeLists.txt", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder)
-    for name in (EXTENSION.name, "monai_sr_bundle/boxes"):
+    for name in (EXTENSION.name, "monai_sr_bundle/boxes", "monai_sr_bundle/images"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     who = ("-c", "user.name=clone", "-c", "user.email=clone@example.org")
     for words in (["init", "--quiet"], ["remote", "add", "origin", "https://example.org/monai-sr-bundle.git"],

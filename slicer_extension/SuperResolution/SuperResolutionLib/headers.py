@@ -18,9 +18,10 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import spacing_xyz
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS
-from SuperResolutionLib.voxel_grid import spacingOf, transformPoints
+from SuperResolutionLib.voxel_grid import transformPoints
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
@@ -86,7 +87,7 @@ def headerOf(volumeNode, database) -> Header:
         return Header()
     value = functools.partial(valueOf, file, database=database)
     fileSpacing, source = _readSpacing(value)
-    column, row = spacingOf(volumes.ijkToRasOf(volumeNode))[:2]
+    column, row = spacing_xyz(volumes.ijkToRasOf(volumeNode))[:2]
     notes = []
     blackIsHigh = _blackIsHigh(volumeNode, file) if value(PHOTOMETRIC) == "MONOCHROME1" else False
     if blackIsHigh is None:
