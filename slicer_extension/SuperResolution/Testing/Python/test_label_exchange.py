@@ -23,7 +23,7 @@ from opened_panel import Opened
 from SuperResolutionLib import box_nodes, label_exchange, region, volumes
 from SuperResolutionLib.box import FindingCode
 
-READERS = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
+READERS = {"ada": "reader", "bob": "reader", "pc-7": "reader", "eve": "adjudicator", "root": "admin"}
 NEAR = 0.5
 """Largest distance in pixels between an edge that was sent and the one that comes back."""
 
@@ -48,29 +48,16 @@ def volumeFile(studies):
 
 
 @pytest.fixture(scope="session")
-def serve(labelPython, studies, databases, volumeFile, repository, tmp_path_factory):
-    """Starts a server of these images: ``serve("ada:reader")``. It has `url`, and `tokens` by reader."""
-    processes = []
-
-    def start(*readers):
-        script = repository / "monailabel_app" / "tests" / "serve_to_slicer.py"
-        store = tmp_path_factory.mktemp("server") / "store"
-        command = [labelPython, script, studies, store, *readers]
-        environment = {**os.environ, "PYTHONPATH": str(repository)}
-        pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
-        line = processes[-1].stdout.readline()
+def server(labelPython, studies, databases, volumeFile, repository, tmp_path_factory):
+    """A server of these images. It has `url`, and `tokens` by reader."""
+    script, store = repository / "monailabel_app" / "tests" / "serve_to_slicer.py", tmp_path_factory.mktemp("server")
+    command = [labelPython, script, studies, store / "store", *(f"{name}:{role}" for name, role in READERS.items())]
+    environment, pipe = {**os.environ, "PYTHONPATH": str(repository)}, subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        line = process.stdout.readline()
         assert line, "the server has not started"
-        return types.SimpleNamespace(**json.loads(line))
-
-    yield start
-    for process in processes:
-        process.communicate()
-
-
-@pytest.fixture(scope="session")
-def server(serve):
-    return serve(*(f"{name}:{role}" for name, role in READERS.items()))
+        yield types.SimpleNamespace(**json.loads(line))
+        process.stdin.close()
 
 
 @pytest.fixture(params=["CR", "DX", "CT", "volume"])
@@ -84,16 +71,15 @@ def film(loadDicom):
 
 
 class Reader:
-    """A reader at the panel, who has fetched the newest boxes of an image; `isEmpty`: they were removed again."""
+    """A reader at the panel, who has seen the newest boxes of an image and begins without any."""
 
-    def __init__(self, panel, server, name, volume, isEmpty):
+    def __init__(self, panel, server, name, volume):
         self.panel, self.server, self.ui = panel, server, panel.ui
         panel.chosen.inputVolume = volume
         self.become(name)
         panel.ui.serverLineEdit.text = server.url
         self.fetch()
-        if isEmpty:
-            self.removeAll()
+        self.removeAll()
 
     def become(self, name, token=None):
         self.ui.readerLineEdit.text = name
@@ -157,7 +143,7 @@ class Reader:
 @pytest.fixture
 def reader(panel, server):
     """Sits a reader at the panel: ``reader("ada", volume)``."""
-    yield lambda name, volume, of=None, isEmpty=True: Reader(panel, of or server, name, volume, isEmpty)
+    yield lambda name, volume: Reader(panel, server, name, volume)
     slicer.app.userSettings().clear()  # the panel keeps the reader, and other tests begin without one
 
 
@@ -343,14 +329,8 @@ def test_a_panel_that_is_closed_in_the_middle_leaves_the_scene(film, reader, app
 # MONAI Label's own module.
 
 
-@pytest.fixture(scope="session")
-def openServer(serve):
-    """A server without tokens, which knows readers by the names of their clients."""
-    return serve()
-
-
 @pytest.fixture
-def stock(openServer, labelPython, tmp_path, monkeypatch):
+def stock(server, labelPython, tmp_path, monkeypatch):
     """The code of MONAI Label's module for Slicer, from its wheel: its client, and how it writes boxes."""
     monkeypatch.setattr(slicer.util, "saveNode", saveNode, raising=False)
     folder = Path(labelPython).parents[1] / "monailabel" / "plugins" / "slicer" / "MONAILabel"
@@ -365,7 +345,9 @@ def stock(openServer, labelPython, tmp_path, monkeypatch):
     names = {"slicer": slicer, "json": json, "tempfile": tempfile}
     exec(compile(ast.Module([method], []), "MONAILabel.py", "exec"), names)
     widget = types.SimpleNamespace(tmpdir=str(tmp_path))
-    return client.MONAILabelClient(openServer.url, client_id="pc-7"), lambda: names[method.name](widget)
+    connection = client.MONAILabelClient(server.url, client_id="pc-7")
+    connection.update_auth(connection.auth_token("pc-7", server.tokens["pc-7"]))
+    return connection, lambda: names[method.name](widget)
 
 
 def saveNode(node, path):
@@ -376,13 +358,16 @@ def saveNode(node, path):
 
 
 def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
-    image, openServer, stock, reader, application, tmp_path
+    image, server, stock, reader, application, tmp_path
 ):
     """Its requests in its order: download, submit. Our panel fetches the boxes on the image of its own."""
     connection, writeBoxes = stock
-    name = label_exchange.LabelClient(openServer.url).find(**label_exchange._contentOf(image))["id"]
-    file = tmp_path / f"{name}.nii.gz"
-    urllib.request.urlretrieve(f"{openServer.url}/datastore/image?image={name}", file)
+    token, file = server.tokens["pc-7"], tmp_path / "image.nii.gz"
+    name = label_exchange.LabelClient(server.url, token).find(**label_exchange._contentOf(image))["id"]
+    request = urllib.request.Request(f"{server.url}/datastore/image?image={name}")
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request) as answer:
+        file.write_bytes(answer.read())
     download = application.loadVolume(file, "CT")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Pleural effusion")
     region.placeBox(node, download, [0, min(2, volumes.shapeOf(download)[0]), 2.25, 6.5, 1.5, 7])
@@ -391,8 +376,8 @@ def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
     assert (saved["reader"], saved["number"], saved["unknown_findings"]) == ("pc-7", 1, [])
     low, high = np.reshape(box_nodes.boundsIn(node, image), (3, 2)).T
     slicer.mrmlScene.RemoveNode(node)  # its Next sample closes the scene
-    us = reader("pc-7", image, openServer, isEmpty=False)
-    assert us.text.startswith("Version 1 of 'pc-7', ")
+    us = reader("pc-7", image)
+    assert us.fetch().startswith("Version 1 of 'pc-7', ")
     bounds = np.array([bounds for *_, bounds in us.boxes])
     np.testing.assert_allclose(bounds[:, ::2].min(axis=0), low, atol=NEAR)
     np.testing.assert_allclose(bounds[:, 1::2].max(axis=0), high, atol=NEAR)
