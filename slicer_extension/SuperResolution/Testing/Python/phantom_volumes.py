@@ -9,7 +9,7 @@ DONE = {
     "event": "done", "id": 2, "result": "/tmp/private/result.npy", "errorBars": "/tmp/private/error_bars.npy",
     "bundle": "chest_ct_edsr_x4", "version": "0.1.0", "sha256": "ab" * 32, "scaleZYX": [1, SCALE, SCALE],
     "generative": False, "synthetic": False,
-    "consistency": {"rms": 0.3, "max": 2.0, "rmsBefore": 4.1, "maxBefore": 30.0, "unit": "HU"},
+    "consistency": {"rms": 0.3, "max": 2.0, "rmsBefore": 4.1, "maxBefore": 30.0, "unit": "grey levels"},
     "coverage": {"promised": 0.9, "calibratedOn": "64 slices; \"drawn\""}, "warnings": ["60 % of <it>; is fine"],
     "seconds": 0.4, "provenance": {"backend": "onnx"},
 }  # fmt: skip

@@ -87,7 +87,7 @@ def test_the_share_is_told_when_all_is_marked(application, large):
     assert viewing.maskText(large) == ("Marking…", True)
     filling.finish(mask)
     share = (slicer.util.arrayFromVolume(result_nodes.errorBarsOf(large)) > 25).mean()
-    text = f"{share:.1%} of the pixels have an error bar wider than 25 HU."
+    text = f"{share:.1%} of the pixels have an error bar wider than 25 grey levels."
     assert viewing.maskText(large) == (text, False)
 
 

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -25,14 +26,15 @@ SMALL = [0, 1, 8, 40, 8, 40]
 
 
 @pytest.fixture
-def start(workerPython, tmp_path):
+def start(workerPython, tmp_path, monkeypatch):
     """Makes workers, by default real ones, in a temporary folder of the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     python, environment = workerPython
     clients = []
 
-    def worker(*script, **options):
+    def worker(*script):
         command = [python, *script] if script else workerCommand(python)
-        clients.append(WorkerClient(command, environment, temporaryFolder=str(tmp_path), **options))
+        clients.append(WorkerClient(command, environment))
         return clients[-1]
 
     yield worker
@@ -212,8 +214,8 @@ def test_a_worker_that_cannot_answer_is_told_with_what_to_do(start, script, mess
     assert failed["message"] == message
 
 
-def test_a_python_that_is_not_there_is_told(tmp_path):
-    worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], {}, temporaryFolder=str(tmp_path))
+def test_a_python_that_is_not_there_is_told():
+    worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], {})
     worker.ask("bundles")
     failed, _ = until(worker)
     assert failed["message"] == "/nowhere/PythonSlicer cannot be started (No such file or directory). Install it again."
@@ -254,13 +256,14 @@ def test_a_result_that_cannot_be_read_is_told_and_never_unpickled(tmp_path):
 
 
 CLIENT = """
-import sys, time
+import sys, tempfile, time
 sys.path.insert(0, sys.argv[1])
+tempfile.tempdir = sys.argv[3]
 import numpy as np
 from SuperResolutionLib.worker_client import WorkerClient, workerCommand
 from SuperResolutionLib.child_process import environmentFor
 environment = {**environmentFor(sys.argv[2]), "PYTHONPATH": sys.argv[5]}
-worker = WorkerClient(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
+worker = WorkerClient(workerCommand(sys.argv[2]), environment)
 worker.enhance(np.zeros((60, 160, 160), np.int16), region=[0, 60, 0, 160, 0, 160], modality="CT")
 names = []
 while "progress" not in names:
@@ -285,7 +288,7 @@ def client(workerPython, repository, tmp_path):
     return start
 
 
-def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folder(client, tmp_path):
+def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folder(client, tmp_path, monkeypatch):
     child, number, folder = client(10000)
     child.kill()
     child.wait()
@@ -293,7 +296,8 @@ def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folde
     assert os.path.isdir(folder)
     (tmp_path / "sr-notes").mkdir()
     (tmp_path / f"sr-{os.getpid()}-mine").mkdir()
-    removeStaleFolders(str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    removeStaleFolders()
     assert sorted(os.listdir(tmp_path)) == [f"sr-{os.getpid()}-mine", "sr-notes"]
 
 
