@@ -9,7 +9,7 @@ import pytest
 import slicerpython
 
 HERE = Path(__file__).resolve().parent
-IN_SHORT = "first_volume or saved_with_the_scene or after_the_scene_is_closed or from_a_script"
+IN_SHORT = "first_volume or saved_with_the_scene or from_a_script"
 """Of the panel's tests: those of the form, the parameter node, its reload and the logic."""
 needsOracle = pytest.mark.skipif(
     not slicerpython.LAYER.is_dir(),
