@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder, pythonOfSlicer
 from .translation import _
@@ -54,11 +57,6 @@ print(json.dumps({{
     "packages": packages, "begun": begun, "halves": halves,
     "modules": [name.lower() for name in {BUNDLED_WITH_SLICER!r} if importlib.util.find_spec(name)],
 }}))
-"""
-_SIZES = """
-import sys, urllib.request
-requests = [urllib.request.Request(url, method="HEAD") for url in sys.argv[1:]]
-print(sum(int(urllib.request.urlopen(request, timeout=30).headers["Content-Length"]) for request in requests))
 """
 
 
@@ -174,7 +172,7 @@ class Installation:
         self._lines += process.lastLines
         if self._isCancelled and step != "install":
             raise _Stop
-        if process.returnCode == 0 or step == "sizes":
+        if process.returnCode == 0:
             return
         if step == "inspect":
             text = _("{python} does not run as Python ({reason}). Correct the entry SuperResolution/Python of Slicer's "
@@ -235,15 +233,14 @@ class Installation:
 
     def _ask(self, target: dict[str, Any], entries: Sequence[dict[str, str]], names: str) -> Generator[Any, None, None]:
         """Tell the user what would be installed, and wait for the answer."""
-        yield from self._run("sizes", _("Asking for the sizes"), "-c", _SIZES, *(entry["url"] for entry in entries))
-        size = int(self._lines[0]) if self._lines and self._lines[0].isdigit() else 0
+        files = [url2pathname(urlsplit(entry["url"]).path) for entry in entries]
+        size = sum(os.path.getsize(file) for file in files if os.path.isfile(file))  # those of a release are not here
         if target["free"] < UNPACKED * size:
             text = _("{free:.1f} GB are free in {folder}, and about {need:.1f} GB are needed. Make room there.")
             need = UNPACKED * size / 1e9
             raise _Stop(text.format(free=target["free"] / 1e9, folder=target["folder"], need=need))
         text = _("{count} packages would be installed from {source}, {size}: {names}.\nNothing that Slicer or another "
                  "extension has installed is replaced.")  # fmt: skip
-        # A proxy may not tell the size.
         sizeText = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")
         self._step = "ask"
         source = self._wheels or RELEASE
@@ -276,13 +273,9 @@ def explainFailure(lines: Sequence[str], source: Path | str) -> str:
          _("{package} needs {needs}, but {name} {version} is installed, which is not replaced: Slicer or another "
            "extension needs it. Use a newer Slicer (5.10 or later); if you have installed {name} yourself, update it "
            "first.")),
-        (re.compile("(?P<reason>Max retries exceeded|connection broken|Could not fetch URL|IncompleteRead|HTTP error|"
-                    "timed out)"),
-         _("{source} cannot be reached ({reason}). Check the network; behind a proxy, set "
-           "HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder of wheels.")),
         (re.compile(r"No matching distribution found for (?P<name>[^\s,]+)"),
-         _("{source} has no wheel of {name} for this Python. Use Slicer 5.10 or newer, and fill a folder as the user "
-           "page says.")),
+         _("{source} has no wheel of {name} for this Python, or cannot be read. Use Slicer 5.10 or newer, and fill a "
+           "folder as the user page says.")),
     ):  # fmt: skip
         match = pattern.search(text)
         if match:

@@ -241,12 +241,6 @@ def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(
     done = perform(None)
     assert f"would be installed from {wheels.as_uri()}, " in done.asked
     assert done.text == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
-    monkeypatch.setattr(install, "RELEASE", "http://127.0.0.1:9")
-    monkeypatch.setenv("PIP_RETRIES", "1")  # of a failure pip tells when it tries again
-    run(python, "-m", "pip", "uninstall", "-y", install.PACKAGE)
-    failed = perform(None)
-    assert not failed.isInstalled
-    assert failed.text.startswith("http://127.0.0.1:9 cannot be reached (")
 
 
 def test_too_little_room_is_told_before_anything_is_downloaded(python, perform, wheels, monkeypatch):
@@ -274,7 +268,7 @@ def test_closed_while_it_looks_it_leaves_no_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("output", "words"), [
     ("ERROR: [Errno 28] No space left on device", "pip has failed: [Errno 28] No space left on device."),
-    ("ERROR: No matching distribution found for x>=1", "/wheels has no wheel of x>=1 for this Python."),
+    ("ERROR: No matching distribution found for x>=1", "/wheels has no wheel of x>=1 for this Python, or cannot be"),
     ("", "pip has failed: ?."),
 ])  # fmt: skip
 def test_what_pip_says_is_told_in_words(output, words):

@@ -776,8 +776,8 @@ def test_an_installation_that_does_not_succeed_says_why_and_can_be_begun_again(
     assert ui.installProgressLabel.text == "Nothing was changed."
     clickInstall(uninstalled)
     assert ui.installProgressLabel.text == (
-        f"{tmp_path} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python. Use Slicer 5.10 or newer, and fill "
-        "a folder as the user page says. Nothing was changed."
+        f"{tmp_path} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python, or cannot be read. Use Slicer 5.10 "
+        "or newer, and fill a folder as the user page says. Nothing was changed."
     )
     drawBundle(tmp_path)
     with monkeypatch.context() as windowless:
