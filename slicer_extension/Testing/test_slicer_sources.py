@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ CODE = [
     *sorted((EXTENSION / "SuperResolution" / "SuperResolutionLib").glob("*.py")),
 ]
 """What runs inside the application."""
+MAY_IMPORT = {"numpy", "vtk", "vtkITK", "pydicom", "slicer", "SuperResolutionLib", "__future__"}
 KITS = {
     "vtkMRML": "mrml", "vtkCodedEntry": "mrml", "vtkSegmentation": "vtkSegmentationCore", "vtkITK": "vtkITK",
     "vtkTeem": "vtkTeem", "qMRML": "qMRMLWidgetsPythonQt", "qSlicer": "qSlicerBaseQTCorePythonQt",
@@ -83,6 +85,17 @@ def test_the_root_is_configured_by_slicers_own_functions(release, sources, clone
     assert (modules / "SuperResolutionLib" / "readings.py").is_file()  # of the package
     tests = (tmp_path / "slicer_extension" / "SuperResolution" / "CTestTestfile.cmake").read_text()
     assert "py_SuperResolution" in tests
+
+
+@pytest.mark.parametrize("path", CODE[2:], ids=lambda path: path.stem)
+def test_the_library_is_python_3_9_and_imports_only_what_slicer_has(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported.add(node.module.split(".")[0])
+    assert imported - MAY_IMPORT <= set(sys.stdlib_module_names)
 
 
 def attributes(path):

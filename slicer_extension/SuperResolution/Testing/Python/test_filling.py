@@ -79,22 +79,11 @@ def test_a_turned_view_or_a_bent_volume_has_no_slice_that_is_seen(application, r
     assert filling.visibleSlices(large) == []
 
 
-def test_the_share_is_told_when_all_is_marked(application, large):
-    viewing = Viewing(application.logic)
-    assert viewing.maskText(large) == ("", False)
-    assert viewing.maskText(None) == ("", False)
-    mask = result_nodes.addTrustMask(large, 25.0, wait=False)
-    assert viewing.maskText(large) == ("Marking…", True)
-    filling.finish(mask)
-    share = (slicer.util.arrayFromVolume(result_nodes.errorBarsOf(large)) > 25).mean()
-    text = f"{share:.1%} of the pixels have an error bar wider than 25 grey levels."
-    assert viewing.maskText(large) == (text, False)
-
-
-def test_a_result_that_is_removed_or_replaced_is_filled_no_more(large):
+def test_a_result_that_is_removed_or_replaced_is_filled_no_more(application, large):
     source, bars = result_nodes.sourceOf(large), slicer.util.arrayFromVolume(result_nodes.errorBarsOf(large)).copy()
     mask = result_nodes.addTrustMask(large, 25.0, wait=False)
     first = filling.fillingOf(mask)
+    assert Viewing(application.logic).maskText(large) == ("Marking…", True)
     array = slicer.util.arrayFromVolume(large).copy()
     result_nodes.addResult(source, array, region.whole(source), phantom_volumes.DONE, bars + 100, replace=large)
     assert filling.fillingOf(mask) is None

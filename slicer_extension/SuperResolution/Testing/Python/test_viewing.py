@@ -318,6 +318,7 @@ def test_the_mask_marks_what_is_wide_over_all_that_the_user_has_in_the_view(kind
     if kind:
         viewing.show(kind, result)
     before, plain = layersOf(red), red.picture()
+    assert viewing.maskText(None) == viewing.maskText(result) == ("", False)
     viewing.showMask(result, 20.0)
     picture, region = red.picture(), insideOf(red)
     marked = difference(plain, picture)[region] > 4
