@@ -195,7 +195,7 @@ class Enhancer:
         array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
         node = result_nodes.addResult(
             source, array, subject.extent, done, errorBars, texture=enhancement.choice.texture,
-            seed=enhancement.choice.seed, replace=followed, wait=False,
+            seed=enhancement.choice.seed, replace=followed,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._liveResult = node if self.controller.isLive else None

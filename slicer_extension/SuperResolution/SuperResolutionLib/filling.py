@@ -106,13 +106,6 @@ def step(seconds: float = BUDGET) -> None:
             return
 
 
-def finish(node) -> None:
-    """Wait until a volume has all its voxels."""
-    while (filling := fillingOf(node)) is not None:
-        filling.step()
-    _drop(node)
-
-
 def _drop(node) -> None:
     for filling in [filling for filling in _running if filling.node is node]:
         filling.close()

@@ -32,7 +32,7 @@ _NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's an
 
 def addResult(
     sourceNode, array: np.ndarray, extent: Sequence[int], done: dict, errorBars: np.ndarray | None = None,
-    texture: float = 0.0, seed: int = 0, replace=None, spacingSource: str = "", wait: bool = True,
+    texture: float = 0.0, seed: int = 0, replace=None, spacingSource: str = "",
 ):  # fmt: skip
     """Put a result into the scene, and return its volume node; its source is not changed.
 
@@ -45,10 +45,9 @@ def addResult(
         errorBars: half-widths on the grid of the result. Default None: the bundle has none.
         texture, seed: options of the request. Default 0.
         replace: result of the same source that takes the new voxels (live mode). Default None: a result of the same
-            region by the same model with the same options, or a new one. Its mask and difference are updated, or
-            removed if there are no error bars any more.
+            region by the same model with the same options, or a new one. Its mask and difference are updated by
+            `filling.step`, or removed if there are no error bars any more.
         spacingSource: source of the spacing, as `volumes.SPACING_SOURCE` names it. Default empty: not set.
-        wait: wait until mask and difference are updated; otherwise `filling.step` updates them.
 
     Raises:
         ValueError: the arrays do not fit the region and the scale.
@@ -86,7 +85,7 @@ def addResult(
         display.addDisplay(node)
         display.copyDisplay(sourceNode, node)
         nodes.putBeside(sourceNode, node)
-    _updateDerived(node, errorBars, wait)
+    _updateDerived(node, errorBars)
     return node
 
 
@@ -191,11 +190,11 @@ def existingErrorBars(resultNode):
     return bars
 
 
-def addTrustMask(resultNode, tolerance: float, wait: bool = True):
+def addTrustMask(resultNode, tolerance: float):
     """Mark the voxels whose error bar is wider than `tolerance`, in the unit of the voxels.
 
-    Without `wait`, `filling.step` marks them. Returns a label map on the grid of the result, 1 where the error bar is
-    wider; it replaces an earlier mask.
+    `filling.step` marks them. Returns a label map on the grid of the result, 1 where the error bar is wider; it
+    replaces an earlier mask.
 
     Raises:
         InputError: the result has no error bars, or the tolerance is not above 0.
@@ -209,8 +208,6 @@ def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))
     node.GetDisplayNode().SetAndObserveColorNodeID(display.colors(node.GetScene(), "Mask").GetID())
     filling.begin(node, array, lambda extent: widths[_slices(extent)] > tolerance)
-    if wait:
-        filling.finish(node)
     return node
 
 
@@ -226,11 +223,11 @@ def uncertainShare(maskNode) -> float:
     return float(np.count_nonzero(marks)) / mask.size
 
 
-def addDifference(resultNode, wait: bool = True):
+def addDifference(resultNode):
     """Subtract the interpolated (cubic) source from a result: what super-resolution added.
 
-    Without `wait`, `filling.step` computes the voxels. Returns a float32 volume on the grid of the result; it replaces
-    an earlier difference.
+    `filling.step` computes the voxels. Returns a float32 volume on the grid of the result; it replaces an earlier
+    difference.
 
     Raises:
         InputError: the source is gone or can no longer be read.
@@ -245,10 +242,8 @@ def addDifference(resultNode, wait: bool = True):
 
     node = _addDerived(resultNode, array, DIFFERENCE, _("difference"))
     filling.begin(node, array, subtract, lambda: display.colorDifference(node))
-    if wait:
-        filling.finish(node)
-    else:  # preliminary colours until all voxels are computed
-        display.colorDifference(node, samples=filling.fillingOf(node).step())
+    # Preliminary colours until all voxels are computed.
+    display.colorDifference(node, samples=filling.fillingOf(node).step())
     return node
 
 
@@ -286,7 +281,7 @@ def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
 
 
-def _updateDerived(resultNode, errorBars, wait: bool) -> None:
+def _updateDerived(resultNode, errorBars) -> None:
     """Update the volumes derived from an earlier state of a result."""
     scene = resultNode.GetScene()
     if errorBars is not None:
@@ -299,9 +294,9 @@ def _updateDerived(resultNode, errorBars, wait: bool) -> None:
         for node in [*derivedNodes(resultNode, ERROR_BARS), *masks]:
             _removeVolume(nodes.Removal(scene), node, resultNode)
     elif masks:
-        addTrustMask(resultNode, toleranceOf(masks[0]), wait)
+        addTrustMask(resultNode, toleranceOf(masks[0]))
     if derivedNodes(resultNode, DIFFERENCE):
-        addDifference(resultNode, wait)
+        addDifference(resultNode)
     _removeUnusedColors(nodes.Removal(scene))
 
 

@@ -127,7 +127,7 @@ def measureLargeResult():
     viewing, extent, results = Viewing(application.logic), region.whole(source), []
     print(f"a result of {SLICES} x {SIDE} x {SIDE} voxels, {fine.nbytes / 1e6:.0f} MB:")
     arguments = source, fine, extent, phantom_volumes.DONE, bars
-    measureClick("a result comes", lambda: results.append(result_nodes.addResult(*arguments, wait=False)))
+    measureClick("a result comes", lambda: results.append(result_nodes.addResult(*arguments)))
     (result,) = results
     measureClick("Show error bars", lambda: viewing.showErrorBars(result, 0.0))
     measureClick("Mark above tolerance", lambda: viewing.showMask(result, 25.0))

@@ -1,7 +1,9 @@
 """A drawn chest: the image a result should be, and the coarse input of it. No patient."""
 
+import math
+
 import numpy as np
-from SuperResolutionLib import result_nodes, volumes
+from SuperResolutionLib import filling, result_nodes, volumes
 from SuperResolutionLib.voxel_grid import resultAffine, transformPoints
 
 SCALE = 4
@@ -64,6 +66,11 @@ RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]
 def addResult(source, errorBars=BARS, **options):
     """Add a result of the coarse chest: its region `EXTENT`, enlarged."""
     return result_nodes.addResult(source, RESULT, EXTENT, DONE, errorBars, **options)
+
+
+def fillAll():
+    """Compute all voxels of masks and differences."""
+    filling.step(math.inf)
 
 
 def world(slices, row, column):

@@ -49,10 +49,12 @@ def test_a_result_says_what_it_is_and_where_it_came_from(source, result):
 
 def test_a_repeated_run_takes_the_place_of_the_first_one_and_another_one_stands_beside_it(source, result):
     difference = result_nodes.addDifference(result)
+    phantom_volumes.fillAll()
     half = (phantom_volumes.RESULT // 2).copy()
     repeated = result_nodes.addResult(
         source, half, phantom_volumes.EXTENT, phantom_volumes.DONE, phantom_volumes.BARS, texture=0.5, seed=7
     )
+    phantom_volumes.fillAll()
     assert repeated is result
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), half)
     expected = half - phantom_volumes.interpolateSource(result)
@@ -138,10 +140,12 @@ def test_a_result_is_removed_without_a_trace_and_undo_brings_it_back_with_all_th
 
 def test_the_trust_mask_marks_what_is_wider_than_the_tolerance_and_needs_both(source, result):
     mask = result_nodes.addTrustMask(result, 60.0)
+    phantom_volumes.fillAll()
     wider = phantom_volumes.BARS > 60
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), wider)
     assert result_nodes.uncertainShare(mask) == wider.mean()
     assert result_nodes.addTrustMask(result, 20.0) is mask
+    phantom_volumes.fillAll()
     assert result_nodes.uncertainShare(mask) > wider.mean()
     with pytest.raises(InputError, match="The tolerance is nan. Enter the widest error bar"):
         result_nodes.addTrustMask(result, float("nan"))
@@ -151,6 +155,7 @@ def test_the_trust_mask_marks_what_is_wider_than_the_tolerance_and_needs_both(so
 
 def test_the_difference_is_what_interpolation_has_not_and_needs_the_source(application, source, result):
     difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
+    phantom_volumes.fillAll()
     assert difference.dtype == np.float32
     interpolated = phantom_volumes.interpolateSource(result)
     np.testing.assert_allclose(interpolated + difference, phantom_volumes.RESULT, atol=1e-3)
@@ -171,6 +176,7 @@ def test_live_mode_gives_a_result_new_voxels_in_place(application, source, resul
     crop = (slice(0, 2), slice(0, 64), slice(16, 80))
     fine, bars = phantom_volumes.FINE[crop], phantom_volumes.errorBars(phantom_volumes.FINE)[crop]
     replaced = result_nodes.addResult(source, fine, elsewhere, phantom_volumes.DONE, bars, replace=result)
+    phantom_volumes.fillAll()
     assert replaced is result
     assert application.nodeIds() == before
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), fine)
@@ -211,6 +217,7 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     result = phantom_volumes.addResult(source)
     result_nodes.addTrustMask(result, 60.0)
     result_nodes.addDifference(result)
+    phantom_volumes.fillAll()
     report = result_nodes.reportOf(result)
     k, r, c = np.mgrid[0:3, 0:64:7, 0:96:5].reshape(3, -1)
     positions = voxel_grid.transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))

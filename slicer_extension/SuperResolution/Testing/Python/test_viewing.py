@@ -236,8 +236,7 @@ def test_a_view_that_gets_its_size_later_is_fitted_again_until_the_user_zooms(vi
 
 def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blue_where_darker(viewing, red, result):
     viewing.show("difference", result)
-    while result_nodes.filling.isBusy():
-        result_nodes.filling.step()
+    phantom_volumes.fillAll()
     red.node.SetSliceOffset(phantom_volumes.world(2, 0, 0)[2])
     node = next(iter(result_nodes.derivedNodes(result, result_nodes.DIFFERENCE)))
     node.GetDisplayNode().SetInterpolate(False)
