@@ -160,7 +160,6 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             self.addItem("None", None)
         for node in filter(self._isOffered, every):
             self.addItem(node.GetName(), node.GetID())
-        self.setEnabled(self.count > 0)
         index, first = self.findData(identity) if identity else -1, 0 if self.count else -1
         self.setCurrentIndex(index if index >= 0 else first)
         self._tell()
