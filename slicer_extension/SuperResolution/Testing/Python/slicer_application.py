@@ -101,16 +101,19 @@ class Application:
             region.placeBox(roi, volume, extent)
         return roi
 
-    def addTransform(self, matrix):
-        transform = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
-        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-        return transform
+    def move(self, node, *matrices):
+        """Put a node below transforms, the innermost matrix first."""
+        for matrix in matrices:
+            transform = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
+            transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+            node.SetAndObserveTransformNodeID(transform.GetID())
+            node = transform
 
-    def addBend(self):
-        """A transform under which straight lines need not stay straight."""
+    def bend(self, node):
+        """Put a node below a transform under which straight lines need not stay straight."""
         transform = self.scene.AddNewNodeByClass("vtkMRMLTransformNode", "Bend")
         transform.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
-        return transform
+        node.SetAndObserveTransformNodeID(transform.GetID())
 
     def newSubjectHierarchyItems(self):
         """Add an item for a new node, as Slicer's subject hierarchy plugins do."""

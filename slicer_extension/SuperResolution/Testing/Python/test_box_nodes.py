@@ -41,8 +41,7 @@ def test_a_box_lies_on_its_voxels_says_what_it_is_and_goes_without_a_trace(appli
 @pytest.mark.parametrize("grid", GRIDS)
 def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
     source = application.addVolume(phantom_volumes.COARSE, grid)
-    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
-    source.SetAndObserveTransformNodeID(moved.GetID())
+    application.move(source, makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     nodes = [addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1), addNodule(source)]
     before = boxesOn(source)
     rectangles = [box for node in nodes for box in box_nodes.toBoxes(node, source)]

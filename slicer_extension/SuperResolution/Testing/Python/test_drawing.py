@@ -75,10 +75,9 @@ def test_a_view_that_is_turned_against_the_voxels_is_told(application, sliceView
 
 
 def test_a_box_whose_handle_is_let_go_snaps_to_pixels(application, red, source):
-    moved = application.addTransform(makeGrid((0, 0, 0), (1, 1, 1), (5, 6, 0)))
-    source.SetAndObserveTransformNodeID(moved.GetID())
+    application.move(source, makeGrid((0, 0, 0), (1, 1, 1), (5, 6, 0)))
     box = drawing.addRegion(source, [2, 3, 8, 24, 8, 32])
-    assert box.GetParentTransformNode() is moved
+    assert box.GetParentTransformNode() is source.GetParentTransformNode()
     source.SetAndObserveTransformNodeID(None)
     box.SetAndObserveTransformNodeID(None)
     display.showHandles(box, True)

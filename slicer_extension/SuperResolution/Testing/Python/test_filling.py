@@ -75,7 +75,7 @@ def test_a_turned_view_or_a_bent_volume_has_no_slice_that_is_seen(application, r
     red.node.SetOrientation("Coronal")
     assert filling.visibleSlices(large) == []
     red.node.SetOrientation("Axial")
-    large.SetAndObserveTransformNodeID(application.addBend().GetID())
+    application.bend(large)
     assert filling.visibleSlices(large) == []
 
 

@@ -161,7 +161,7 @@ def test_boxes_of_every_image_come_back_at_the_same_place_also_under_a_transform
     if slices > 1:  # one box of several slices is one box again
         assert sorted(bounds[1] - bounds[0] for *_, bounds in ada.boxes) == pytest.approx([1, 3], abs=0.01)
     turn = np.array([[0, -1, 0, 12], [1, 0, 0, -4], [0, 0, 1, 3], [0, 0, 0, 1.0]])
-    image.SetAndObserveTransformNodeID(application.addTransform(turn).GetID())
+    application.move(image, turn)
     ada.removeAll()
     ada.fetch()
     assertSameBoxes(ada.boxes, boxes, NEAR)

@@ -19,16 +19,15 @@ def worldCorners(volume, extent):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_covers_its_region_in_the_world(application, grid):
     source = application.addVolume(phantom_volumes.COARSE, grid)
-    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1.1, 1, 0.9), (10, 20, 30)))
-    source.SetAndObserveTransformNodeID(moved.GetID())
+    application.move(source, makeGrid((0.3, 0.2, -0.7), (1.1, 1, 0.9), (10, 20, 30)))
     result = phantom_volumes.addResult(source)
-    assert result.GetParentTransformNode() is moved
+    assert result.GetParentTransformNode() is source.GetParentTransformNode()
     error = worldCorners(result, [0, 3, 0, 64, 0, 96]) - worldCorners(source, phantom_volumes.EXTENT)
     print(f"corners off by at most {np.abs(error).max():.1e} mm")
     assert np.abs(error).max() < 1e-6
     bars = result_nodes.errorBarsOf(result)
     np.testing.assert_array_equal(ijkToRasOf(bars), ijkToRasOf(result))
-    assert bars.GetParentTransformNode() is moved
+    assert bars.GetParentTransformNode() is source.GetParentTransformNode()
 
 
 def test_a_result_says_what_it_is_and_where_it_came_from(source, result):
@@ -169,8 +168,7 @@ def test_the_difference_is_what_interpolation_has_not_and_needs_the_source(appli
 def test_live_mode_gives_a_result_new_voxels_in_place(application, source, result):
     mask = result_nodes.addTrustMask(result, 60.0)
     difference = result_nodes.addDifference(result)
-    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
-    source.SetAndObserveTransformNodeID(moved.GetID())
+    application.move(source, makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     before = application.nodeIds()
     elsewhere = [0, 2, 0, 16, 4, 20]
     crop = (slice(0, 2), slice(0, 64), slice(16, 80))
@@ -210,8 +208,7 @@ def valuesAt(volume, world):
 @pytest.mark.parametrize("grid", GRIDS)  # Slicer loads the slices of a left-handed one in the opposite order
 def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     source = application.addVolume(phantom_volumes.COARSE, grid)
-    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
-    source.SetAndObserveTransformNodeID(moved.GetID())
+    application.move(source, makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.GetDisplayNode().SetAutoWindowLevel(0)
     source.GetDisplayNode().SetWindowLevel(1400, -400)
     result = phantom_volumes.addResult(source)

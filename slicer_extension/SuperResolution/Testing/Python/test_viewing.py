@@ -302,7 +302,7 @@ def test_the_letters_of_a_film_lie_at_its_edges_and_turn_with_it(application, vi
     positions = labelPositions()
     assert positions["L"][0] < positions["H"][0] < positions["R"][0]  # the film says that it is mirrored
     assert positions["F"][1] < positions["L"][1] < positions["original"][1] < positions["H"][1]
-    result_nodes.sourceOf(film).SetAndObserveTransformNodeID(application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID())
+    application.move(result_nodes.sourceOf(film), np.diag([-1.0, 1, 1, 1]))
     film.SetAndObserveTransformNodeID(result_nodes.sourceOf(film).GetTransformNodeID())
     viewing.follow()
     positions = labelPositions()
