@@ -71,10 +71,12 @@ class Application:
         slicer.mrmlScene = None
         self.cacheFolder.cleanup()
 
-    def addVolume(self, array, ijkToRas=None, name="chest", className="vtkMRMLScalarVolumeNode"):
+    def addVolume(self, array, ijkToRas=None, name="chest", className="vtkMRMLScalarVolumeNode", modality=""):
         """A volume as Slicer's readers leave it: with display node, and with an item in the subject hierarchy."""
         volume = slicer.util.addVolumeFromArray(np.ascontiguousarray(array), ijkToRas, name, className)
         self.newSubjectHierarchyItems()
+        if modality:
+            self.setModality(volume, modality)
         return volume
 
     def loadVolume(self, path, modality, name=None, files=None):

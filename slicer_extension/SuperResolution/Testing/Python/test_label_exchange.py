@@ -276,8 +276,7 @@ def test_what_cannot_be_is_told_in_words(film, reader, application):
     ada.ui.serverLineEdit.text = ada.server.url
     # The image.
     uid = film.GetAttribute(volumes.UIDS)
-    crop = application.addVolume(slicer.util.arrayFromVolume(film)[:, 1:], name="crop")
-    application.setModality(crop, "CR")
+    crop = application.addVolume(slicer.util.arrayFromVolume(film)[:, 1:], name="crop", modality="CR")
     ada.panel.chosen.inputVolume = crop
     assert ada.fetch().startswith("'crop' was not loaded from a file, so no server knows it.")
     crop.SetAttribute(volumes.UIDS, uid)

@@ -46,9 +46,7 @@ def followed(monkeypatch):
 def chest(application):
     """A drawn chest of 12 bits as a radiograph of one slice."""
     image = ((phantom_volumes.FINE[:1].astype(np.float32) + 1024) * 1.5).astype(np.int16)
-    volume = application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]))
-    application.setModality(volume, "DX")
-    return volume
+    return application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]), modality="DX")
 
 
 @pytest.fixture

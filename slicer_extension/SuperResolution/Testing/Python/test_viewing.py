@@ -281,8 +281,7 @@ def test_a_ruler_needs_millimetres_and_axes_need_those_of_a_patient(application,
 @pytest.fixture
 def film(application):
     """A result of all of a film that was loaded from DICOM."""
-    node = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
-    application.setModality(node, "DX")
+    node = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]), modality="DX")
     node.SetAttribute("DICOM.instanceUIDs", "1.2.3")
     return result_nodes.addResult(node, phantom_volumes.FINE[:1], [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
 

@@ -66,8 +66,7 @@ def test_what_cannot_be_enhanced_is_told_with_what_to_do(application):
     several.SetAndObserveImageData(image)
     colours = application.addVolume(np.zeros((2, 3, 4, 3), np.uint8), className="vtkMRMLVectorVolumeNode")
     labels = application.addVolume(ramp(np.uint8), name="labels", className="vtkMRMLLabelMapVolumeNode")
-    mr = application.addVolume(ramp(np.int16), name="brain")
-    application.setModality(mr, "MR")
+    mr = application.addVolume(ramp(np.int16), name="brain", modality="MR")
     for node, message in (
         (None, "No volume is chosen"),
         (several, "'several' has 3 values per voxel, expected one. Convert it"),
