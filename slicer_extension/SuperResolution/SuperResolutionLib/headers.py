@@ -190,7 +190,7 @@ def _blackIsHigh(volumeNode, file: str) -> bool | None:
     GDCM, Slicer's default, inverts such a file, and DCMTK does not.
     """
     voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars()).reshape(-1)
-    size, fileSamples = _readSamples(file)
+    size, fileSamples = _readSamples(file) if os.path.isfile(file) else (0, None)
     if voxels.size != size:
         return None
     samples = _thinned(voxels)
@@ -212,8 +212,7 @@ def _readSamples(file: str) -> tuple[int, np.ndarray]:
     reader.SetSingleFile(1)
     reader.SetOutputScalarTypeToNative()
     reader.SetDesiredCoordinateOrientationToNative()
-    if os.path.isfile(file):
-        reader.Update()
+    reader.Update()
     scalars = reader.GetOutput().GetPointData().GetScalars()
     if reader.GetErrorCode() or scalars is None:
         return 0, np.empty(0)
