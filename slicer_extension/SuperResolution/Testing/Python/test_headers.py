@@ -81,17 +81,6 @@ def test_nothing_is_said_of_a_ct_or_of_a_volume_from_elsewhere(radiograph, appli
     assert headers.headerOf(application.addVolume(np.zeros((1, 4, 4), np.int16)), database) == headers.Header()
 
 
-@pytest.mark.parametrize("byDcmtk", [False, True])
-def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, databases, byDcmtk):
-    film = databases["CR"]
-    volume = film.load(application, byDcmtk=byDcmtk)
-    assert headers.edgeLettersOf(volume, film) == ("R", "L", "H", "F")
-    assert slicer.util.arrayFromVolume(volume).max() == (998 if byDcmtk else 4095)
-    facts = headers.headerOf(volume, film)
-    assert (facts.blackIsHigh, facts.note) == (byDcmtk, "")
-    assert (facts.spacingSource, facts.storedRange) == ("detector plane", (0, 4095))
-
-
 def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(application, databases):
     film = databases["CR"]
     volume = film.load(application)
