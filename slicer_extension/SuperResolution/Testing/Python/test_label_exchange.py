@@ -273,7 +273,11 @@ def test_what_cannot_be_is_told_in_words(film, reader, application):
     ada.become("ada")
     ada.ui.serverLineEdit.text = "nowhere"  # other answers of the client: monailabel_app/tests/test_slicer_client.py
     assert ada.fetch().startswith("The address of the server is 'nowhere'")
-    ada.ui.serverLineEdit.text = ada.server.url
+    ada.ui.serverLineEdit.text = "http://127.0.0.1:9"
+    assert ada.fetch().startswith("No server runs at http://127.0.0.1:9.")
+    ada.ui.serverLineEdit.text, ada.ui.tokenLineEdit.text = ada.server.url, "wrong"
+    assert ada.fetch().startswith("The server refuses this user: The token is not known.")
+    ada.become("ada")
     # The image.
     uid = film.GetAttribute(volumes.UIDS)
     crop = application.addVolume(slicer.util.arrayFromVolume(film)[:, 1:], name="crop", modality="CR")

@@ -523,11 +523,6 @@ def test_the_logic_works_from_a_script_without_the_panel(module, application, ch
     assert application.nodeIds() == before
 
 
-def test_slicers_self_test_passes(module, application, worker):
-    module.newClient = lambda python=None: Shared(worker)
-    slicer.selfTests["SuperResolution"]()
-
-
 def test_slicers_self_test_passes_with_a_reason_without_the_models(module, application, bare, monkeypatch, caplog):
     monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
     module.newClient = lambda python=None: worker_client.WorkerClient(worker_client.workerCommand(bare))
