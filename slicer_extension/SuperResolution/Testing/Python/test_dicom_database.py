@@ -60,28 +60,12 @@ def temporaryFiles(tmp_path):
     return list((tmp_path / "temporary").rglob("*.dcm"))
 
 
-def test_a_result_and_boxes_come_beside_the_study_they_belong_to(panel, film, result, database, tmp_path):
+def test_boxes_come_beside_the_study_they_belong_to_also_without_a_result(database, film, box, send, tmp_path):
     [(_, study)] = stored(database)
-    panel.chosen.inputVolume, panel.chosen.result, panel.chosen.reader = film, result, "A. Reader"
-    panel.widget.addBox([0, 1, 45, 60, 55, 70])
-    panel.settle()
-    panel.ui.sendToDatabaseButton.click()
-    panel.settle()
-    assert not panel.ui.sendToDatabaseButton.enabled
-    panel.until(lambda: panel.widget._export is None, "the sending")
-    panel.settle()
-    assert panel.ui.exportLabel.text == "Sent to the study in Slicer's DICOM database: 2 files in 2 series."
-    assert panel.ui.sendToDatabaseButton.enabled
-    assert panel.ui.exportButton.text == "Export DICOM…"
-    assert stored(database) == [("DX", study), ("DX", study), ("SR", study)]
+    assert send(film, None, [box]).summary == "Sent to the study in Slicer's DICOM database: 1 files in 1 series."
+    assert stored(database) == [("DX", study), ("SR", study)]
     assert database.fieldUpdates == 1  # so that the DICOM module shows the new counts
-    assert len(database.seriesForStudy(study)) == 3
     assert temporaryFiles(tmp_path) == []
-
-
-def test_boxes_can_be_sent_without_a_result(database, film, box, send):
-    assert send(film, None, [box]).message == ""
-    assert [modality for modality, _ in stored(database)] == ["DX", "SR"]
 
 
 def test_a_database_that_does_not_take_all_keeps_nothing(database, film, result, box, send, monkeypatch, tmp_path):
