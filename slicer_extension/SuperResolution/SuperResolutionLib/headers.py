@@ -204,7 +204,7 @@ def _thinned(voxels: np.ndarray) -> np.ndarray:
     return voxels[:: max(voxels.size // 4096, 1)].astype(np.float64)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=64)
 def _readSamples(file: str) -> tuple[int, np.ndarray]:
     """Read a file by GDCM, once. Return its number of voxels, 0 if it cannot be read, and some of them."""
     reader = _newReader()
