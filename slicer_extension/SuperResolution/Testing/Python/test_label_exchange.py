@@ -23,7 +23,7 @@ from opened_panel import Opened
 from SuperResolutionLib import box_nodes, label_exchange, region, volumes
 from SuperResolutionLib.box import FindingCode
 
-READERS = {"ada": "reader", "bob": "reader", "pc-7": "reader", "eve": "adjudicator", "root": "admin"}
+READERS = {"ada": "reader", "bob": "reader", "pc-7": "reader", "eve": "adjudicator"}
 NEAR = 0.5
 """Largest distance in pixels between an edge that was sent and the one that comes back."""
 
