@@ -157,10 +157,10 @@ def test_error_bars_lie_over_the_image_and_never_instead_of_it_and_a_legend_besi
     picture, region = red.picture(), insideOf(red)
     coloured = np.ptp(picture.astype(int), axis=2) > 30
     assert coloured[region].mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.4)
-    beside = region[1].stop + 8
+    legendColumn = region[1].stop + 8
     changes = np.where(outsideOf(red, picture), difference(plain, picture), 0)
-    assert changes[:, :beside].max() == 0
-    assert changes[:, beside:].max() > 60  # the legend
+    assert changes[:, :legendColumn].max() == 0
+    assert changes[:, legendColumn:].max() > 60  # the legend
     assert "ERR|" not in capfd.readouterr().err
     viewing.showOriginal(True)
     assert (np.ptp(red.picture()[region].astype(int), axis=2) > 30).sum() == 0
