@@ -448,24 +448,24 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Window, mouse and what is under it.
 
     def _showWindows(self):
-        """Offer the windows of the input volume. They are None while its film is being read: `onTick` asks again."""
+        """Offer the windows of the input volume."""
         volume, combo = self._parameterNode.inputVolume, self.ui.windowComboBox
         if volume is not self._windowed or not self._windows:
             self._windowed = volume
             self._windows = windows.windowsOf(volume, headers.openDatabase()) if volume else []
             combo.clear()
             combo.addItem("")
-            for window in self._windows or ():
+            for window in self._windows:
                 combo.addItem(windows.describe(window))
             self.onWindowChanged()
 
     def onWindowChanged(self, caller=None, event=None):
         """Show the window that is set as the first of the list, and its name if it has one."""
-        shown, combo = self._windowed.GetDisplayNode() if self._windowed else None, self.ui.windowComboBox
-        if shown is not None:
-            now = (shown.GetWindow(), shown.GetLevel())
+        displayNode, combo = self._windowed.GetDisplayNode() if self._windowed else None, self.ui.windowComboBox
+        if displayNode is not None:
+            now = (displayNode.GetWindow(), displayNode.GetLevel())
             combo.setItemText(0, " / ".join(map(inNumbers, now)))
-            matching = (n for n, window in enumerate(self._windows or (), start=1) if tuple(window[1:]) == now)
+            matching = (n for n, window in enumerate(self._windows, start=1) if tuple(window[1:]) == now)
             combo.currentIndex = next(matching, 0)
 
     def onWindow(self, index):
@@ -537,8 +537,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._choiceChanged:
             self._choiceChanged = False
             self._choose()
-        if self._windows is None:
-            self._showWindows()
         for node in enhancer.step():
             self._newResult(node)
         if self._isMarking:

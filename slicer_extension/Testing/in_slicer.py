@@ -6,7 +6,7 @@ radiograph from DICOM goes through its buttons and comes back out of a saved sce
 MODULES is the folder of the installed module, WHEELS a folder of wheels for Slicer's Python. Slicer ends with code 0
 where all of it holds.
 
-It has not been run in Slicer yet, only on the stand-ins of test_ci.py.
+It has not been run in Slicer yet, only on the stand-ins of test_in_slicer.py.
 """
 
 import sys
@@ -121,12 +121,16 @@ def useFilm(panel, film, folder, database):
     tell("saved, loaded and removed")
 
 
-if __name__ == "__main__":
+def main(wheels):
+    """Return the exit code."""
     try:
-        runAll(sys.argv[1])
-        tell("all of it holds")
-        code = 0
+        runAll(wheels)
     except BaseException:
         traceback.print_exc()
-        code = 1
-    slicer.util.exit(code)
+        return 1
+    tell("all of it holds")
+    return 0
+
+
+if __name__ == "__main__":
+    slicer.util.exit(main(sys.argv[1]))

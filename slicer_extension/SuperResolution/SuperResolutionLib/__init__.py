@@ -3,10 +3,10 @@
 It needs numpy, vtk, slicer and the standard library, and Python 3.12 or later, as Slicer 5.10 has. It reaches nodes
 through their own scene, never through `slicer.mrmlScene`.
 
-`box` and `readings` are files of `monai_sr_bundle`, boxes/. CMake puts them here; in a clone that Slicer uses in place
-they are read where they lie.
+`box`, `readings` and `geometry` are files of `monai_sr_bundle`, boxes/ and images/. CMake puts them here; in a clone
+that Slicer uses in place they are read where they lie.
 """
 
 from pathlib import Path
 
-__path__.append(str(Path(__file__).resolve().parent / "../../../monai_sr_bundle/boxes"))
+__path__ += [str(Path(__file__).resolve().parents[3] / "monai_sr_bundle" / folder) for folder in ("boxes", "images")]

@@ -188,16 +188,16 @@ def parseEvent(line: str) -> dict[str, Any]:
     return event if isEvent else {"event": "log", "text": line}
 
 
-def makeFolder(parent: str | None = None) -> str:
-    """Make a private folder whose name says which process it belongs to, by default among temporary files."""
-    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
+def makeFolder() -> str:
+    """Make a private temporary folder whose name says which process it belongs to."""
+    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
 
 
-def removeStaleFolders(parent: str | None = None) -> None:
+def removeStaleFolders() -> None:
     """Remove the folders of `makeFolder` whose processes are gone."""
     if os.name == "nt":  # os.kill with 0 would end the process on Windows
         return
-    for entry in os.scandir(parent or tempfile.gettempdir()):
+    for entry in os.scandir(tempfile.gettempdir()):
         number = entry.name[len(PREFIX) :].split("-")[0]
         if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
             continue

@@ -28,7 +28,6 @@ class Subject:
         blackIsHigh: True for a radiograph in which high is black.
         itemBytes: bytes of one voxel.
         state: key that changes when the voxels or their position change.
-        isRead: False while the file of the volume is being read; no request is sent until then.
         question: why the user is to say what the image is; empty if that is known.
         kernel: convolution kernel of a CT; empty if it is not known.
     """
@@ -44,7 +43,6 @@ class Subject:
     blackIsHigh: bool = False
     itemBytes: int = 2
     state: Any = None
-    isRead: bool = True
     question: str = ""
     kernel: str = ""
 
@@ -185,7 +183,7 @@ class Controller:
     @property
     def enhancement(self) -> Enhancement | None:
         """The enhancement for the current choice; None without a subject or if the choice is not possible."""
-        if self._subject is None or not self._subject.isRead or self._problem or self._objection():
+        if self._subject is None or self._problem or self._objection():
             return None
         choice, bundle = self._choice, self._bundle() or {}
         texture = round(choice.texture, 3) if bundle.get("textures") else 0.0
@@ -296,8 +294,6 @@ class Controller:
         objection = self._objection() or self._tooLarge()
         if objection:
             return (objection, True)
-        if not self._subject.isRead:
-            return (_("Reading the file of '{name}'…").format(name=self._subject.name), False)
         problem = self._problemOf(self.enhancement)
         if problem and not (self._isPending("enhance") or self._isRunRequested):
             return (problem, True)
@@ -462,8 +458,6 @@ def _describeSubject(subject: Subject, bundle: dict | None) -> str:
     text = _describeSize(shape)
     if bundle:
         text += f" → {_describeSize([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
-    if not subject.isRead:
-        return f"{text}."
     if subject.spacingZyx is None:
         words = [f"{text}.", _("The spacing is unknown: nothing can be measured in millimetres."), subject.note]
         return " ".join(filter(None, words))

@@ -31,13 +31,13 @@ def optionsOf(resultNode) -> list[str]:
             "a box that goes through all slices, then export that."
         )
         raise InputError(message, name=resultNode.GetName(), count=k1 - k0, slices=slices)
-    answer, stated = source.GetAttribute(volumes.MODALITY), volumes.statedModality(source)
-    if answer and stated not in (answer, volumes.UNKNOWN):
+    answer, fileModality = source.GetAttribute(volumes.MODALITY), volumes.statedModality(source)
+    if answer and fileModality not in (answer, volumes.UNKNOWN):
         message = _(
             "The files of '{name}' call it {stated}, and you have said that it is something else: a derived series "
             "would say it wrongly too. Save the result with File, Save."
         )
-        raise InputError(message, name=source.GetName(), stated=stated)
+        raise InputError(message, name=source.GetName(), stated=fileModality)
     provenance = result_nodes.reportOf(resultNode)["provenance"]
     options = ["--roi", *map(str, (c0, r0, c1, r1))]
     for name in ("bundle", "seed", "backend"):
@@ -46,7 +46,7 @@ def optionsOf(resultNode) -> list[str]:
     for name in ("texture", "steps"):
         if sampling.get(name):
             options += [f"--{name}", str(sampling[name])]
-    return options + ["--force"] * (stated == volumes.UNKNOWN)  # then the files do not say that the model fits
+    return options + ["--force"] * (fileModality == volumes.UNKNOWN)  # then the files do not say that the model fits
 
 
 class Export(Command):

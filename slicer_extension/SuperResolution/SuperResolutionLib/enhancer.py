@@ -25,8 +25,7 @@ def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
 def subjectOf(volumeNode, extent) -> Subject:
     """Describe a region of a volume that `volumes.check` accepts for the controller."""
     image = volumeNode.GetImageData()
-    fileHeader = headers.headerOf(volumeNode, headers.openDatabase())
-    header = fileHeader or headers.Header()
+    header = headers.headerOf(volumeNode, headers.openDatabase())
     source = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
     spacing = volumes.spacingZyx(volumeNode) if source != volumes.UNKNOWN else None
     return Subject(
@@ -42,7 +41,6 @@ def subjectOf(volumeNode, extent) -> Subject:
         blackIsHigh=header.blackIsHigh,
         itemBytes=min(image.GetScalarSize(), 4),
         state=_stateOf(volumeNode),
-        isRead=fileHeader is not None,
         kernel=headers.kernelOf(volumeNode, headers.openDatabase()),
     )
 
@@ -71,7 +69,6 @@ class Enhancer:
         self.controller = Controller()
         self._worker = worker
         self._volume = None
-        self._unreadChoice = None  # choice of a volume whose file is being read, passed on again until it is
         self._source = None  # volume of the running request
         self._liveResult = None  # result that follows the region in live mode
 
@@ -84,22 +81,18 @@ class Enhancer:
         except InputError as error:
             problem = str(error)
         self._volume = volumeNode
-        self._unreadChoice = (volumeNode, kind, regionNode, choice) if subject and not subject.isRead else None
         self.controller.choose(subject, problem, choice)
 
     @property
     def isBusy(self) -> bool:
         """True while `step` has something to do, or something to wait for."""
-        isReading = self._unreadChoice is not None
-        return isReading or self.controller.isBusy or self._worker.isEnding or filling.isBusy()
+        return self.controller.isBusy or self._worker.isEnding or filling.isBusy()
 
     def step(self) -> list:
         """Handle the worker's events, send the next request, and continue to fill volumes.
 
         Returns the result nodes that were added to the scene.
         """
-        if self._unreadChoice is not None:
-            self.choose(*self._unreadChoice)
         added = []
         for event in self._worker.poll():
             enhancement = self.controller.handleEvent(event)
@@ -138,7 +131,7 @@ class Enhancer:
             bundle: name of a model. Default "": the recommended one.
             texture, steps, seed: options of the model. Default `steps` 0: its own number.
             errorBars: add error bars if the model has them. Default True.
-            modality: what the volume is, "CXR" or "CT", if nothing else says it. Default empty: not said.
+            modality: modality of the volume, "CXR" or "CT", if nothing else says it. Default empty: not said.
             idle: function that is called while waiting, for instance ``slicer.app.processEvents``.
 
         Returns the result's volume node, or raises an InputError with the message that the panel would show.
@@ -202,7 +195,7 @@ class Enhancer:
         array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
         node = result_nodes.addResult(
             source, array, subject.extent, done, errorBars, texture=enhancement.choice.texture,
-            seed=enhancement.choice.seed, replace=followed, wait=False,
+            seed=enhancement.choice.seed, replace=followed,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._liveResult = node if self.controller.isLive else None

@@ -6,7 +6,7 @@ class InputError(ValueError):
 
     Args:
         text: translated sentences.
-        values: what their named placeholders stand for. Default none: the text is shown as it is.
+        values: values of their named placeholders. Default none: the text is shown as it is.
     """
 
     def __init__(self, text: str, /, **values: object) -> None:

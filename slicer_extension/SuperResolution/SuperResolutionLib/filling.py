@@ -55,14 +55,6 @@ class Filling:
         """True while voxels are missing and the volume is still in the scene with the same image."""
         return bool(self._remainingRows and self.node.GetScene()) and self.node.GetImageData() is self._image
 
-    @property
-    def remainingVoxels(self) -> int:
-        """The number of voxels that are not computed yet."""
-        _, rows, columns = self._array.shape
-        return columns * sum(
-            min(row + self._pieceRows, rows) - row for starts in self._remainingRows.values() for row in starts
-        )
-
     def step(self) -> np.ndarray:
         """Compute the next piece, in the slice nearest to a visible one, and return its voxels."""
         visible = visibleSlices(self.node) or [len(self._array) // 2]
@@ -112,13 +104,6 @@ def step(seconds: float = BUDGET) -> None:
             _drop(filling.node)
         if time.monotonic() >= until:
             return
-
-
-def finish(node) -> None:
-    """Wait until a volume has all its voxels."""
-    while (filling := fillingOf(node)) is not None:
-        filling.step()
-    _drop(node)
 
 
 def _drop(node) -> None:

@@ -33,7 +33,7 @@ class Frame:
         volumeNode: volume to frame.
         caption: words for the reader.
         captionView: ID of the only view that shows the caption. Default None: all views.
-        letters: of its left, right, upper and lower edge. Default: none.
+        letters: letters of its left, right, upper and lower edge. Default: none.
     """
 
     def __init__(self, volumeNode, caption: str, captionView: str | None = None, letters: Sequence[str] = ()):
@@ -67,12 +67,12 @@ class Frame:
             self._box.SetDisplayVisibility(False)  # the axes are not square: the caption has to do
         display.outlineOnly(self._box, YELLOW)
         # A point is shown in its own slice only.
-        self._place(self._points, [(self._caption, k, 0, 0) for k in range(slices)])
+        self._write(self._points, [(self._caption, k, 0, 0) for k in range(slices)])
         far = _BESIDE * max(rows, columns)
-        places = (rows / 2, -far), (rows / 2, columns + far / 4), (-2 * far, columns / 2), (rows + far, columns / 2)
-        self._place(self._edges, [(text, 0, *place) for text, place in zip(self._letters, places)])
+        positions = (rows / 2, -far), (rows / 2, columns + far / 4), (-2 * far, columns / 2), (rows + far, columns / 2)
+        self._write(self._edges, [(letter, 0, *position) for letter, position in zip(self._letters, positions)])
 
-    def _place(self, points, texts: Sequence) -> None:
+    def _write(self, points, texts: Sequence) -> None:
         """Write texts, each with its slice, row and column; 0 is the outer face of the first pixel."""
         with NodeModify(points):
             points.RemoveAllControlPoints()
@@ -94,13 +94,13 @@ def _addMarkups(scene, node):
     node.SetLocked(True)
     scene.AddNode(node)
     node.CreateDefaultDisplayNodes()
-    shown = node.GetDisplayNode()
-    shown.SetSaveWithScene(False)
-    shown.SetVisibility3D(False)
-    shown.SetHandlesInteractive(False)
-    shown.SetPropertiesLabelVisibility(False)
-    shown.SetColor(*YELLOW)
-    shown.SetSelectedColor(*YELLOW)
+    displayNode = node.GetDisplayNode()
+    displayNode.SetSaveWithScene(False)
+    displayNode.SetVisibility3D(False)
+    displayNode.SetHandlesInteractive(False)
+    displayNode.SetPropertiesLabelVisibility(False)
+    displayNode.SetColor(*YELLOW)
+    displayNode.SetSelectedColor(*YELLOW)
     return node
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,9 +18,10 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import spacing_xyz
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS
-from SuperResolutionLib.voxel_grid import spacingOf, transformPoints
+from SuperResolutionLib.voxel_grid import transformPoints
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
@@ -77,8 +77,8 @@ def valueOf(file: str, tag: str, database) -> str:
     return str(database.fileValue(file, tag) or "").strip() if file else ""
 
 
-def headerOf(volumeNode, database) -> Header | None:
-    """Return the header of a radiograph, an empty one for other volumes, or None while a film is being read: ask again.
+def headerOf(volumeNode, database) -> Header:
+    """Return the header of a radiograph, and an empty one for other volumes.
 
     The volume is one that `volumes.check` accepts, and the database Slicer's DICOM database, or None.
     """
@@ -86,14 +86,10 @@ def headerOf(volumeNode, database) -> Header | None:
     if not file:
         return Header()
     value = functools.partial(valueOf, file, database=database)
-    isMonochrome1 = value(PHOTOMETRIC) == "MONOCHROME1"
-    film = _film(file) if isMonochrome1 and os.path.isfile(file) else None
-    if film is not None and film.is_alive():
-        return None
     fileSpacing, source = _readSpacing(value)
-    column, row = spacingOf(volumes.ijkToRasOf(volumeNode))[:2]
+    column, row = spacing_xyz(volumes.ijkToRasOf(volumeNode))[:2]
     notes = []
-    blackIsHigh = _blackIsHigh(volumeNode, film) if isMonochrome1 else False
+    blackIsHigh = _blackIsHigh(volumeNode, file) if value(PHOTOMETRIC) == "MONOCHROME1" else False
     if blackIsHigh is None:
         notes.append(_("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be "
                        "told: the result is right only if air looks dark."))  # fmt: skip
@@ -117,8 +113,8 @@ def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
     Returns:
         Four words of the letters A, P, L, R, H and F; none where the file does not state two directions.
     """
-    stated = valueOf(_fileOfFilm(volumeNode, database), ORIENTATION, database)
-    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", stated)
+    orientation = valueOf(_fileOfFilm(volumeNode, database), ORIENTATION, database)
+    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", orientation)
     if not directions:
         return ()
     (right, left), (lower, upper) = ((each, each.translate(_OPPOSITE)) for each in directions.groups())
@@ -188,18 +184,19 @@ def _fileOfFilm(volumeNode, database) -> str:
     return file if file and volumes.modality(volumeNode) == "CXR" else ""
 
 
-def _blackIsHigh(volumeNode, film: _Film | None) -> bool | None:
+def _blackIsHigh(volumeNode, file: str) -> bool | None:
     """Return True if high is black in a volume of a MONOCHROME1 file, None if its voxels are not those of the file.
 
     GDCM, Slicer's default, inverts such a file, and DCMTK does not.
     """
     voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars()).reshape(-1)
-    if film is None or film.samples is None or voxels.size != film.size:
+    size, fileSamples = _readSamples(file) if os.path.isfile(file) else (0, None)
+    if voxels.size != size:
         return None
     samples = _thinned(voxels)
-    if np.array_equal(samples, film.samples):
+    if np.array_equal(samples, fileSamples):
         return False
-    return True if np.ptp(samples + film.samples) == 0 else None
+    return True if np.ptp(samples + fileSamples) == 0 else None
 
 
 def _thinned(voxels: np.ndarray) -> np.ndarray:
@@ -207,30 +204,20 @@ def _thinned(voxels: np.ndarray) -> np.ndarray:
     return voxels[:: max(voxels.size // 4096, 1)].astype(np.float64)
 
 
-class _Film(threading.Thread):
-    """A thread that reads one file by GDCM, half a second for a large radiograph.
-
-    Attributes:
-        size: number of voxels.
-        samples: some of the voxels, to compare; None if GDCM cannot read the file.
-    """
-
-    def __init__(self, file: str):
-        super().__init__(daemon=True)
-        self._file, self.size, self.samples = file, 0, None
-        self.start()
-
-    def run(self):
-        reader = _newReader()  # unlike a storage node, it releases the GIL
-        reader.SetArchetype(self._file)
-        reader.SetSingleFile(1)
-        reader.SetOutputScalarTypeToNative()
-        reader.SetDesiredCoordinateOrientationToNative()
-        reader.Update()
-        scalars = reader.GetOutput().GetPointData().GetScalars()
-        if not reader.GetErrorCode() and scalars is not None:
-            voxels = vtk_to_numpy(scalars).reshape(-1)
-            self.size, self.samples = voxels.size, _thinned(voxels)
+@functools.lru_cache(maxsize=64)
+def _readSamples(file: str) -> tuple[int, np.ndarray]:
+    """Read a file by GDCM, once. Return its number of voxels, 0 if it cannot be read, and some of them."""
+    reader = _newReader()
+    reader.SetArchetype(file)
+    reader.SetSingleFile(1)
+    reader.SetOutputScalarTypeToNative()
+    reader.SetDesiredCoordinateOrientationToNative()
+    reader.Update()
+    scalars = reader.GetOutput().GetPointData().GetScalars()
+    if reader.GetErrorCode() or scalars is None:
+        return 0, np.empty(0)
+    voxels = vtk_to_numpy(scalars).reshape(-1)
+    return voxels.size, _thinned(voxels)
 
 
 def _newReader():
@@ -240,9 +227,6 @@ def _newReader():
     except ImportError:
         kit = slicer
     return kit.vtkITKArchetypeImageSeriesScalarReader()
-
-
-_film = functools.lru_cache(maxsize=2)(_Film)
 
 
 def _readSpacing(value: Callable[[str], str]):

@@ -13,23 +13,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder, pythonOfSlicer
 from .translation import _
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
-RELEASE = f"https://example.org/monai-sr-bundle/releases/download/v{VERSION}"
-"""Address of a release to come, with the wheels `WHEELS`. The names of the index are never asked for our package."""
-WHEELS = {"base": f"monai_sr_bundle-{VERSION}+viewer-py3-none-any.whl",
-          "full": f"monai_sr_bundle-{VERSION}-py3-none-any.whl"}  # fmt: skip
+RELEASE = f"https://example.org/monai-sr-bundle/releases/v{VERSION}"
+"""Address of a release to come, a page of links to all wheels. No package index is ever asked."""
 REQUIREMENTS = {"base": f"{PACKAGE}[dicom]=={VERSION}", "full": f"{PACKAGE}[dicom,torch]==={VERSION}"}
-"""What is asked of a folder; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
+"""What is installed; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
 SUMS = "SHA256SUMS"
 """File in a folder of wheels with their hashes, as `sha256sum *.whl` prints them."""
 MARKER = f"{PACKAGE}.installing"
@@ -57,11 +58,6 @@ print(json.dumps({{
     "modules": [name.lower() for name in {BUNDLED_WITH_SLICER!r} if importlib.util.find_spec(name)],
 }}))
 """
-_SIZES = """
-import sys, urllib.request
-requests = [urllib.request.Request(url, method="HEAD") for url in sys.argv[1:]]
-print(sum(int(urllib.request.urlopen(request, timeout=30).headers["Content-Length"]) for request in requests))
-"""
 
 
 class Installation:
@@ -71,11 +67,12 @@ class Installation:
         kind: "base", with ONNX Runtime, or "full", with PyTorch too.
         python: path of the Python to install into. Default None: Slicer's own.
         source: folder of wheels, whose hashes its file `SUMS` gives where there is one; or a file with the SHA-256 of
-            each wheel beside it. Default None: the release and the package index that pip is set to.
+            each wheel beside it. Default None: the release.
 
     Attributes:
-        text: what it does, and at last how it has ended, with what is known of the packages.
-        question: what would be installed, once that is known. Empty it, ask the user, and call `confirm` or `cancel`.
+        text: sentence on what it does, and at last how it has ended and what state the packages are in.
+        question: question to the user that names what would be installed; else empty. Empty it, ask the user, and call
+            `confirm` or `cancel`.
         isInstalled: True once the models are installed and run.
     """
 
@@ -175,7 +172,7 @@ class Installation:
         self._lines += process.lastLines
         if self._isCancelled and step != "install":
             raise _Stop
-        if process.returnCode == 0 or step == "sizes":
+        if process.returnCode == 0:
             return
         if step == "inspect":
             text = _("{python} does not run as Python ({reason}). Correct the entry SuperResolution/Python of Slicer's "
@@ -185,7 +182,7 @@ class Installation:
         if step == "check":
             self._state, text = "", _("The installed packages do not run ({lines}). Update Slicer, or report this.")
             raise _Stop(text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
-        raise _Stop(explainFailure(self._lines, self._wheels))
+        raise _Stop(explainFailure(self._lines, self._wheels or RELEASE))
 
     def _check(self, target: dict[str, Any]) -> None:
         """Refuse what cannot work, before pip is asked."""
@@ -199,15 +196,12 @@ class Installation:
 
     def _resolve(self, target: dict[str, Any]) -> Generator[ChildProcess, None, list[dict[str, str]]]:
         """Ask pip what it would install. Return name, version, url and sha256 of each file."""
-        known = target["packages"]
-        kept = set(target["modules"]) - set(target["begun"])  # Slicer's own, which may have no record
+        installed = target["packages"]
+        bundled = set(target["modules"]) - set(target["begun"])  # Slicer's own, which may have no record
         constraints, report = Path(self._folder, "constraints.txt"), Path(self._folder, "report.json")
-        constraints.write_text("".join(f"{name}=={known[name]}\n" for name in sorted(known) if name != PACKAGE))
-        words = ["install", "--dry-run", "--report", str(report), "-c", str(constraints), "--only-binary", ":all:"]
-        if self._wheels is None:
-            words.append(f"{REQUIREMENTS[self._kind].split('=')[0]} @ {RELEASE}/{WHEELS[self._kind]}")
-        else:
-            words += ["--no-index", "--find-links", str(self._wheels), REQUIREMENTS[self._kind]]
+        constraints.write_text("".join(f"{name}=={installed[name]}\n" for name in sorted(installed) if name != PACKAGE))
+        words = ["install", "--dry-run", "--report", str(report), "-c", str(constraints), "--only-binary", ":all:",
+                 "--no-index", "--find-links", str(self._wheels or RELEASE), REQUIREMENTS[self._kind]]  # fmt: skip
         yield from self._run("resolve", _("Looking for what is needed"), *_PIP, *words)
         entries = []
         for item in json.loads(report.read_text("utf-8"))["install"]:
@@ -215,10 +209,10 @@ class Installation:
             hashes = item["download_info"].get("archive_info", {}).get("hashes", {})
             entry = {"name": name, "version": item["metadata"]["version"], "sha256": hashes.get("sha256", "?"),
                      "url": item["download_info"]["url"].split("#")[0]}  # fmt: skip
-            if name in known and name != PACKAGE:
+            if name in installed and name != PACKAGE:
                 text = _("pip would replace {name} {old} by {version}. Update Slicer.")
-                raise _Stop(text.format(old=known[name], **entry))
-            if name not in kept:
+                raise _Stop(text.format(old=installed[name], **entry))
+            if name not in bundled:
                 entries.append(entry)
         self._checkHashes(entries)
         return sorted(entries, key=lambda entry: (entry["name"] != PACKAGE, entry["name"]))
@@ -239,18 +233,18 @@ class Installation:
 
     def _ask(self, target: dict[str, Any], entries: Sequence[dict[str, str]], names: str) -> Generator[Any, None, None]:
         """Tell the user what would be installed, and wait for the answer."""
-        yield from self._run("sizes", _("Asking for the sizes"), "-c", _SIZES, *(entry["url"] for entry in entries))
-        size = int(self._lines[0]) if self._lines and self._lines[0].isdigit() else 0
+        files = [url2pathname(urlsplit(entry["url"]).path) for entry in entries]
+        size = sum(os.path.getsize(file) for file in files if os.path.isfile(file))  # those of a release are not here
         if target["free"] < UNPACKED * size:
             text = _("{free:.1f} GB are free in {folder}, and about {need:.1f} GB are needed. Make room there.")
             need = UNPACKED * size / 1e9
             raise _Stop(text.format(free=target["free"] / 1e9, folder=target["folder"], need=need))
         text = _("{count} packages would be installed from {source}, {size}: {names}.\nNothing that Slicer or another "
                  "extension has installed is replaced.")  # fmt: skip
-        known = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")  # a proxy may not tell it
-        source = self._wheels or _("the release and the package index")
+        sizeText = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")
         self._step = "ask"
-        self.question = text.format(count=len(entries), source=source, size=known, names=names)
+        source = self._wheels or RELEASE
+        self.question = text.format(count=len(entries), source=source, size=sizeText, names=names)
         while not self._isConfirmed:
             if self._isCancelled:
                 raise _Stop
@@ -270,22 +264,18 @@ class _Stop(Exception):
     """The end of an installation before its last step: why it failed, or nothing if it was cancelled."""
 
 
-def explainFailure(lines: Sequence[str], wheels: Path | None) -> str:
-    """Return why pip has failed, and what to do, from its output and the folder of wheels or None."""
-    text, source = "\n".join(lines), wheels or _("The package index")
+def explainFailure(lines: Sequence[str], source: Path | str) -> str:
+    """Return why pip has failed, and what to do, from its output and the folder or address of the wheels."""
+    text = "\n".join(lines)
     for pattern, message in (
         (re.compile(r"^\s*(?P<package>\S+ \S+) depends on (?P<needs>.+)$(?s:.*?)"
                     r"^\s*The user requested \(constraint\) (?P<name>\S+?)===?(?P<version>\S+)$", re.MULTILINE),
          _("{package} needs {needs}, but {name} {version} is installed, which is not replaced: Slicer or another "
            "extension needs it. Use a newer Slicer (5.10 or later); if you have installed {name} yourself, update it "
            "first.")),
-        (re.compile("(?P<reason>Max retries exceeded|connection broken|Could not fetch URL|IncompleteRead|HTTP error|"
-                    "timed out)"),
-         _("The release or the package index cannot be reached ({reason}). Check the network; behind a proxy, set "
-           "HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder of wheels.")),
         (re.compile(r"No matching distribution found for (?P<name>[^\s,]+)"),
-         _("{source} has no wheel of {name} for this Python. Use Slicer 5.10 or newer, and fill a folder as the user "
-           "page says.")),
+         _("{source} has no wheel of {name} for this Python, or cannot be read. Use Slicer 5.10 or newer, and fill a "
+           "folder as the user page says.")),
     ):  # fmt: skip
         match = pattern.search(text)
         if match:

@@ -34,24 +34,24 @@ class Removal:
         if node.IsA("vtkMRMLDisplayableNode"):
             belonging += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
         belonging = [other for other in belonging if other is not None]
-        kept = [(each, each.GetID(), _referencesOf(each)) for each in (*belonging, node)]
+        nodesWithReferences = [(each, each.GetID(), _referencesOf(each)) for each in (*belonging, node)]
         if item:
             hierarchy.RemoveItem(item, False, False)
         for each in (node, *belonging):
             if self.scene.IsNodePresent(each):
                 self.scene.RemoveNode(each)
-        self._removed.append((kept, node, parent, hierarchy.GetItemDataNode(parent) if item else None))
+        self._removed.append((nodesWithReferences, node, parent, hierarchy.GetItemDataNode(parent) if item else None))
 
     def undo(self) -> None:
         """Put the nodes back into their scene, with their references to each other and to others, and their items."""
         newIds = {}
-        for kept, *_ in reversed(self._removed):
-            for node, identity, _ in kept:
+        for nodesWithReferences, *_ in reversed(self._removed):
+            for node, identity, _ in nodesWithReferences:
                 self.scene.AddNode(node)
                 newIds[identity] = node.GetID()  # another one, if a new node has taken the old one
         hierarchy = _hierarchyOf(self.scene)
-        for kept, main, parent, parentNode in reversed(self._removed):
-            for node, _, references in kept:
+        for nodesWithReferences, main, parent, parentNode in reversed(self._removed):
+            for node, _, references in nodesWithReferences:
                 for role, identities in references:
                     for n, identity in enumerate(identities):
                         identity = newIds.get(identity, identity)

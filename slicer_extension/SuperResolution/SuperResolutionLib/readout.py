@@ -8,6 +8,7 @@ import slicer
 from SuperResolutionLib import result_nodes, voxel_grid
 from SuperResolutionLib.controller import inNumbers
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import spacing_xyz
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import ijkToRasOf, isFilm, modality, shapeOf, spacingZyx, toWorldOf
 
@@ -44,7 +45,7 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
             value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[tuple(fine[::-1])])}"
     words.append(value)
     perPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
-    spacing = voxel_grid.spacingOf(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))[0]
+    spacing = spacing_xyz(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))[0]
     words.append(_("zoom {zoom:.0%}").format(zoom=spacing / perPixel))
     return "; ".join(words)
 

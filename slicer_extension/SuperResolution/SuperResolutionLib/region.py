@@ -15,9 +15,10 @@ import vtk
 from slicer.util import NodeModify
 
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import spacing_xyz
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
-from SuperResolutionLib.voxel_grid import corners, outerCorners, spacingOf, transformPoints
+from SuperResolutionLib.voxel_grid import corners, outerCorners, transformPoints
 
 TOLERANCE = 1e-5
 """Relative error of a region box, whose middle Slicer keeps in single precision."""
@@ -45,7 +46,7 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
     extent = [0] * 6
     slicer.vtkSlicerCropVolumeLogic.GetVoxelBasedCropOutputExtent(roi, volume, extent, True)
     points = transformPoints(np.linalg.inv(ijkToRasOf(volume)), cornersWorld(roi)) + 0.5
-    spacings = spacingOf(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
+    spacings = spacing_xyz(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
     names = {"name": roiNode.GetName(), "volume": volumeNode.GetName()}
     axes = (_("columns"), _("rows"), _("slices"))
     for axis, (count, spacing) in enumerate(zip(shapeOf(volumeNode)[::-1], spacings)):

@@ -32,7 +32,7 @@ _NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's an
 
 def addResult(
     sourceNode, array: np.ndarray, extent: Sequence[int], done: dict, errorBars: np.ndarray | None = None,
-    texture: float = 0.0, seed: int = 0, replace=None, spacingSource: str = "", wait: bool = True,
+    texture: float = 0.0, seed: int = 0, replace=None, spacingSource: str = "",
 ):  # fmt: skip
     """Put a result into the scene, and return its volume node; its source is not changed.
 
@@ -43,12 +43,11 @@ def addResult(
         extent: region of the source, ``[k0, k1, r0, r1, c0, c1]``.
         done: the worker's event "done", which `reportOf` returns.
         errorBars: half-widths on the grid of the result. Default None: the bundle has none.
-        texture, seed: as they were requested. Default 0.
+        texture, seed: options of the request. Default 0.
         replace: result of the same source that takes the new voxels (live mode). Default None: a result of the same
-            region by the same model with the same options, or a new one. Its mask and difference are updated, or
-            removed if there are no error bars any more.
+            region by the same model with the same options, or a new one. Its mask and difference are updated by
+            `filling.step`, or removed if there are no error bars any more.
         spacingSource: source of the spacing, as `volumes.SPACING_SOURCE` names it. Default empty: not set.
-        wait: wait until mask and difference are updated; otherwise `filling.step` updates them.
 
     Raises:
         ValueError: the arrays do not fit the region and the scale.
@@ -86,7 +85,7 @@ def addResult(
         display.addDisplay(node)
         display.copyDisplay(sourceNode, node)
         nodes.putBeside(sourceNode, node)
-    _updateDerived(node, errorBars, wait)
+    _updateDerived(node, errorBars)
     return node
 
 
@@ -117,10 +116,10 @@ def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: 
 def _findRepeated(sourceNode, extent, done: dict, texture: float, seed: int):
     """Return the result of an earlier run with the same region, model and options, or None."""
     scale = " ".join(map(str, done["scaleZYX"]))
-    made = {"BundleSHA": done["sha256"], "Scale": scale, "Texture": repr(float(texture)), "Seed": str(int(seed))}
+    options = {"BundleSHA": done["sha256"], "Scale": scale, "Texture": repr(float(texture)), "Seed": str(int(seed))}
     sampling = done["provenance"].get("sampling")
     for node in resultsOf(sourceNode):
-        isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in made.items())
+        isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in options.items())
         isSame = isSame and extentOf(node) == list(extent)
         if isSame and reportOf(node)["provenance"].get("sampling") == sampling:
             return node
@@ -191,11 +190,11 @@ def existingErrorBars(resultNode):
     return bars
 
 
-def addTrustMask(resultNode, tolerance: float, wait: bool = True):
+def addTrustMask(resultNode, tolerance: float):
     """Mark the voxels whose error bar is wider than `tolerance`, in the unit of the voxels.
 
-    Without `wait`, `filling.step` marks them. Returns a label map on the grid of the result, 1 where the error bar is
-    wider; it replaces an earlier mask.
+    `filling.step` marks them. Returns a label map on the grid of the result, 1 where the error bar is wider; it
+    replaces an earlier mask.
 
     Raises:
         InputError: the result has no error bars, or the tolerance is not above 0.
@@ -209,8 +208,6 @@ def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))
     node.GetDisplayNode().SetAndObserveColorNodeID(display.colors(node.GetScene(), "Mask").GetID())
     filling.begin(node, array, lambda extent: widths[_slices(extent)] > tolerance)
-    if wait:
-        filling.finish(node)
     return node
 
 
@@ -220,19 +217,17 @@ def toleranceOf(maskNode) -> float:
 
 
 def uncertainShare(maskNode) -> float:
-    """Return the marked share of a trust mask, 0 to 1; while it is being filled, the share of the voxels so far."""
+    """Return the marked share of a trust mask, 0 to 1."""
     mask = slicer.util.arrayFromVolume(maskNode)
-    unfinished = filling.fillingOf(maskNode)
-    checkedVoxels = mask.size - unfinished.remainingVoxels if unfinished else mask.size
     marks = mask.view(bool) if mask.dtype == np.uint8 else mask  # counting booleans is ten times as fast
-    return float(np.count_nonzero(marks)) / max(checkedVoxels, 1)
+    return float(np.count_nonzero(marks)) / mask.size
 
 
-def addDifference(resultNode, wait: bool = True):
+def addDifference(resultNode):
     """Subtract the interpolated (cubic) source from a result: what super-resolution added.
 
-    Without `wait`, `filling.step` computes the voxels. Returns a float32 volume on the grid of the result; it replaces
-    an earlier difference.
+    `filling.step` computes the voxels. Returns a float32 volume on the grid of the result; it replaces an earlier
+    difference.
 
     Raises:
         InputError: the source is gone or can no longer be read.
@@ -247,10 +242,8 @@ def addDifference(resultNode, wait: bool = True):
 
     node = _addDerived(resultNode, array, DIFFERENCE, _("difference"))
     filling.begin(node, array, subtract, lambda: display.colorDifference(node))
-    if wait:
-        filling.finish(node)
-    else:  # preliminary colours until all voxels are computed
-        display.colorDifference(node, samples=filling.fillingOf(node).step())
+    # Preliminary colours until all voxels are computed.
+    display.colorDifference(node, samples=filling.fillingOf(node).step())
     return node
 
 
@@ -288,7 +281,7 @@ def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
 
 
-def _updateDerived(resultNode, errorBars, wait: bool) -> None:
+def _updateDerived(resultNode, errorBars) -> None:
     """Update the volumes derived from an earlier state of a result."""
     scene = resultNode.GetScene()
     if errorBars is not None:
@@ -301,9 +294,9 @@ def _updateDerived(resultNode, errorBars, wait: bool) -> None:
         for node in [*derivedNodes(resultNode, ERROR_BARS), *masks]:
             _removeVolume(nodes.Removal(scene), node, resultNode)
     elif masks:
-        addTrustMask(resultNode, toleranceOf(masks[0]), wait)
+        addTrustMask(resultNode, toleranceOf(masks[0]))
     if derivedNodes(resultNode, DIFFERENCE):
-        addDifference(resultNode, wait)
+        addDifference(resultNode)
     _removeUnusedColors(nodes.Removal(scene))
 
 

@@ -1,4 +1,4 @@
-"""How far a result may be trusted, as one word and one sentence; `controller.resultText` has the details."""
+"""The trust in a result, as one word and one sentence; `controller.resultText` has the details."""
 
 from __future__ import annotations
 

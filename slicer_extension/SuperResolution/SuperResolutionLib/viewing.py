@@ -1,4 +1,4 @@
-"""What the slice views show of a result: a comparison, the frame around the enhanced region, and overlays."""
+"""The display of a result in slice views: a comparison, the frame around the enhanced region, and overlays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Viewing:
         else:
             saved = compare.SavedViews(self._logics())
             if kind == DIFFERENCE:
-                overlay = result_nodes.addDifference(resultNode, wait=False)
+                overlay = result_nodes.addDifference(resultNode)
                 filling.step()
             for composite in _compositesOf(self._logics()):
                 with NodeModify(composite):
@@ -140,7 +140,7 @@ class Viewing:
         Raises:
             InputError: the result has no error bars, or the tolerance is not above 0.
         """
-        mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
+        mask = result_nodes.addTrustMask(resultNode, tolerance)
         filling.step()
         self.hideMask()
         self._mask = display.Overlay(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)

@@ -10,9 +10,9 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import spacing_xyz
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.voxel_grid import shapeOf as shapeOfExtent
-from SuperResolutionLib.voxel_grid import spacingOf
 
 SPACING_SOURCE = "SuperResolution.SpacingSource"
 """Attribute of a volume that names the source of its spacing ("detector plane", "calibrated"), or `UNKNOWN`."""
@@ -63,9 +63,9 @@ def check(volumeNode) -> None:
                     "CT. Choose another volume.")  # fmt: skip
     else:
         return
-    known = ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")
+    radiographs = ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")
     name, kind = volumeNode.GetName(), volumeNode.GetNodeTagName()
-    raise InputError(problem.format(name=name, kind=kind, count=count, dicomModality=dicomModality, known=known))
+    raise InputError(problem.format(name=name, kind=kind, count=count, dicomModality=dicomModality, known=radiographs))
 
 
 def shapeOf(volumeNode) -> tuple[int, int, int]:
@@ -82,10 +82,10 @@ def modality(volumeNode) -> str:
     answer = volumeNode.GetAttribute(MODALITY)
     if answer:
         return answer
-    stated = statedModality(volumeNode)
-    if stated == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode):
+    fileModality = statedModality(volumeNode)
+    if fileModality == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode):
         return "CXR"
-    return stated
+    return fileModality
 
 
 def isFilm(volumeNode) -> bool:
@@ -122,7 +122,7 @@ def spacingZyx(volumeNode) -> tuple[float, float, float] | None:
     source = volumeNode.GetAttribute(SPACING_SOURCE)
     if source == UNKNOWN:
         return None
-    column, row, between = spacingOf(ijkToRasOf(volumeNode))
+    column, row, between = spacing_xyz(ijkToRasOf(volumeNode))
     if source is None and (_isPicture(volumeNode) or (shapeOf(volumeNode)[0] == 1 and row == column == 1.0)):
         return None
     return between, row, column

@@ -1,8 +1,7 @@
-"""Voxel grids in millimetres, equal to the last bit to those of the package `monai_sr_bundle`.
+"""Voxel grids in millimetres, by the geometry of the package `monai_sr_bundle`.
 
 An affine maps an index ``(i, j, k)`` = (column, row, slice), counted from 0 at the *centre* of the first voxel, to
-millimetres. A voxel is a box, so a grid that is finer by `s` begins half the change of spacing earlier. MRML's
-millimetres are RAS.
+millimetres. A voxel is a box. MRML's millimetres are RAS.
 """
 
 from __future__ import annotations
@@ -11,30 +10,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from SuperResolutionLib.geometry import crop_affine, scale_affine
+
 
 def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
     """Return the affine of the enlarged region of a volume.
 
     The extent is in voxels of the volume, stops excluded, and the scale that along slices, rows and columns.
     """
-    cropped = np.array(ijkToRas, dtype=np.float64)
-    cropped[:3, 3] = (cropped @ [extent[4], extent[2], extent[0], 1.0])[:3]
-    finer = 1.0 / np.array(scaleZyx[::-1], dtype=np.float64)
-    toCropped = np.diag([*finer, 1.0])
-    toCropped[:3, 3] = (finer - 1.0) / 2.0
-    return cropped @ toCropped
+    return scale_affine(crop_affine(ijkToRas, (extent[4], extent[2], extent[0])), scaleZyx[::-1])
 
 
 def shapeOf(extent: Sequence[int]) -> tuple[int, int, int]:
     """Return slices, rows and columns of an extent ``[k0, k1, r0, r1, c0, c1]``."""
     k0, k1, r0, r1, c0, c1 = extent
     return k1 - k0, r1 - r0, c1 - c0
-
-
-def spacingOf(ijkToRas: np.ndarray) -> tuple[float, float, float]:
-    """Return the distance between neighbouring voxels along i, j and k."""
-    i, j, k = np.linalg.norm(np.asarray(ijkToRas, dtype=np.float64)[:3, :3], axis=0)
-    return float(i), float(j), float(k)
 
 
 def transformPoints(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

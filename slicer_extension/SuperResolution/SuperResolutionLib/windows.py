@@ -20,26 +20,24 @@ class Window(NamedTuple):
     level: float
 
 
-def windowsOf(volumeNode, database=None) -> list[Window] | None:
+def windowsOf(volumeNode, database=None) -> list[Window]:
     """Return the windows to choose from: all of the file, then lung, mediastinum and bone for CT, then the full range.
 
-    A VOI LUT that is a table is not read. A volume without an image or a display has none. While a film is being read,
-    the result is None: ask again. The database is Slicer's DICOM database, or None.
+    A VOI LUT that is a table is not read. A volume without an image or a display has none. The database is Slicer's
+    DICOM database, or None.
     """
-    shown = volumeNode.GetDisplayNode()
-    if shown is None or volumeNode.GetImageData() is None:
+    displayNode = volumeNode.GetDisplayNode()
+    if displayNode is None or volumeNode.GetImageData() is None:
         return []
-    found = _fromFile(volumeNode, database)
-    if found is None:
-        return None
-    for n in range(shown.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
-        found.append(Window(_("file"), shown.GetWindowPreset(n), shown.GetLevelPreset(n)))
+    windows = _fromFile(volumeNode, database)
+    for n in range(displayNode.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
+        windows.append(Window(_("file"), displayNode.GetWindowPreset(n), displayNode.GetLevelPreset(n)))
     if volumes.modality(volumeNode) == "CT":
         windowsOfCt = (_("lung"), 1500.0, -600.0), (_("mediastinum"), 400.0, 40.0), (_("bone"), 1800.0, 400.0)
-        found += [Window(*each) for each in windowsOfCt]
-    found.append(Window(_("full"), 0.0, 0.0))  # its numbers cost a look at every voxel
+        windows += [Window(*each) for each in windowsOfCt]
+    windows.append(Window(_("full"), 0.0, 0.0))  # its numbers cost a look at every voxel
     unique = {}
-    for window in found:
+    for window in windows:
         unique.setdefault(window[1:], window)
     return list(unique.values())
 
@@ -61,11 +59,9 @@ def describe(window: Window) -> str:
     return f"{window.name}: {window.width:g} / {window.level:g}" if window.width else window.name
 
 
-def _fromFile(volumeNode, database) -> list[Window] | None:
-    """Read the windows of the middle file of a volume; None while its film is being read."""
+def _fromFile(volumeNode, database) -> list[Window]:
+    """Read the windows of the middle file of a volume."""
     file, header = headers.fileOf(volumeNode, database), headers.headerOf(volumeNode, database)
-    if header is None:
-        return None
     values = [headers.valueOf(file, tag, database).split("\\") for tag in (CENTER, WIDTH, EXPLANATION)]
     isMonochrome1 = headers.valueOf(file, headers.PHOTOMETRIC, database) == "MONOCHROME1"
     isInverted = isMonochrome1 and not header.blackIsHigh and header.storedRange is not None

@@ -94,19 +94,16 @@ class WorkerClient:
     Args:
         command: command line of the worker, from `workerCommand`.
         environment: environment variables of the worker. Default None: `environmentFor` its Python.
-        temporaryFolder: parent of a private folder of arrays. Default None: the system's.
 
     Attributes:
-        folder: private folder, removed by `close` and at the end of this process.
+        folder: private folder of arrays, removed by `close` and at the end of this process.
     """
 
-    def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str] | None = None, temporaryFolder: str | None = None
-    ) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
         self._environment = environmentFor(self._command[0]) if environment is None else environment
-        child_process.removeStaleFolders(temporaryFolder)
-        self.folder = makeFolder(temporaryFolder)
+        child_process.removeStaleFolders()
+        self.folder = makeFolder()
         self._numbers = itertools.count(1)
         self._process: ChildProcess | None = None
         self._isReady = False

@@ -1,6 +1,6 @@
 """Measure how long a user waits from a click to the result, and how long the interface is blocked meanwhile.
 
-    python slicer_extension/SuperResolution/Testing/Python/benchmark.py [--moves 12] [--slices 100] [--side 1024]
+    python slicer_extension/SuperResolution/Testing/Python/benchmark.py
 
 First a drawn radiograph of 2000 x 2000 pixels: a box of 128 x 128 is moved with Live on, then enhanced by Run and drawn
 in a view of 1000 x 1000 pixels, compared with its original, and canceled. All of that is wall time, by the same code as
@@ -9,7 +9,7 @@ and the longest of the ticks after it, in seconds of this thread. The scene is S
 the worker computes with two threads.
 """
 
-import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -32,30 +32,27 @@ from SuperResolutionLib.controller import Choice  # noqa: E402
 from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, Viewing  # noqa: E402
 from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa: E402
 
-TICK, FILM, BOX = 0.02, 2000, 128
+PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+TICK, FILM, BOX, MOVES = 0.02, 2000, 128, 12
+SLICES, SIDE = 100, 1024
+"""Slices, and rows and columns, of the large result."""
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--python", default=sys.executable, help="with monai-sr-bundle and its dependencies")
-    parser.add_argument("--moves", type=int, default=12)
-    parser.add_argument("--slices", type=int, default=100)
-    parser.add_argument("--side", type=int, default=1024, help="rows and columns of the large result")
-    options = parser.parse_args()
-    measureFilm(options)
+    measureFilm()
     application.clear()
-    measureLargeResult(options)
+    measureLargeResult()
     measureRest()
     application.close()
 
 
-def measureFilm(options):
-    environment = {**environmentFor(options.python), "OMP_NUM_THREADS": "2", "PYTHONPATH": str(HERE.parents[4])}
-    worker = WorkerClient(workerCommand(options.python), environment)
+def measureFilm():
+    environment = {**environmentFor(PYTHON), "OMP_NUM_THREADS": "2", "PYTHONPATH": str(HERE.parents[4])}
+    worker = WorkerClient(workerCommand(PYTHON), environment)
     link = enhancer.Enhancer(worker)
     rows, columns = np.mgrid[0:FILM, 0:FILM]
-    drawn = (2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.uint16)[None]
-    film = application.addVolume(drawn, np.diag([-0.15, -0.15, 1.0, 1.0]))
+    pixels = (2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.uint16)[None]
+    film = application.addVolume(pixels, np.diag([-0.15, -0.15, 1.0, 1.0]))
     box = application.addRoi(film, [0, 1, 900, 900 + BOX, 0, BOX])
 
     def choose(move, choice):
@@ -72,7 +69,7 @@ def measureFilm(options):
 
     for errorBars in (True, False):
         seconds = []
-        for move in range(options.moves + 1):
+        for move in range(MOVES + 1):
             start = time.perf_counter()
             choose(move, Choice(errorBars=errorBars, live=True))
             (result,) = step(link.controller.requestRun)  # where the estimate is too long for Live to follow
@@ -83,7 +80,7 @@ def measureFilm(options):
     view, viewing, seconds = SliceView(application, "Red", 1000, 1000), Viewing(application.logic), []
     view.show(film)
     view.picture()
-    for move in range(options.moves):
+    for move in range(MOVES):
         choose(move, Choice(seed=1))
         step(lambda: link.controller.panel().canRun)
         start = time.perf_counter()
@@ -106,7 +103,7 @@ def measureFilm(options):
           f"{1000 * np.median(seconds):.0f} ms")  # fmt: skip
     viewing.stop()
     view.close(application)
-    worker.enhance(drawn, region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
+    worker.enhance(pixels, region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
     while not any(event["event"] == "progress" for event in worker.poll()):
         time.sleep(TICK)
     start = time.perf_counter()
@@ -119,18 +116,18 @@ def measureFilm(options):
     worker.close()
 
 
-def measureLargeResult(options):
-    coarse = options.side // phantom_volumes.SCALE
+def measureLargeResult():
+    coarse = SIDE // phantom_volumes.SCALE
     rows, columns = np.mgrid[0:coarse, 0:coarse]
-    slices = np.stack([1000 * np.sin(rows / 9 + k) * np.cos(columns / 7) for k in range(options.slices)])
+    slices = np.stack([1000 * np.sin(rows / 9 + k) * np.cos(columns / 7) for k in range(SLICES)])
     source = application.addVolume(slices.astype(np.int16), phantom_volumes.GRID)
     source.GetDisplayNode().SetAutoWindowLevel(0)
     fine = slices.repeat(phantom_volumes.SCALE, 1).repeat(phantom_volumes.SCALE, 2).astype(np.int16)
     bars = np.abs(fine).astype(np.float32) / 20
     viewing, extent, results = Viewing(application.logic), region.whole(source), []
-    print(f"a result of {options.slices} x {options.side} x {options.side} voxels, {fine.nbytes / 1e6:.0f} MB:")
+    print(f"a result of {SLICES} x {SIDE} x {SIDE} voxels, {fine.nbytes / 1e6:.0f} MB:")
     arguments = source, fine, extent, phantom_volumes.DONE, bars
-    measureClick("a result comes", lambda: results.append(result_nodes.addResult(*arguments, wait=False)))
+    measureClick("a result comes", lambda: results.append(result_nodes.addResult(*arguments)))
     (result,) = results
     measureClick("Show error bars", lambda: viewing.showErrorBars(result, 0.0))
     measureClick("Mark above tolerance", lambda: viewing.showMask(result, 25.0))
@@ -155,7 +152,7 @@ def measureClick(what, action):
 
 
 def measureRest():
-    """What an open panel without work costs: its tick, as often as its timer calls it."""
+    """Measure the cost of an open panel without work: its tick, as often as its timer calls it."""
     slicerpython.start(application)
     module = slicerpython.openModule(HERE.parents[2] / "SuperResolution.py")
     module.newClient = lambda python=None: WorkerClient(workerCommand(sys.executable))

@@ -1,9 +1,8 @@
 """Fixtures of the Slicer library's tests: a real scene and real slice views of Slicer's C++ classes.
 
 The Python layer is Slicer's own, see slicerpython.py; it is there before the library is imported.
-SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension,
-SUPERRESOLUTION_PICTURES a folder for what the slice views showed, SUPERRESOLUTION_PYTHON a Python that has what
-monai_sr_bundle needs (the one that runs the tests where it does not).
+SUPERRESOLUTION_PYTHON names a Python that has what monai_sr_bundle needs (the one that runs the tests where it does
+not).
 """
 
 import os
@@ -21,8 +20,9 @@ import slicerpython  # noqa: E402
 slicerpython.start()
 
 import phantom_volumes  # noqa: E402
+import slicer  # noqa: E402
+from dicomfiles import Database  # noqa: E402
 from opened_panel import Opened  # noqa: E402
-from PIL import Image  # noqa: E402
 from slicer_application import Application  # noqa: E402
 from sliceview import SliceView  # noqa: E402
 from SuperResolutionLib import worker_client  # noqa: E402
@@ -32,14 +32,8 @@ from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 @pytest.fixture(scope="session")
 def repository():
     """The folder of `monai_sr_bundle`, whose geometry is the truth; on sys.path."""
-    named = os.environ.get("SUPERRESOLUTION_REPOSITORY")
-    for folder in [Path(named)] if named else HERE.parents:
-        if (folder / "monai_sr_bundle" / "images" / "geometry.py").is_file():
-            sys.path.append(str(folder))
-            return folder
-    raise FileNotFoundError(
-        f"monai_sr_bundle is not above {HERE}: name the repository's folder in SUPERRESOLUTION_REPOSITORY."
-    )
+    sys.path.append(str(HERE.parents[3]))
+    return HERE.parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +48,13 @@ def workerPython(repository):
         f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
     )
     return python, environment
+
+
+@pytest.fixture(scope="session")
+def process(workerPython):
+    """The arguments of a `Command` that name that Python."""
+    python, environment = workerPython
+    return {"python": python, "environment": environment}
 
 
 @pytest.fixture
@@ -108,18 +109,47 @@ def sliceView(application):
         view.close(application)
 
 
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="session")
+def databases(studies, workerPython):
+    """Slicer's DICOM database of each image: a CR and a DX of 48 rows and 40 columns, and an oblique CT of 5 slices."""
+    film = (
+        "dicom_files.radiograph(folder / 'film.dcm', np.arange(1920, dtype=np.uint16).reshape(48, 40) % 999, {0!r}, "
+        "SOPInstanceUID='{1}', StudyInstanceUID='{1}.1', SeriesInstanceUID='{1}.2')"
+    )
+    codes = {"CR": film.format("CR", "2.25.601"), "DX": film.format("DX", "2.25.602")}
+    codes["CT"] = "dicom_files.ct_series(folder, dicom_files.phantom(slices=5))"
+    for name in codes:
+        (studies / name).mkdir()
+    return {name: Database(studies / name, code, workerPython) for name, code in codes.items()}
+
+
 @pytest.fixture
-def keep(request, tmp_path):
-    """Writes a picture as PNG, to look at: ``keep(picture, "reveal")``. Returns the path."""
-    folder = Path(os.environ.get("SUPERRESOLUTION_PICTURES") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
+def loadDicom(application, databases, monkeypatch):
+    """Opens the database of an image, and loads the image as Slicer does: ``loadDicom("CR")``."""
 
-    def save(picture, name):
-        path = folder / f"{name}.png"
-        Image.fromarray(picture).save(path)
-        return path
+    def load(name):
+        monkeypatch.setattr(slicer, "dicomDatabase", databases[name], raising=False)
+        return databases[name].load(application)
 
-    return save
+    return load
+
+
+@pytest.fixture
+def openDatabase(workerPython, tmp_path, monkeypatch):
+    """Opens Slicer's DICOM database of the files that some code draws: ``openDatabase(code)``."""
+
+    def open(code):
+        (tmp_path / "film").mkdir()
+        database = Database(tmp_path / "film", code, workerPython)
+        monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+        return database
+
+    return open
 
 
 @pytest.fixture
@@ -155,12 +185,11 @@ def worker(workerPython):
 
 
 @pytest.fixture(scope="session")
-def module(_slicer, workerPython):
+def module(_slicer, process):
     """SuperResolution.py, loaded as Slicer loads a module."""
-    python, environment = workerPython
     slicerpython.start(_slicer)
     module = slicerpython.openModule()
-    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
+    module.newCommand = lambda kind, *arguments: kind(*arguments, **process)
     return module
 
 

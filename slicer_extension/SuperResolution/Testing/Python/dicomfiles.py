@@ -10,6 +10,8 @@ import pydicom
 import slicer
 import vtk
 
+PHANTOM_FILM = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
+"""Code that draws a radiograph of 128 x 128 pixels; see `Database`."""
 _DRAWING = """
 import sys
 from pathlib import Path

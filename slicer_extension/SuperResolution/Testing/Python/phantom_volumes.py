@@ -1,7 +1,9 @@
 """A drawn chest: the image a result should be, and the coarse input of it. No patient."""
 
+import math
+
 import numpy as np
-from SuperResolutionLib import result_nodes, volumes
+from SuperResolutionLib import filling, result_nodes, volumes
 from SuperResolutionLib.voxel_grid import resultAffine, transformPoints
 
 SCALE = 4
@@ -9,7 +11,7 @@ DONE = {
     "event": "done", "id": 2, "result": "/tmp/private/result.npy", "errorBars": "/tmp/private/error_bars.npy",
     "bundle": "chest_ct_edsr_x4", "version": "0.1.0", "sha256": "ab" * 32, "scaleZYX": [1, SCALE, SCALE],
     "generative": False, "synthetic": False,
-    "consistency": {"rms": 0.3, "max": 2.0, "rmsBefore": 4.1, "maxBefore": 30.0, "unit": "HU"},
+    "consistency": {"rms": 0.3, "max": 2.0, "rmsBefore": 4.1, "maxBefore": 30.0, "unit": "grey levels"},
     "coverage": {"promised": 0.9, "calibratedOn": "64 slices; \"drawn\""}, "warnings": ["60 % of <it>; is fine"],
     "seconds": 0.4, "provenance": {"backend": "onnx"},
 }  # fmt: skip
@@ -64,6 +66,11 @@ RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]
 def addResult(source, errorBars=BARS, **options):
     """Add a result of the coarse chest: its region `EXTENT`, enlarged."""
     return result_nodes.addResult(source, RESULT, EXTENT, DONE, errorBars, **options)
+
+
+def fillAll():
+    """Compute all voxels of masks and differences."""
+    filling.step(math.inf)
 
 
 def world(slices, row, column):

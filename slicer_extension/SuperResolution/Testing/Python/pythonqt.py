@@ -105,7 +105,7 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 class qSlicerWidget(qMRMLWidget):
-    """What Slicer's window puts a module's panel into."""
+    """The widget of Slicer's window that holds the panel of a module."""
 
 
 def _stored(name, kind):
@@ -114,7 +114,7 @@ def _stored(name, kind):
     )
 
 
-class qMRMLNodeComboBox(QtWidgets.QWidget):
+class qMRMLNodeComboBox(QtWidgets.QComboBox):
     """Chooses one of the scene's nodes, follows nodes that come and go."""
 
     currentNodeChanged = QtCore.Signal(object)
@@ -123,20 +123,16 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._box = QtWidgets.QComboBox()
-        layout = QtWidgets.QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._box)
-        self._scene, self._observed, self._attributes, self._shown = None, [], [], None
-        self._box.activated.connect(lambda index: self._tell())
+        self._scene, self._tags, self._attributes, self._nodeId = None, [], [], None
+        self.activated.connect(lambda index: self._tell())
 
     def setMRMLScene(self, scene):
-        for tag in self._observed:
+        for tag in self._tags:
             self._scene.RemoveObserver(tag)
-        self._scene, self._observed = scene, []
+        self._scene, self._tags = scene, []
         if scene is not None:
             events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
-            self._observed = [scene.AddObserver(event, lambda *_: self._fill()) for event in events]
+            self._tags = [scene.AddObserver(event, lambda *_: self._fill()) for event in events]
         self._fill()
 
     def addAttribute(self, nodeClass, name):
@@ -144,12 +140,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._fill()
 
     def currentNode(self):
-        identity = self._box.currentData()
+        identity = self.currentData
         return self._scene.GetNodeByID(identity) if identity and self._scene else None
 
     def setCurrentNode(self, node):
         first = 0 if self._noneEnabled else -1
-        self._box.setCurrentIndex(first if node is None else self._box.findData(node.GetID()))
+        self.setCurrentIndex(first if node is None else self.findData(node.GetID()))
         self._tell()
 
     def _isOffered(self, node):
@@ -157,24 +153,20 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return node.GetClassName() in self._types and not lacks and not node.GetHideFromEditors()
 
     def _fill(self):
-        chosen, scene = self._box.currentData(), self._scene
+        identity, scene = self.currentData, self._scene
         every = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())] if scene else []
-        self._box.blockSignals(True)
-        self._box.clear()
+        self.clear()
         if self._noneEnabled:
-            self._box.addItem("None", None)
+            self.addItem("None", None)
         for node in filter(self._isOffered, every):
-            self._box.addItem(node.GetName(), node.GetID())
-        self._box.setEnabled(self._box.count() > 0)
-        at, first = self._box.findData(chosen) if chosen else -1, 0 if self._box.count() else -1
-        self._box.setCurrentIndex(at if at >= 0 else first)
-        self._box.blockSignals(False)
+            self.addItem(node.GetName(), node.GetID())
+        index, first = self.findData(identity) if identity else -1, 0 if self.count else -1
+        self.setCurrentIndex(index if index >= 0 else first)
         self._tell()
 
     def _tell(self):
-        identity = self._box.currentData()
-        if identity != self._shown:
-            self._shown = identity
+        if self.currentData != self._nodeId:
+            self._nodeId = self.currentData
             self.currentNodeChanged.emit(self.currentNode())
 
 
@@ -192,14 +184,14 @@ class UiLoader(QtUiTools.QUiLoader):
 
     def __init__(self):
         super().__init__()
-        self.made = []
+        self._widgets = []
 
     def createWidget(self, className, parent=None, name=""):
         if className not in WIDGETS and not hasattr(QtWidgets, className):
             raise ValueError(f"the .ui file names a widget {className}, which no test knows")
         widget = (styled(WIDGETS[className]) if className in WIDGETS else getattr(qt, className))(parent)
         widget.setObjectName(name)
-        self.made.append(widget)
+        self._widgets.append(widget)
         return widget
 
     def load(self, device):

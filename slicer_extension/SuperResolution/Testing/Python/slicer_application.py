@@ -71,10 +71,12 @@ class Application:
         slicer.mrmlScene = None
         self.cacheFolder.cleanup()
 
-    def addVolume(self, array, ijkToRas=None, name="chest", className="vtkMRMLScalarVolumeNode"):
+    def addVolume(self, array, ijkToRas=None, name="chest", className="vtkMRMLScalarVolumeNode", modality=""):
         """A volume as Slicer's readers leave it: with display node, and with an item in the subject hierarchy."""
         volume = slicer.util.addVolumeFromArray(np.ascontiguousarray(array), ijkToRas, name, className)
         self.newSubjectHierarchyItems()
+        if modality:
+            self.setModality(volume, modality)
         return volume
 
     def loadVolume(self, path, modality, name=None, files=None):
@@ -101,16 +103,19 @@ class Application:
             region.placeBox(roi, volume, extent)
         return roi
 
-    def addTransform(self, matrix):
-        transform = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
-        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-        return transform
+    def move(self, node, *matrices):
+        """Put a node below transforms, the innermost matrix first."""
+        for matrix in matrices:
+            transform = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
+            transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+            node.SetAndObserveTransformNodeID(transform.GetID())
+            node = transform
 
-    def addBend(self):
-        """A transform under which straight lines need not stay straight."""
+    def bend(self, node):
+        """Put a node below a transform under which straight lines need not stay straight."""
         transform = self.scene.AddNewNodeByClass("vtkMRMLTransformNode", "Bend")
         transform.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
-        return transform
+        node.SetAndObserveTransformNodeID(transform.GetID())
 
     def newSubjectHierarchyItems(self):
         """Add an item for a new node, as Slicer's subject hierarchy plugins do."""

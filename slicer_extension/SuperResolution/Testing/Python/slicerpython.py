@@ -21,8 +21,7 @@ import slicer
 RELEASES = ("slicer_5_10_0", "slicer_5_12_3", "slicer_main")
 """Folders of Slicer's sources in `ORACLE`, the oldest supported release first."""
 RELEASE = os.environ.get("SUPERRESOLUTION_SLICER") or RELEASES[0]
-_REPOSITORY = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or Path(__file__).resolve().parents[4])
-ORACLE = Path(os.environ.get("MONAI_SR_ORACLE") or _REPOSITORY.parent / "shared" / "oracle")
+ORACLE = Path(os.environ.get("MONAI_SR_ORACLE") or Path(__file__).resolve().parents[5] / "shared" / "oracle")
 LAYER = ORACLE / RELEASE / "Base" / "Python" / "slicer"
 MODULE = Path(__file__).resolve().parents[2] / "SuperResolution.py"
 

@@ -122,11 +122,6 @@ class SliceView:
             between()
         self._send("LeftButtonReleaseEvent", *end)
 
-    def pressKey(self, symbol):
-        """Press a key, such as "Up", while the mouse is over the view."""
-        self.interactor.SetKeySym(symbol)
-        self.interactor.InvokeEvent("KeyPressEvent")
-
     def xy(self, ras):
         """Place of a world position in whole pixels of the screen, `y` counted from the bottom."""
         column, row = self.pixel(ras)

@@ -7,6 +7,7 @@ import numpy as np
 import phantom_volumes
 import pytest
 import slicer
+from box_lists import assertSameBoxes, boxesOn, removeBoxes
 from grids import GRIDS, makeGrid
 from sliceview import difference
 from SuperResolutionLib import box_nodes, display, region
@@ -20,19 +21,6 @@ def addNodule(source, bounds=NODULE, finding="Nodule", reader="A. Reader", certa
     return box_nodes.addBox(source, bounds, finding, reader, certainty, tracking)
 
 
-def allOf(volume):
-    """Words, tracking and bounds of all boxes on a volume."""
-    return [
-        (box_nodes.wordsOf(node), box_nodes.trackingOf(node), box_nodes.boundsIn(node, volume))
-        for node in box_nodes.boxesOf(volume.GetScene(), volume)
-    ]
-
-
-def assertSame(boxes, others):
-    assert [box[:2] for box in boxes] == [box[:2] for box in others]
-    np.testing.assert_allclose([box[2] for box in boxes], [box[2] for box in others], atol=1e-3)
-
-
 def test_a_box_lies_on_its_voxels_says_what_it_is_and_goes_without_a_trace(application, source):
     other = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID, name="other")
     application.addRoi(source, phantom_volumes.EXTENT)  # is no anomaly box
@@ -42,7 +30,7 @@ def test_a_box_lies_on_its_voxels_says_what_it_is_and_goes_without_a_trace(appli
     assert box_nodes.boxesOf(application.scene, source) == [box]
     assert box_nodes.boxesOf(application.scene) == [box, onOther]
     assert box.GetName() == "Nodule 80%"
-    assertSame(allOf(source), [(("Nodule", "A. Reader", 0.8), "2.25.7", [1, 4, 12.25, 17, 9, 14.5])])
+    assertSameBoxes(boxesOn(source), [(("Nodule", "A. Reader", 0.8), "2.25.7", [1, 4, 12.25, 17, 9, 14.5])])
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(box)) == hierarchy.GetItemByDataNode(source)
     box.AddDefaultStorageNode()
     for node in (box, onOther):
@@ -53,28 +41,16 @@ def test_a_box_lies_on_its_voxels_says_what_it_is_and_goes_without_a_trace(appli
 @pytest.mark.parametrize("grid", GRIDS)
 def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
     source = application.addVolume(phantom_volumes.COARSE, grid)
-    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
-    source.SetAndObserveTransformNodeID(moved.GetID())
+    application.move(source, makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     nodes = [addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1), addNodule(source)]
-    before = allOf(source)
+    before = boxesOn(source)
     rectangles = [box for node in nodes for box in box_nodes.toBoxes(node, source)]
     assert [box.slice_index for box in rectangles] == [0, 1, 2, 3]
     uids = [box.tracking_uid for box in rectangles]
     assert uids[0] != uids[1] == uids[2] == uids[3]
-    for node in nodes:
-        box_nodes.removeBox(node)
+    removeBoxes(source)
     box_nodes.addBoxes(rectangles, source)
-    assertSame(allOf(source), before)
-
-
-def test_slices_may_be_named_by_their_uid(source):
-    uids = [f"2.25.{number}" for number in (9, 7, 5, 3, 1)]
-    rectangles = box_nodes.toBoxes(addNodule(source), source, uids)
-    assert [(box.sop_instance_uid, box.slice_index) for box in rectangles] == [
-        ("2.25.7", None), ("2.25.5", None), ("2.25.3", None),
-    ]  # fmt: skip
-    (node,) = box_nodes.addBoxes(rectangles, source, uids)
-    assert box_nodes.boundsIn(node, source) == pytest.approx(NODULE, abs=1e-4)
+    assertSameBoxes(boxesOn(source), before)
 
 
 def test_rectangles_are_joined_only_where_they_go_on_as_one_lesion(source):
@@ -113,51 +89,41 @@ def test_a_box_on_a_radiograph_is_one_slice_thick(application):
 
 def test_boxes_are_saved_in_one_file_and_come_back_also_in_slicer_itself(application, source, tmp_path):
     path = tmp_path / "case.mrk.json"
-    turned = addNodule(source, finding="Mass", certainty=1)
-    matrix = slicer.util.arrayFromVTKMatrix(turned.GetObjectToNodeMatrix()) @ makeGrid((0, 0, 0.4), (1, 1, 1), (0,) * 3)
-    turned.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    rotated = addNodule(source, finding="Mass", certainty=1)
+    matrix = slicer.util.arrayFromVTKMatrix(rotated.GetObjectToNodeMatrix())
+    matrix = matrix @ makeGrid((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
+    rotated.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
     saved = [
-        turned, addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25),
+        rotated, addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25),
         addNodule(source, certainty=None, tracking="2.25.7"),
     ]  # fmt: skip
     names = [node.GetName() for node in saved]
     assert names == ["Mass 100%", "Nodule 80%", 'Größe: "Mass" 25%', "Nodule"]
-    drawn, corners, nodes = allOf(source), region.cornersWorld(turned), application.nodeIds()
+    boxes, corners, nodes = boxesOn(source), region.cornersWorld(rotated), application.nodeIds()
     box_nodes.saveBoxes(saved, path)
     assert application.nodeIds() == nodes
     assert list(tmp_path.iterdir()) == [path]
-    for box in saved:
-        box_nodes.removeBox(box)
-    loaded = box_nodes.loadBoxes(path, source)
-    assertSame(allOf(source), drawn)
-    np.testing.assert_allclose(region.cornersWorld(loaded[0]), corners, atol=1e-3)
-    assert all(node.GetStorageNode() is None for node in loaded)
+    removeBoxes(source)
+    loadedBoxes = box_nodes.loadBoxes(path, source)
+    assertSameBoxes(boxesOn(source), boxes)
+    np.testing.assert_allclose(region.cornersWorld(loadedBoxes[0]), corners, atol=1e-3)
+    assert all(node.GetStorageNode() is None for node in loadedBoxes)
     assert len(application.nodeIds()) == len(nodes)
-    box_nodes.describe(loaded[-1], "Mass", "A", 0.5)
-    assert box_nodes.trackingOf(loaded[-1]) == "2.25.7"
+    box_nodes.describe(loadedBoxes[-1], "Mass", "A", 0.5)
+    assert box_nodes.trackingOf(loadedBoxes[-1]) == "2.25.7"
     application.clear()
     assert application.moduleLogics["Markups"].LoadMarkups(str(path), "case")
-    opened = box_nodes.boxesOf(application.scene)
-    assert [box_nodes.wordsOf(node) for node in opened] == [words for words, *_ in drawn]
-    assert ([node.GetName() for node in opened], opened[0].GetDisplayNode().GetFillVisibility()) == (names, False)
-    np.testing.assert_allclose(region.cornersWorld(opened[0]), corners, atol=1e-3)
+    boxesOfSlicer = box_nodes.boxesOf(application.scene)
+    assert {box_nodes.wordsOf(node) for node in boxesOfSlicer} == {words for words, *_ in boxes}
+    assert [node.GetName() for node in boxesOfSlicer] == names
+    assert not boxesOfSlicer[0].GetDisplayNode().GetFillVisibility()
+    np.testing.assert_allclose(region.cornersWorld(boxesOfSlicer[0]), corners, atol=1e-3)
 
 
-def test_boxes_are_saved_with_the_scene(application, source, tmp_path):
-    addNodule(source)
-    drawn = allOf(source)
-    application.newSubjectHierarchyItems()
-    application.saveScene(tmp_path / "scene.mrb")
-    application.clear()
-    application.loadScene(tmp_path / "scene.mrb", close=False)
-    assertSame(allOf(slicer.util.getNode("chest")), drawn)
-
-
-def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, keep):
+def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source):
     plain = red.picture()
     box = addNodule(source)
     picture = red.picture()
-    keep(picture, "anomaly_box")
     changed = difference(plain, picture) > 20
     rows, columns = np.nonzero(changed)
     x, y = np.array([red.pixel(corner) for corner in region.cornersWorld(box)]).T

@@ -3,7 +3,7 @@
 import pydicom
 import pytest
 import slicer
-from dicomfiles import Database
+from dicomfiles import PHANTOM_FILM
 from opened_panel import Shared
 from SuperResolutionLib import box_nodes, dicom_database, enhancer, volumes
 from SuperResolutionLib.errors import InputError
@@ -11,15 +11,11 @@ from waiting import waitFor
 
 
 @pytest.fixture
-def database(workerPython, tmp_path, monkeypatch):
+def database(openDatabase, tmp_path, monkeypatch):
     """The database of a drawn radiograph; files that are sent come into a folder beside its file."""
-    (tmp_path / "film").mkdir()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
-    database = Database(tmp_path / "film", code, workerPython)
-    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    return database
+    return openDatabase(PHANTOM_FILM)
 
 
 @pytest.fixture
@@ -28,7 +24,7 @@ def film(application, database):
 
 
 @pytest.fixture
-def made(application, film, worker):
+def result(application, film, worker):
     """A result of the radiograph, by the default model."""
     return enhancer.Enhancer(Shared(worker)).enhance(film, application.addRoi(film, [0, 1, 40, 72, 50, 82]))
 
@@ -39,12 +35,11 @@ def box(film):
 
 
 @pytest.fixture
-def send(database, workerPython):
+def send(database, process):
     """Sends to the database; returns the sending when it is over, or when `afterSteps` says so."""
-    python, environment = workerPython
 
     def send(*arguments, afterSteps=lambda sending: None):
-        sending = dicom_database.SendToDatabase(*arguments, database, python=python, environment=environment)
+        sending = dicom_database.SendToDatabase(*arguments, database, **process)
 
         def isOver():
             isRunning = sending.step()
@@ -57,7 +52,7 @@ def send(database, workerPython):
 
 
 def stored(database):
-    """What the database holds: modality and study of each file."""
+    """Return modality and study of each file in the database."""
     return sorted((header.Modality, header.StudyInstanceUID) for header in database.headers.values())
 
 
@@ -65,39 +60,23 @@ def temporaryFiles(tmp_path):
     return list((tmp_path / "temporary").rglob("*.dcm"))
 
 
-def test_a_result_and_boxes_come_beside_the_study_they_belong_to(panel, film, made, database, tmp_path):
+def test_boxes_come_beside_the_study_they_belong_to_also_without_a_result(database, film, box, send, tmp_path):
     [(_, study)] = stored(database)
-    panel.chosen.inputVolume, panel.chosen.result, panel.chosen.reader = film, made, "A. Reader"
-    panel.widget.addBox([0, 1, 45, 60, 55, 70])
-    panel.settle()
-    panel.ui.sendToDatabaseButton.click()
-    panel.settle()
-    assert not panel.ui.sendToDatabaseButton.enabled
-    panel.until(lambda: panel.widget._export is None, "the sending")
-    panel.settle()
-    assert panel.ui.exportLabel.text == "Sent to the study in Slicer's DICOM database: 2 files in 2 series."
-    assert panel.ui.sendToDatabaseButton.enabled
-    assert panel.ui.exportButton.text == "Export DICOM…"
-    assert stored(database) == [("DX", study), ("DX", study), ("SR", study)]
+    assert send(film, None, [box]).summary == "Sent to the study in Slicer's DICOM database: 1 files in 1 series."
+    assert stored(database) == [("DX", study), ("SR", study)]
     assert database.fieldUpdates == 1  # so that the DICOM module shows the new counts
-    assert len(database.seriesForStudy(study)) == 3
     assert temporaryFiles(tmp_path) == []
 
 
-def test_boxes_can_be_sent_without_a_result(database, film, box, send):
-    assert send(film, None, [box]).message == ""
-    assert [modality for modality, _ in stored(database)] == ["DX", "SR"]
-
-
-def test_a_database_that_does_not_take_all_keeps_nothing(database, film, made, box, send, monkeypatch, tmp_path):
+def test_a_database_that_does_not_take_all_keeps_nothing(database, film, result, box, send, monkeypatch, tmp_path):
     before, insert = stored(database), database.insert
     monkeypatch.setattr(database, "insert", lambda file: "boxes" in file or insert(file))
-    sending = send(film, made, [box])
+    sending = send(film, result, [box])
     assert sending.message.startswith("Slicer's DICOM database took 1 of 2 files, so none was kept there.")
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
-def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, made, send, tmp_path):
+def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, result, send, tmp_path):
     other, file = tmp_path / "other.dcm", pydicom.dcmread(database.fileForInstance(database.uids[0]))
     file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = "2.25.7"
     file.SeriesInstanceUID = "2.25.8"
@@ -109,13 +88,13 @@ def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film,
             database.insert(str(other))
             sending.cancel()
 
-    assert "Nothing was" in send(film, made, [], afterSteps=importAndCancel).message
+    assert "Nothing was" in send(film, result, [], afterSteps=importAndCancel).message
     assert database.filesForSeries("2.25.8")
     assert stored(database) == sorted([*before, *before])
 
 
 @pytest.mark.parametrize("moment", ["while it is written", "while it is copied", "when Slicer ends"])
-def test_what_is_cancelled_or_ended_leaves_the_database_as_it_was(database, film, made, box, send, tmp_path, moment):
+def test_what_is_cancelled_or_ended_leaves_the_database_as_it_was(database, film, result, box, send, tmp_path, moment):
     before = stored(database)
 
     def stop(sending):
@@ -126,24 +105,24 @@ def test_what_is_cancelled_or_ended_leaves_the_database_as_it_was(database, film
             sending.cancel()
         return False
 
-    sending = send(film, made, [box], afterSteps=stop)
+    sending = send(film, result, [box], afterSteps=stop)
     assert moment == "when Slicer ends" or "Nothing was" in sending.message
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
-def test_what_cannot_be_sent_says_why_and_changes_nothing(database, film, made, box, send, tmp_path):
+def test_what_cannot_be_sent_says_why_and_changes_nothing(database, film, result, box, send, tmp_path):
     before = stored(database)
     with pytest.raises(InputError, match="There is no result and no box to send"):
         send(film, None, [])
     box.SetCenter(5000, 0, 0)
     with pytest.raises(InputError, match="The box 'Nodule' lies outside 'chest'"):
-        send(film, made, [box])
+        send(film, result, [box])
     volumes.setModality(film, "CT")
     with pytest.raises(InputError, match="The files of 'chest' call it CXR, and you have said"):
-        send(film, made, [])
+        send(film, result, [])
     film.RemoveAttribute(volumes.UIDS)
     with pytest.raises(InputError, match="'chest' was not loaded from DICOM"):
-        send(film, made, [])
+        send(film, result, [])
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 

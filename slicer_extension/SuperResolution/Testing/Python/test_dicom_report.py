@@ -5,64 +5,48 @@ import os
 import numpy as np
 import pydicom
 import pytest
-from dicomfiles import Database
+import slicer
+from box_lists import assertSameBoxes, boxesOn, removeBoxes
 from SuperResolutionLib import box_nodes, dicom_report, headers, volumes
 from SuperResolutionLib.errors import InputError
 from waiting import waitFor
 
 
-@pytest.fixture(scope="module")
-def databases(workerPython, tmp_path_factory):
-    """Two radiographs of 24 rows and 20 columns, of different studies, and an oblique CT of 5 slices."""
-    film = "dicom_files.radiograph(folder / 'film.dcm', dicom_files.phantom(dtype='uint16')[0]{})"
-    changed = ", SOPInstanceUID='2.25.77', StudyInstanceUID='2.25.78', SeriesInstanceUID='2.25.79'"
-    stack = "dicom_files.ct_series(folder, dicom_files.phantom(slices=5))"
-    codes = {"film": film.format(""), "other": film.format(changed), "stack": stack}
-    return {name: Database(tmp_path_factory.mktemp(name), code, workerPython) for name, code in codes.items()}
+@pytest.fixture
+def film(loadDicom):
+    return loadDicom("CR")
 
 
-class Case:
-    """A volume that was loaded from DICOM, and its reports.
+@pytest.fixture
+def stack(loadDicom):
+    return loadDicom("CT")
 
-    Attributes:
-        volume, database: volume node, and the database of its files.
-        path: report that `save` writes and `load` reads where they are not given another one.
-    """
 
-    def __init__(self, application, database, workerPython, path):
-        self._application, self.database, self.path = application, database, path
-        self._process = dict(zip(("python", "environment"), workerPython))
-        self.volume = database.load(application)
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "sr.dcm"
 
-    def addBox(self, bounds=(0, 1, 3, 9, 2, 7), finding="Nodule", reader="A", certainty=0.8):
-        return box_nodes.addBox(self.volume, bounds, finding, reader, certainty)
 
-    def save(self, nodes, path=None, **options):
-        report = dicom_report.SaveReport(
-            nodes, self.volume, path or self.path, self.database, **self._process, **options
-        )
-        return ended(report)
+@pytest.fixture
+def save(process, path):
+    """Writes a report of boxes: ``save(volume, nodes)``. Returns the process, when it has ended."""
 
-    def load(self, path=None, meanwhile=lambda: None):
-        report = dicom_report.LoadReport(path or self.path, self.volume, self.database, **self._process)
+    def save(volume, nodes, path=path, **options):
+        return ended(dicom_report.SaveReport(nodes, volume, path, slicer.dicomDatabase, **process, **options))
+
+    return save
+
+
+@pytest.fixture
+def load(process, path):
+    """Reads a report: ``load(volume)``. Returns the process, when it has ended."""
+
+    def load(volume, path=path, meanwhile=lambda: None):
+        report = dicom_report.LoadReport(path, volume, slicer.dicomDatabase, **process)
         meanwhile()
         return ended(report)
 
-    @property
-    def boxes(self):
-        return box_nodes.boxesOf(self._application.scene)
-
-    @property
-    def bounds(self):
-        return [box_nodes.boundsIn(node, self.volume) for node in self.boxes]
-
-    @property
-    def words(self):
-        return [(*box_nodes.wordsOf(node), box_nodes.trackingOf(node)) for node in self.boxes]
-
-    def removeBoxes(self):
-        for node in self.boxes:
-            box_nodes.removeBox(node)
+    return load
 
 
 def ended(running):
@@ -70,133 +54,104 @@ def ended(running):
     return running
 
 
-@pytest.fixture
-def case(application, databases, workerPython, tmp_path):
-    """Loads one of the images: ``case("film")``."""
-    return lambda name: Case(application, databases[name], workerPython, tmp_path / "sr.dcm")
+def addBox(volume, bounds=(0, 1, 3, 9, 2, 7), finding="Nodule", reader="A", certainty=0.8):
+    return box_nodes.addBox(volume, bounds, finding, reader, certainty)
 
 
-@pytest.fixture
-def film(case):
-    return case("film")
-
-
-@pytest.fixture
-def stack(case):
-    return case("stack")
-
-
-def test_a_box_on_a_radiograph_comes_back_where_it_was_and_in_a_second_report_as_the_same_lesion(film, tmp_path):
-    box = film.addBox([0, 1, 3.25, 9.5, 2, 7.75], reader="A. Reader")
-    written = film.save([box])
-    assert (written.message, written.summary) == ("", f"Boxes written: 1, in {film.path}.")
-    bounds, words = film.bounds, film.words
-    box_nodes.describe(box, "Mass", "A. Reader", 0.9)
-    film.save([box], tmp_path / "two.dcm")
-    film.removeBoxes()
-    read = film.load()
-    assert (read.message, read.summary) == ("", "Boxes read: 1, from sr.dcm.")
-    assert film.words == words
-    np.testing.assert_allclose(film.bounds, bounds, atol=2e-3)
-    film.load(tmp_path / "two.dcm")
-    assert film.words == [*words, ("Mass", "A. Reader", 0.9, words[0][-1])]
-
-
-def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(application, stack, runPython, tmp_path):
-    nodule = stack.addBox([1, 4, 3, 9, 2, 7.5], certainty=None)
-    mass = stack.addBox([4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
-    bounds, words = stack.bounds, stack.words
-    written = stack.save([nodule, mass])
+def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(stack, save, load, path, runPython):
+    nodule = addBox(stack, [1, 4, 3, 9, 2, 7.5], certainty=None)
+    mass = addBox(stack, [4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
+    boxes = boxesOn(stack)
+    written = save(stack, [nodule, mass])
     assert written.summary.startswith("Boxes written: 2, in "), written.message
-    command = ("boxes", "from-dicom", stack.path, "boxes.csv", "--image", stack.database.folder)
-    runPython("-m", "monai_sr_bundle", *command, cwd=tmp_path)
-    rows = (tmp_path / "boxes.csv").read_text().splitlines()[1:]
+    command = ("boxes", "from-dicom", path, "boxes.csv", "--image", slicer.dicomDatabase.folder)
+    runPython("-m", "monai_sr_bundle", *command, cwd=path.parent)
+    rows = path.with_name("boxes.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[6] for row in rows) == ["1", "2", "3", "4"]
-    stack.removeBoxes()
-    stack.load()
-    assert stack.words == words
-    np.testing.assert_allclose(stack.bounds, bounds, atol=2e-3)
-    assert application.subjectHierarchy.GetItemByDataNode(stack.boxes[0])
+    removeBoxes(stack)
+    load(stack)
+    assertSameBoxes(boxesOn(stack), boxes)
 
 
 def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack):
-    volume, database = stack.volume, stack.database
+    database = slicer.dicomDatabase
     files = [database.fileForInstance(uid) for uid in database.uids]
-    expected = headers.slicesOf(volume, files, database)
+    expected = headers.slicesOf(stack, files, database)
     assert expected == database.uids
-    volume.SetAttribute(volumes.UIDS, " ".join(reversed(database.uids)))
-    assert headers.slicesOf(volume, files[::-1], database) == expected
+    stack.SetAttribute(volumes.UIDS, " ".join(reversed(database.uids)))
+    assert headers.slicesOf(stack, files[::-1], database) == expected
 
 
-def test_what_was_not_understood_is_told(film):
-    film.save([film.addBox(finding=name) for name in ("Nodule", "Mass")])
-    report = pydicom.dcmread(film.path)
+def test_what_was_not_understood_is_told(film, save, load, path):
+    save(film, [addBox(film, finding=name) for name in ("Nodule", "Mass")])
+    report = pydicom.dcmread(path)
     group = report.ContentSequence[-1].ContentSequence[0]
     region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
     region.GraphicType, region.GraphicData = "POINT", [1.0, 2.0]
-    report.save_as(film.path)
-    film.removeBoxes()
-    summary = film.load().summary
-    assert summary == "Boxes read: 1, from sr.dcm.\nsr.dcm, group 1: is a point (POINT), no box, and is left out."
+    report.save_as(path)
+    removeBoxes(film)
+    assert (
+        load(film).summary
+        == "Boxes read: 1, from sr.dcm.\nsr.dcm, group 1: is a point (POINT), no box, and is left out."
+    )
 
 
-def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, tmp_path):
-    box, long, older = film.addBox(), film.addBox(finding="x" * 65), tmp_path / "there.dcm"
+def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, save, path, tmp_path):
+    box, long, older = addBox(film), addBox(film, finding="x" * 65), tmp_path / "there.dcm"
     older.write_bytes(b"an older report")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for words, nodes, path, options in (
-        ("There are no boxes to save. Draw one first.", [], None, {}),
-        ("The boxes cannot be written: .*finding is .* at most 64 characters.* Correct the box.", [long], None, {}),
+    for words, nodes, target, options in (
+        ("The boxes cannot be written: .*finding is .* at most 64 characters.* Correct the box.", [long], path, {}),
         ("'sr.json' does not end in .dcm", [box], tmp_path / "sr.json", {}),
         (
             "'film.dcm' is a file of 'chest', which is never replaced.",
-            [box], film.database.folder / "film.dcm", {"overwrite": True},
+            [box], slicer.dicomDatabase.folder / "film.dcm", {"overwrite": True},
         ),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
-            film.save(nodes, path, **options)
-    assert "there.dcm exists already" in film.save([box], older).message
-    message = film.save([box], older / "sr.dcm").message
+            save(film, nodes, target, **options)
+    assert "there.dcm exists already" in save(film, [box], older).message
+    message = save(film, [box], older / "sr.dcm").message
     assert message.endswith("there.dcm is not a folder. Choose another folder for the result.")
-    film.volume = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
+    phantom = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
     with pytest.raises(InputError, match="'drawn' was not loaded from DICOM, .* Load it"):
-        film.save([box])
+        save(phantom, [box])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_what_cannot_be_loaded_says_why_and_adds_nothing(application, film, case, tmp_path):
-    film.save([film.addBox()])
-    other = case("other")
-    film.removeBoxes()
-    before = application.nodeIds()
-    assert other.load().message.startswith("sr.dcm: its 1 box(es) belong to other images than the 1 given.")
-    image = film.database.folder / "film.dcm"
-    assert film.load(image).message.endswith("Pass the report, not the image.")
-    (tmp_path / "broken.dcm").write_bytes(film.path.read_bytes()[:700])
-    assert film.load(tmp_path / "broken.dcm").message.startswith("broken.dcm: ")
-    assert film.load(tmp_path / "gone.dcm").message.endswith("gone.dcm: is not a file. Check the spelling.")
+def test_what_cannot_be_loaded_says_why_and_adds_nothing(application, film, loadDicom, save, load, path):
+    save(film, [addBox(film)])
+    removeBoxes(film)
+    other = loadDicom("DX")
+    before, broken = application.nodeIds(), path.with_name("broken.dcm")
+    assert load(other).message.startswith("sr.dcm: its 1 box(es) belong to other images than the 1 given.")
+    assert load(other, slicer.dicomDatabase.folder / "film.dcm").message.endswith("Pass the report, not the image.")
+    broken.write_bytes(path.read_bytes()[:700])
+    assert load(other, broken).message.startswith("broken.dcm: ")
+    assert load(other, path.with_name("gone.dcm")).message.endswith("gone.dcm: is not a file. Check the spelling.")
     assert application.nodeIds() == before
-    removed = film.load(meanwhile=lambda: application.scene.RemoveNode(film.volume))
+    film = loadDicom("CR")
+    removed = load(film, meanwhile=lambda: application.scene.RemoveNode(film))
     assert removed.message.startswith("The volume was removed while its report was read.")
-    assert film.boxes == []
+    assert box_nodes.boxesOf(application.scene) == []
 
 
-def test_a_volume_that_left_its_place_has_no_report(stack):
-    box = stack.addBox([1, 4, 3, 9, 2, 7])
-    stack.volume.SetOrigin(0, 0, 0)
+def test_a_volume_that_left_its_place_has_no_report(stack, save):
+    box = addBox(stack, [1, 4, 3, 9, 2, 7])
+    stack.SetOrigin(0, 0, 0)
     with pytest.raises(InputError, match="'chest' does not lie where its DICOM files say.* Load it again"):
-        stack.save([box])
-    stack.volume.SetAttribute(volumes.UIDS, stack.database.uids[0])
+        save(stack, [box])
+    stack.SetAttribute(volumes.UIDS, slicer.dicomDatabase.uids[0])
     with pytest.raises(InputError, match="'chest' has 5 slices in 1 DICOM files, expected one file for each"):
-        stack.save([box])
+        save(stack, [box])
 
 
-def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film, tmp_path, monkeypatch):
+def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film, save, tmp_path, monkeypatch):
     def full(file, name):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("SuperResolutionLib.command._link", full)
-    saving = film.save([film.addBox()])
+    saving = save(film, [addBox(film)])
     assert saving.message == "The report cannot begin. No space left on device. Make room, and try again."
     assert os.listdir(tmp_path) == []

@@ -18,26 +18,25 @@ def at(view, row, column):
 def draw(view, source, start, end, pixels=drawing.REGION_PIXELS, between=None):
     """Drag from one place on the screen to another. Return the extents that were drawn, and what was said."""
     ends, errors = [], []
-    drawn = drawing.BoxDrawing([(view.node, view.interactor)], source, pixels, ends.append, errors.append)
+    boxDrawing = drawing.BoxDrawing([(view.node, view.interactor)], source, pixels, ends.append, errors.append)
     view.drag(start, end, between)
     if ends:
         view.drag(start, end)  # the mouse is Slicer's again
-    drawn.stop()
+    boxDrawing.stop()
     return ends, errors
 
 
-def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, red, source, keep):
-    nodes, plain, seen = application.nodeIds(), red.picture(), []
+def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, red, source):
+    nodes, plain, pictures = application.nodeIds(), red.picture(), []
     window = source.GetDisplayNode().GetWindow()
     interaction = application.logic.GetInteractionNode()
     interaction.SetCurrentInteractionMode(interaction.AdjustWindowLevel)  # which rests meanwhile
     ends, errors = [], []
     drawing.BoxDrawing([(red.node, red.interactor)], source, 8, ends.append, errors.append)
-    red.drag(at(red, 8.3, 7.8), at(red, 23.7, 32.4), lambda: seen.append(red.picture()))
+    red.drag(at(red, 8.3, 7.8), at(red, 23.7, 32.4), lambda: pictures.append(red.picture()))
     interaction.SetCurrentInteractionMode(interaction.ViewTransform)
     assert (ends, errors) == ([[2, 3, 8, 24, 8, 32]], [])
-    keep(seen[0], "drawing")
-    assert difference(plain, seen[0]).max() > 100  # it is seen while it is drawn
+    assert difference(plain, pictures[0]).max() > 100  # it is seen while it is drawn
     assert difference(plain, red.picture()).max() == 0
     assert application.nodeIds() == nodes
     assert source.GetDisplayNode().GetWindow() == window
@@ -76,10 +75,9 @@ def test_a_view_that_is_turned_against_the_voxels_is_told(application, sliceView
 
 
 def test_a_box_whose_handle_is_let_go_snaps_to_pixels(application, red, source):
-    moved = application.addTransform(makeGrid((0, 0, 0), (1, 1, 1), (5, 6, 0)))
-    source.SetAndObserveTransformNodeID(moved.GetID())
+    application.move(source, makeGrid((0, 0, 0), (1, 1, 1), (5, 6, 0)))
     box = drawing.addRegion(source, [2, 3, 8, 24, 8, 32])
-    assert box.GetParentTransformNode() is moved
+    assert box.GetParentTransformNode() is source.GetParentTransformNode()
     source.SetAndObserveTransformNodeID(None)
     box.SetAndObserveTransformNodeID(None)
     display.showHandles(box, True)
@@ -103,3 +101,16 @@ def test_snapping_leaves_turned_boxes_and_those_outside_alone_and_keeps_one_pixe
     region.placeBox(box, source, [2.4, 2.6, 8.2, 23.6, 8.4, 8.5])
     drawing.snap(box, source)
     assert box_nodes.boundsIn(box, source) == pytest.approx([2, 3, 8, 24, 8, 9], abs=1e-3)
+
+
+def test_handles_are_small_and_leave_the_middle_free(application, red, source):
+    roi = application.addRoi(source, phantom_volumes.EXTENT)
+    display.outlineOnly(roi, (1, 1, 0))
+    display.showHandles(roi, False)
+    outlined = red.picture()
+    display.showHandles(roi, True)
+    picture = red.picture()
+    changed = difference(outlined, picture) > 20
+    assert 0 < changed.mean() < 0.004
+    column, row = (round(at) for at in red.pixel(phantom_volumes.world(2, 63.5, 79.5)))
+    assert not changed[row - 20 : row + 20, column - 20 : column + 20].any()

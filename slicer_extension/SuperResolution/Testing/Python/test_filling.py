@@ -43,7 +43,7 @@ def at(view, slices):
 
 def test_a_difference_is_that_of_the_whole_and_no_piece_is_larger_than_a_tick_has_time_for(large):
     extents = []
-    node = result_nodes.addDifference(large, wait=False)
+    node = result_nodes.addDifference(large)
     compute = filling.fillingOf(node)._compute
     filling.fillingOf(node)._compute = lambda extent: extents.append(compute(extent)) or extents[-1]
     while filling.isBusy():
@@ -59,7 +59,7 @@ def test_a_difference_is_that_of_the_whole_and_no_piece_is_larger_than_a_tick_ha
 def test_the_slice_that_is_seen_comes_first_and_is_followed(red, large):
     at(red, 17)
     assert filling.visibleSlices(large) == [17]
-    node = result_nodes.addDifference(large, wait=False)
+    node = result_nodes.addDifference(large)
     array = slicer.util.arrayFromVolume(node)
     for slices in (17, 3):
         at(red, slices)
@@ -75,55 +75,31 @@ def test_a_turned_view_or_a_bent_volume_has_no_slice_that_is_seen(application, r
     red.node.SetOrientation("Coronal")
     assert filling.visibleSlices(large) == []
     red.node.SetOrientation("Axial")
-    large.SetAndObserveTransformNodeID(application.addBend().GetID())
+    application.bend(large)
     assert filling.visibleSlices(large) == []
 
 
-def test_views_are_drawn_again_when_the_slice_they_show_is_there(application, red, large, keep):
-    viewing, before = Viewing(application.logic), red.picture()
-    viewing.show("difference", large)
-    while filling.isBusy():
-        filling.step()
-    assert (red.picture() != before).any()
-    keep(red.picture(), "filling_difference")
-    viewing.stop()
-
-
-def test_the_share_is_told_when_all_is_marked(application, large):
-    viewing = Viewing(application.logic)
-    assert viewing.maskText(large) == ("", False)
-    assert viewing.maskText(None) == ("", False)
-    mask = result_nodes.addTrustMask(large, 25.0, wait=False)
-    assert viewing.maskText(large) == ("Marking…", True)
-    filling.step(0)
-    part = result_nodes.uncertainShare(mask)
-    assert 0 < part < 1
-    filling.finish(mask)
-    share = (slicer.util.arrayFromVolume(result_nodes.errorBarsOf(large)) > 25).mean()
-    assert result_nodes.uncertainShare(mask) == pytest.approx(share)
-    text = f"{share:.1%} of the pixels have an error bar wider than 25 HU."
-    assert viewing.maskText(large) == (text, False)
-
-
-def test_a_result_that_is_removed_or_replaced_is_filled_no_more(large):
+def test_a_result_that_is_removed_or_replaced_is_filled_no_more(application, large):
     source, bars = result_nodes.sourceOf(large), slicer.util.arrayFromVolume(result_nodes.errorBarsOf(large)).copy()
-    mask = result_nodes.addTrustMask(large, 25.0, wait=False)
+    mask = result_nodes.addTrustMask(large, 25.0)
     first = filling.fillingOf(mask)
+    assert Viewing(application.logic).maskText(large) == ("Marking…", True)
     array = slicer.util.arrayFromVolume(large).copy()
     result_nodes.addResult(source, array, region.whole(source), phantom_volumes.DONE, bars + 100, replace=large)
-    assert filling.fillingOf(mask) is None
+    assert filling.fillingOf(mask) is not first
     assert not first.isUnfinished
-    assert result_nodes.uncertainShare(mask) == 1.0, "with the new error bars, and not waited for"
-    result_nodes.addDifference(large, wait=False)
+    filling.step(math.inf)
+    assert result_nodes.uncertainShare(mask) == 1.0, "with the new error bars"
+    result_nodes.addDifference(large)
     result_nodes.remove(large)
     filling.step(math.inf)
     assert not filling.isBusy()
 
 
 def test_what_is_not_whole_is_not_saved(application, large, tmp_path):
-    name = result_nodes.addDifference(large, wait=False).GetName()
+    name = result_nodes.addDifference(large).GetName()
     application.saveScene(tmp_path / "half.mrb")
-    filling.finish(slicer.util.getFirstNodeByName(name))
+    filling.step(math.inf)
     application.saveScene(tmp_path / "whole.mrb")
     application.loadScene(tmp_path / "half.mrb")
     assert slicer.util.getFirstNodeByName(name) is None

@@ -5,10 +5,8 @@ import types
 import numpy as np
 import pytest
 import slicer
-from dicomfiles import Database
 from SuperResolutionLib import enhancer, headers, volumes
 from SuperResolutionLib.controller import Choice, Enhancement
-from waiting import waitFor
 
 
 @pytest.fixture
@@ -28,48 +26,35 @@ def radiograph(application):
     return make
 
 
-@pytest.mark.parametrize(
-    ("spacing", "header", "source"),
-    [
-        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143"}, "detector plane"),
-        ((0.143, 0.2), {headers.IMAGER: "0.143\\0.200"}, "detector plane"),
-        ((0.139, 0.139), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "calibrated"),
-        ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143", headers.CALIBRATION: "FIDUCIAL"}, "calibrated"),
-        ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143"}, "Pixel Spacing, detector plane or calibrated"),
-        ((0.1, 0.1), {headers.SCANNED: "0.1\\0.1"}, "film plane"),
-        ((0.143, 0.143), {}, "set in Slicer"),
-    ],
-)  # fmt: skip
-def test_the_source_of_the_shown_spacing_is_told(radiograph, spacing, header, source):
-    facts = headers.headerOf(*radiograph(spacing, header))
-    assert (facts.spacingSource, facts.note) == (source, "")
+FILE = "The file states {} mm, and Slicer shows "
+SET_IT = "If you know it, set it in the Volumes module."
 
 
-@pytest.mark.parametrize(
-    ("spacing", "header"),
-    [((1.0, 1.0), {}), ((1.0, 1.0), {headers.IMAGER: "0\\0"}), ((1.0, 2.0), {headers.ASPECT: "1\\2"})],
-)
-def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, spacing, header, monkeypatch):
+@pytest.mark.parametrize(("spacing", "header", "source", "note"), [
+    ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143"}, "detector plane", ""),
+    ((0.143, 0.2), {headers.IMAGER: "0.143\\0.200"}, "detector plane", ""),
+    ((0.139, 0.139), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "calibrated", ""),
+    ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143", headers.CALIBRATION: "FIDUCIAL"}, "calibrated", ""),
+    ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143"}, "Pixel Spacing, detector plane or calibrated", ""),
+    ((0.1, 0.1), {headers.SCANNED: "0.1\\0.1"}, "film plane", ""),
+    ((0.143, 0.143), {}, "set in Slicer", ""),
+    ((1.0, 1.0), {}, "", SET_IT),
+    ((1.0, 1.0), {headers.IMAGER: "0\\0"}, "", SET_IT),
+    ((1.0, 2.0), {headers.ASPECT: "1\\2"}, "", SET_IT),
+    ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "", FILE.format("0.143 x 0.143")),  # GDCM
+    ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "",
+     FILE.format("0.139 x 0.139")),
+    ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "", FILE.format("0.143 x 0.2")),  # DCMTK
+])  # fmt: skip
+def test_the_source_of_the_shown_spacing_is_told_and_where_it_is_unknown_what_to_do(
+    radiograph, spacing, header, source, note, monkeypatch
+):
     volume, database = radiograph(spacing, header)
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    assert headers.headerOf(volume, database).spacingSource == "unknown"
     subject = enhancer.subjectOf(volume, [0, 1, 0, 4, 0, 4])
-    assert (subject.spacingZyx, subject.note) == (None, "If you know it, set it in the Volumes module.")
-
-
-@pytest.mark.parametrize(
-    ("spacing", "header", "fileSpacing"),
-    [
-        ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm"),  # GDCM
-        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139"),
-        ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "0.143 x 0.2 mm"),  # DCMTK
-    ],
-)  # fmt: skip
-def test_a_spacing_that_is_not_the_files_is_called_unknown_and_told(radiograph, spacing, header, fileSpacing):
-    facts = headers.headerOf(*radiograph(spacing, header))
-    assert facts.spacingSource == "unknown"
-    assert facts.note.startswith(f"The file states {fileSpacing}")
-    assert facts.note.endswith("set the spacing in the Volumes module before you measure.")
+    assert (subject.spacingSource, subject.spacingZyx is not None) == (source, bool(source))
+    assert subject.note.startswith(note)
+    assert bool(note) == bool(subject.note) == (" in the Volumes module" in subject.note)
 
 
 def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph):
@@ -78,13 +63,13 @@ def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph):
     assert headers.headerOf(*radiograph((1, 1), {headers.BITS: "?"})).storedRange is None
 
 
-@pytest.mark.parametrize(("stated", "letters"), [
+@pytest.mark.parametrize(("orientation", "letters"), [
     ("L\\F", ("R", "L", "H", "F")), ("R\\F ", ("L", "R", "H", "F")), ("AL\\F", ("PR", "AL", "H", "F")),
     ("H\\L", ("F", "H", "R", "L")),
     ("", ()), ("L", ()), ("\\F", ()), ("L\\R", ()), ("L\\L", ()), ("L\\X", ()), ("L\\F\\H", ()),
 ])  # fmt: skip
-def test_the_letters_of_a_film_are_those_of_its_file_and_none_else(radiograph, stated, letters):
-    volume, database = radiograph((0.1, 0.2), {headers.ORIENTATION: stated})
+def test_the_letters_of_a_film_are_those_of_its_file_and_none_else(radiograph, orientation, letters):
+    volume, database = radiograph((0.1, 0.2), {headers.ORIENTATION: orientation})
     assert headers.edgeLettersOf(volume, database) == letters
     assert headers.edgeLettersOf(volume, None) == ()
 
@@ -96,32 +81,11 @@ def test_nothing_is_said_of_a_ct_or_of_a_volume_from_elsewhere(radiograph, appli
     assert headers.headerOf(application.addVolume(np.zeros((1, 4, 4), np.int16)), database) == headers.Header()
 
 
-@pytest.fixture(scope="module")
-def film(workerPython, tmp_path_factory):
-    """The database of a MONOCHROME1 radiograph of 12 bits."""
-    drawFilm = "dicom_files.radiograph(folder / 'film.dcm', dicom_files.phantom(dtype='uint16')[0])"
-    return Database(tmp_path_factory.mktemp("film"), drawFilm, workerPython)
-
-
-def read(volume, database):
-    """The header, once the film is read."""
-    return waitFor(lambda: headers.headerOf(volume, database), what="the reading of the film")
-
-
-@pytest.mark.parametrize("byDcmtk", [False, True])
-def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, film, byDcmtk):
-    volume = film.load(application, byDcmtk=byDcmtk)
-    assert headers.edgeLettersOf(volume, film) == ("R", "L", "H", "F")
-    assert slicer.util.arrayFromVolume(volume).max() == (1000 if byDcmtk else 4095)
-    facts = read(volume, film)
-    assert (facts.blackIsHigh, facts.note) == (byDcmtk, "")
-    assert (facts.spacingSource, facts.storedRange) == ("detector plane", (0, 4095))
-
-
-def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(application, film):
+def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(application, databases):
+    film = databases["CR"]
     volume = film.load(application)
     slicer.util.arrayFromVolume(volume)[0, 3, 4] = 7
-    facts = read(volume, film)
+    facts = headers.headerOf(volume, film)
     assert not facts.blackIsHigh
     assert facts.note.startswith("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it")
     assert facts.note.endswith("the result is right only if air looks dark.")
@@ -132,7 +96,7 @@ def test_a_film_that_cannot_be_read_leaves_it_open(radiograph, tmp_path):
     for name in ("film.dcm", "gone.dcm"):
         volume, database = radiograph((1, 1), {headers.PHOTOMETRIC: "MONOCHROME1"})
         database.fileForInstance = lambda uid, name=name: str(tmp_path / name)
-        assert "cannot be told" in read(volume, database).note
+        assert "cannot be told" in headers.headerOf(volume, database).note
 
 
 def test_the_kernel_of_a_ct_goes_to_the_model_which_knows_where_error_bars_are_too_narrow(radiograph, monkeypatch):

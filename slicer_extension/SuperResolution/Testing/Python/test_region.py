@@ -17,19 +17,6 @@ def volume(application):
     return application.addVolume(np.zeros(SHAPE, np.int16), GRIDS[0])
 
 
-@pytest.fixture
-def moved(application):
-    """Puts a node below a transform: ``moved(node, matrix, ...)``, the innermost matrix first."""
-
-    def move(node, *matrices):
-        for matrix in matrices:
-            transform = application.addTransform(matrix)
-            node.SetAndObserveTransformNodeID(transform.GetID())
-            node = transform
-
-    return move
-
-
 def slicersOwn(roi, volume):
     extent = [0] * 6
     slicer.vtkSlicerCropVolumeLogic.GetVoxelBasedCropOutputExtent(roi, volume, extent, True)
@@ -38,9 +25,9 @@ def slicersOwn(roi, volume):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_a_box_means_the_voxels_it_was_placed_on_and_is_cut_at_the_edge(application, moved, grid):
+def test_a_box_means_the_voxels_it_was_placed_on_and_is_cut_at_the_edge(application, grid):
     volume = application.addVolume(np.zeros(SHAPE, np.int16), grid)
-    moved(volume, makeGrid((0.2, 0.5, 0), (1, 1, 1), (50, 0, 0)))
+    application.move(volume, makeGrid((0.2, 0.5, 0), (1, 1, 1), (50, 0, 0)))
     roi = application.addRoi(volume, BOX)
     assert roi.GetParentTransformNode() is volume.GetParentTransformNode()
     assert region.ofRoi(roi, volume) == BOX
@@ -58,12 +45,12 @@ def test_a_box_means_the_voxels_that_crop_volume_cuts_out(application, volume):
         assert region.ofRoi(roi, volume) == slicersOwn(roi, volume)
 
 
-def test_transforms_of_box_and_volume_count_and_their_nodes_stay_as_they_are(application, volume, moved):
+def test_transforms_of_box_and_volume_count_and_their_nodes_stay_as_they_are(application, volume):
     shear = makeGrid((0.2, 0.1, 0.4), (1.3, 0.8, 1.0), (5, 6, 7))
     shear[0, 1] += 0.2
-    moved(volume, shear, makeGrid((0.1, 0, 0), (1, 1, 1), (9, 0, 0)))
+    application.move(volume, shear, makeGrid((0.1, 0, 0), (1, 1, 1), (9, 0, 0)))
     roi = application.addRoi()
-    moved(roi, makeGrid((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0)))
+    application.move(roi, makeGrid((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0)))
     middle = outerCorners(GRIDS[0], [0, 9, 0, 40, 0, 60]).mean(axis=0)
     roi.SetCenterWorld(*transformPoints(region.toWorldOf(volume), middle[None])[0])
     roi.SetSize(25, 20, 15)
@@ -103,7 +90,7 @@ def test_what_is_not_chosen_is_told(volume):
 
 def test_volumes_that_no_box_can_follow_are_told(application, volume):
     roi = application.addRoi(volume, BOX)
-    volume.SetAndObserveTransformNodeID(application.addBend().GetID())
+    application.bend(volume)
     with pytest.raises(InputError, match="'chest' is bent by the transform 'Bend'. Take it out of the transform"):
         region.ofRoi(roi, volume)
     assert region.whole(volume) == [0, 9, 0, 40, 0, 60]
@@ -124,9 +111,9 @@ def sliceAt(application, volume, orientation="Axial", index=(30, 20, 4)):
 
 
 @pytest.mark.parametrize("grid", [*GRIDS, makeGrid((0.3, 0.2, 0.1), (0.7, 0.7, 2.5), (1, 2, 3))])
-def test_the_slice_of_a_view_is_one_layer_of_voxels(application, moved, grid):
+def test_the_slice_of_a_view_is_one_layer_of_voxels(application, grid):
     volume = application.addVolume(np.zeros(SHAPE, np.int16), grid)
-    moved(volume, makeGrid((0.3, 0.1, 0), (1, 1, 1), (3, 4, 5)))
+    application.move(volume, makeGrid((0.3, 0.1, 0), (1, 1, 1), (3, 4, 5)))
     layers = {
         tuple(region.ofSlice(sliceAt(application, volume, orientation, (58.6, 7.4, 4)), volume))
         for orientation in ("Axial", "Coronal", "Sagittal")
@@ -134,10 +121,10 @@ def test_the_slice_of_a_view_is_one_layer_of_voxels(application, moved, grid):
     assert layers == {(4, 5, 0, 40, 0, 60), (0, 9, 7, 8, 0, 60), (0, 9, 0, 40, 59, 60)}
 
 
-def test_a_view_beside_the_volume_or_turned_against_it_is_told(application, volume, moved):
+def test_a_view_beside_the_volume_or_turned_against_it_is_told(application, volume):
     with pytest.raises(InputError, match="slice of view 'Red' lies beside 'chest'. Scroll the view onto the volume"):
         region.ofSlice(sliceAt(application, volume, index=(30, 20, 9.6)), volume)
     view = sliceAt(application, volume)
-    moved(volume, makeGrid((0.2, 0, 0), (1, 1, 1), (0, 0, 0)))
+    application.move(volume, makeGrid((0.2, 0, 0), (1, 1, 1), (0, 0, 0)))
     with pytest.raises(InputError, match="View 'Red' is turned against the voxels of 'chest'.*Rotate to volume plane"):
         region.ofSlice(view, volume)

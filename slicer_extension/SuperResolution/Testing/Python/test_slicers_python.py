@@ -9,7 +9,7 @@ import pytest
 import slicerpython
 
 HERE = Path(__file__).resolve().parent
-IN_SHORT = "first_volume or saved_with_the_scene or after_the_scene_is_closed or from_a_script"
+IN_SHORT = "first_volume or saved_with_the_scene or from_a_script"
 """Of the panel's tests: those of the form, the parameter node, its reload and the logic."""
 needsOracle = pytest.mark.skipif(
     not slicerpython.LAYER.is_dir(),
@@ -35,17 +35,10 @@ def test_the_panel_runs_on_slicers_own_python_layer(module):
 
 
 @needsOracle
+@pytest.mark.parametrize("expression", [IN_SHORT, pytest.param("test", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("release", slicerpython.RELEASES[1:])
-def test_the_panel_runs_on_the_layer_of_the_other_releases(release):
-    done = testPanel(IN_SHORT, SUPERRESOLUTION_SLICER=release)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@needsOracle
-@pytest.mark.slow
-@pytest.mark.parametrize("release", slicerpython.RELEASES[1:])
-def test_all_tests_of_the_panel_pass_on_the_other_releases(release):
-    done = testPanel("test", SUPERRESOLUTION_SLICER=release)
+def test_the_panel_runs_on_the_layer_of_the_other_releases(release, expression):
+    done = testPanel(expression, SUPERRESOLUTION_SLICER=release)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -64,22 +64,17 @@ def test_what_is_translated_is_a_constant_with_named_placeholders(path):
             assert not (isUsed and any(isinstance(part.ctx, ast.Store) for part in stored)), f"{path.name}: {node.name}"
 
 
-def test_slicers_own_function_translates_by_file(module, monkeypatch):
+def test_slicers_own_function_translates_by_file_names_and_labels_of_one_word_too(
+    application, module, source, monkeypatch
+):
     import slicer
-    from SuperResolutionLib import volumes
+    from SuperResolutionLib import compare, display, result_nodes, volumes
 
-    asked = []
-    monkeypatch.setattr(slicer.app, "translate", lambda context, text: asked.append(context) or f"« {text} »")
+    contexts = []
+    monkeypatch.setattr(slicer.app, "translate", lambda context, text: contexts.append(context) or f"« {text} »")
     with pytest.raises(ValueError, match="« No volume is chosen"):
         volumes.check(None)
-    assert asked == ["SuperResolutionLib.volumes"]
-
-
-def test_names_and_labels_of_one_word_are_translated_too(application, module, source, monkeypatch):
-    import slicer
-    from SuperResolutionLib import compare, display, result_nodes
-
-    monkeypatch.setattr(slicer.app, "translate", lambda context, text: f"« {text} »")
+    assert contexts == ["SuperResolutionLib.volumes"]
     result = phantom_volumes.addResult(source)
     result_nodes.addTrustMask(result, 20.0)
     result_nodes.addDifference(result)

@@ -1,7 +1,4 @@
-"""Real slice views during a comparison: what they show, and that they show what they did before when it ends.
-
-SUPERRESOLUTION_PICTURES=FOLDER keeps what they showed.
-"""
+"""Real slice views during a comparison: what they show, and that they show what they did before when it ends."""
 
 import types
 
@@ -59,7 +56,7 @@ def windowsOf(*volumes):
     return [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in volumes]
 
 
-def test_a_result_lies_exactly_over_its_source(application, red, source, result, keep):
+def test_a_result_lies_exactly_over_its_source(application, red, source, result):
     whole = application.addVolume(phantom_volumes.FINE, resultAffine(phantom_volumes.GRID, [0] * 6, (1, 4, 4)))
     whole.GetDisplayNode().SetAutoWindowLevel(0)
     whole.GetDisplayNode().SetWindowLevel(1400, -400)
@@ -69,7 +66,6 @@ def test_a_result_lies_exactly_over_its_source(application, red, source, result,
         red.composite.SetForegroundVolumeID(foreground and foreground.GetID())
         red.composite.SetForegroundOpacity(1)
         pictures.append(red.picture())
-        keep(pictures[-1], f"over_{foreground and foreground.GetName()}")
     before, after, fine = pictures
     assert difference(after, fine)[insideOf(red)].max() == 0
     assert difference(before, fine)[insideOf(red)].max() > 60
@@ -96,11 +92,10 @@ def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, vie
                or node.IsA("vtkMRMLColorTableNode") for node in added)  # fmt: skip
 
 
-def test_the_region_is_seen_at_once_with_its_surroundings_a_frame_and_a_caption(viewing, red, source, result, keep):
+def test_the_region_is_seen_at_once_with_its_surroundings_a_frame_and_a_caption(viewing, red, source, result):
     red.node.SetSliceOffset(red.node.GetSliceOffset() + 15)  # another slice than those of the region
     viewing.show("inPlace", result)
     picture = red.picture()
-    keep(picture, "viewing_in_place")
     rows, columns = insideOf(red)
     height, width = picture.shape[:2]
     share = max((rows.stop - rows.start) / height, (columns.stop - columns.start) / width)
@@ -148,23 +143,25 @@ def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, 
     red.composite.RemoveObserver(tag)
 
 
-def test_error_bars_lie_over_the_image_and_never_instead_of_it(viewing, red, source, result, keep):
+def test_error_bars_lie_over_the_image_and_never_instead_of_it_and_a_legend_beside_it(viewing, red, result, capfd):
     viewing.showErrorBars(result, 0.0)
     assert viewing.kind == "inPlace"  # they start a comparison where there is none
+    display = result_nodes.errorBarsOf(result).GetDisplayNode()
+    widest, upperQuarter = np.percentile(phantom_volumes.BARS, (99, 75))
+    assert (display.GetWindowLevelMax(), display.GetLowerThreshold()) == pytest.approx((widest, upperQuarter), rel=1e-5)
     viewing.hideErrorBars()
     before, plain = layersOf(red), red.picture()
     viewing.showErrorBars(result, 20.0)
     assert layersOf(red)[:4] == before[:4]
-    assert result_nodes.errorBarsOf(result).GetDisplayNode().GetLowerThreshold() == 20.0
+    assert (display.GetWindowLevelMin(), display.GetLowerThreshold()) == (0, 20)
     picture, region = red.picture(), insideOf(red)
-    keep(picture, "viewing_error_bars")
     coloured = np.ptp(picture.astype(int), axis=2) > 30
     assert coloured[region].mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.4)
-    legend = np.zeros(coloured.shape, bool)
-    legend[:, round(0.75 * coloured.shape[1]) :] = True
-    surroundings = outsideOf(red, picture)
-    assert difference(plain, picture)[surroundings & ~legend].max() == 0
-    assert difference(plain, picture)[surroundings & legend].max() > 60
+    legendColumn = region[1].stop + 8
+    changes = np.where(outsideOf(red, picture), difference(plain, picture), 0)
+    assert changes[:, :legendColumn].max() == 0
+    assert changes[:, legendColumn:].max() > 60  # the legend
+    assert "ERR|" not in capfd.readouterr().err
     viewing.showOriginal(True)
     assert (np.ptp(red.picture()[region].astype(int), axis=2) > 30).sum() == 0
     viewing.showOriginal(False)
@@ -173,14 +170,13 @@ def test_error_bars_lie_over_the_image_and_never_instead_of_it(viewing, red, sou
     assert difference(plain, red.picture()).max() == 0
 
 
-def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, result, pair, application, keep):
+def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, result, pair, application):
     layout, before, (left, right) = compare.layoutNode(application.scene), layersOf(red), pair
     viewing.show("sideBySide", result)
     assert layout.GetViewArrangement() == compare.LAYOUT
     assert (layersOf(left)[:2], layersOf(right)[:2]) == ([source.GetID(), None], [source.GetID(), result.GetID()])
     np.testing.assert_allclose(left.ras(70, 90), right.ras(70, 90), atol=1e-9)
     pictures = [view.picture() for view in pair]
-    keep(np.concatenate(pictures, axis=1), "side_by_side")
     assert difference(*pictures).max() > 60
     viewing.showErrorBars(result, 0.0)
     assert (layersOf(left)[4], layersOf(right)[4]) == (0, 1)
@@ -198,13 +194,12 @@ def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, r
     assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
 
 
-def test_what_moves_in_one_view_moves_in_the_other_and_one_cursor_shows_the_place(viewing, pair, result, keep):
+def test_what_moves_in_one_view_moves_in_the_other_and_one_cursor_shows_the_place(viewing, pair, result):
     viewing.show("sideBySide", result)
     left, right = pair
     without = right.picture()
     left.moveMouse(100, 200)
     picture = right.picture()
-    keep(picture, "cursor")
     rows, columns = np.nonzero(difference(without, picture) > 60)
     assert (columns.mean(), 299 - rows.mean()) == pytest.approx((100, 200), abs=2)
     start = right.logic.GetSliceOffset()
@@ -241,8 +236,7 @@ def test_a_view_that_gets_its_size_later_is_fitted_again_until_the_user_zooms(vi
 
 def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blue_where_darker(viewing, red, result):
     viewing.show("difference", result)
-    while result_nodes.filling.isBusy():
-        result_nodes.filling.step()
+    phantom_volumes.fillAll()
     red.node.SetSliceOffset(phantom_volumes.world(2, 0, 0)[2])
     node = next(iter(result_nodes.derivedNodes(result, result_nodes.DIFFERENCE)))
     node.GetDisplayNode().SetInterpolate(False)
@@ -270,27 +264,6 @@ def test_before_and_after_have_one_window_while_they_are_compared(application, v
     assert windowsOf(source, result) == [(700, 80), dragged]
 
 
-def test_arrow_keys_change_the_slice(viewing, red, result):
-    viewing.show("inPlace", result)
-    start = red.logic.GetSliceOffset()
-    red.moveMouse(200, 150)
-    for key, offset in (("Up", 5), ("Down", 0)):
-        red.pressKey(key)
-        assert red.logic.GetSliceOffset() == pytest.approx(start + offset)
-
-
-def test_a_legend_lies_beside_the_region_and_no_error_is_logged(viewing, red, source, capfd):
-    done = {**phantom_volumes.DONE, "consistency": {**phantom_volumes.DONE["consistency"], "unit": "grey levels"}}
-    volumes = phantom_volumes.RESULT, phantom_volumes.EXTENT, done, phantom_volumes.BARS
-    viewing.show("inPlace", result_nodes.addResult(source, *volumes))
-    plain = red.picture()
-    viewing.showErrorBars(viewing.result, 1e6)  # above all bars, so the legend alone is new
-    changed = difference(plain, red.picture()).max(axis=0) > 0
-    assert changed.any()
-    assert not changed[: insideOf(red)[1].stop + 8].any()
-    assert "ERR|" not in capfd.readouterr().err
-
-
 def test_a_ruler_needs_millimetres_and_axes_need_those_of_a_patient(application, viewing, red, film, result):
     def aids():
         return view.GetRulerType(), view.GetOrientationMarkerType()
@@ -308,32 +281,31 @@ def test_a_ruler_needs_millimetres_and_axes_need_those_of_a_patient(application,
 @pytest.fixture
 def film(application):
     """A result of all of a film that was loaded from DICOM."""
-    node = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
-    application.setModality(node, "DX")
+    node = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]), modality="DX")
     node.SetAttribute("DICOM.instanceUIDs", "1.2.3")
     return result_nodes.addResult(node, phantom_volumes.FINE[:1], [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
 
 
 def test_the_letters_of_a_film_lie_at_its_edges_and_turn_with_it(application, viewing, red, film, monkeypatch):
-    def places():
+    def labelPositions():
         (_, *nodes) = slicer.util.getNodesByClass("vtkMRMLMarkupsNode")  # without the box
         numbers = [(node, n) for node in nodes for n in range(node.GetNumberOfControlPoints())]
         return {node.GetNthControlPointLabel(n): red.xy(node.GetNthControlPointPositionWorld(n)) for node, n in numbers}
 
     viewing.show("inPlace", film)
-    assert set(places()) == {"enhanced x4, predicted detail"}  # nothing is guessed
+    assert set(labelPositions()) == {"enhanced x4, predicted detail"}  # nothing is guessed
     database = types.SimpleNamespace(isOpen=True, fileForInstance=str, fileValue=lambda file, tag: "R\\F")
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     viewing.show("inPlace", film)
     viewing.showOriginal(True)
-    shown = places()
-    assert shown["L"][0] < shown["H"][0] < shown["R"][0]  # the film says that it is mirrored
-    assert shown["F"][1] < shown["L"][1] < shown["original"][1] < shown["H"][1]
-    result_nodes.sourceOf(film).SetAndObserveTransformNodeID(application.addTransform(np.diag([-1.0, 1, 1, 1])).GetID())
+    positions = labelPositions()
+    assert positions["L"][0] < positions["H"][0] < positions["R"][0]  # the film says that it is mirrored
+    assert positions["F"][1] < positions["L"][1] < positions["original"][1] < positions["H"][1]
+    application.move(result_nodes.sourceOf(film), np.diag([-1.0, 1, 1, 1]))
     film.SetAndObserveTransformNodeID(result_nodes.sourceOf(film).GetTransformNodeID())
     viewing.follow()
-    shown = places()
-    assert shown["R"][0] < shown["H"][0] < shown["L"][0]
+    positions = labelPositions()
+    assert positions["R"][0] < positions["H"][0] < positions["L"][0]
 
 
 @pytest.mark.parametrize("kind", ["", "inPlace", "difference"])
@@ -343,10 +315,17 @@ def test_the_mask_marks_what_is_wide_over_all_that_the_user_has_in_the_view(kind
     red.composite.SetLabelVolumeID(labels.GetID())
     if kind:
         viewing.show(kind, result)
-    before = layersOf(red)
+    before, plain = layersOf(red), red.picture()
+    assert viewing.maskText(None) == viewing.maskText(result) == ("", False)
     viewing.showMask(result, 20.0)
+    picture, region = red.picture(), insideOf(red)
+    marked = difference(plain, picture)[region] > 4
+    assert marked.mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.15)
+    color = picture[region][marked].mean(axis=0)
+    assert color[0] > color[1] + 40  # pink
     share = (phantom_volumes.BARS > 20).mean()
-    assert viewing.maskText(result) == (f"{share:.1%} of the pixels have an error bar wider than 20 HU.", False)
+    text = f"{share:.1%} of the pixels have an error bar wider than 20 grey levels."
+    assert viewing.maskText(result) == (text, False)
     viewing.showMask(result, 30.0)
     assert layersOf(red) == [*before[:4], 1]
     (mask,) = result_nodes.derivedNodes(result, result_nodes.MASK)

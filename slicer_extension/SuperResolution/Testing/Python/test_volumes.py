@@ -66,8 +66,7 @@ def test_what_cannot_be_enhanced_is_told_with_what_to_do(application):
     several.SetAndObserveImageData(image)
     colours = application.addVolume(np.zeros((2, 3, 4, 3), np.uint8), className="vtkMRMLVectorVolumeNode")
     labels = application.addVolume(ramp(np.uint8), name="labels", className="vtkMRMLLabelMapVolumeNode")
-    mr = application.addVolume(ramp(np.int16), name="brain")
-    application.setModality(mr, "MR")
+    mr = application.addVolume(ramp(np.int16), name="brain", modality="MR")
     for node, message in (
         (None, "No volume is chosen"),
         (several, "'several' has 3 values per voxel, expected one. Convert it"),
@@ -98,7 +97,7 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
 
 
 @pytest.mark.parametrize(
-    ("shape", "lowest", "stated", "modality", "question"),
+    ("shape", "lowest", "fileModality", "modality", "question"),
     [
         ((1, 9, 9), 0, None, "CXR", ""),  # a film as PNG
         ((1, 9, 9), -1024, None, "unknown", "'chest' does not say whether it is a radiograph or a CT."),
@@ -114,16 +113,16 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
     ],
 )
 def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
-    application, shape, lowest, stated, modality, question
+    application, shape, lowest, fileModality, modality, question
 ):
     voxels = np.linspace(lowest, 255, np.prod(shape)).astype(np.int16).reshape(shape)
     volume = application.addVolume(voxels)
-    if stated == "[hnsf'U]":
+    if fileModality == "[hnsf'U]":
         units = slicer.vtkCodedEntry()
-        units.SetValueSchemeMeaning(stated, "UCUM", "Hounsfield unit")
+        units.SetValueSchemeMeaning(fileModality, "UCUM", "Hounsfield unit")
         volume.SetVoxelValueUnits(units)
-    elif stated:
-        application.setModality(volume, stated)
+    elif fileModality:
+        application.setModality(volume, fileModality)
     volumes.check(volume)
     assert volumes.modality(volume) == modality
     assert volumes.questionOf(volume).startswith(question)

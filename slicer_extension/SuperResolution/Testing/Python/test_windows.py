@@ -29,8 +29,7 @@ def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_rang
 
 
 def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(application, monkeypatch):
-    film = application.addVolume(np.full((1, 4, 4), 900, np.int16))
-    application.setModality(film, "DX")
+    film = application.addVolume(np.full((1, 4, 4), 900, np.int16), modality="DX")
     film.SetAttribute(volumes.UIDS, "1.2.3")
     for blackIsHigh, level in ((False, 3095), (True, 1000)):
         header = headers.Header(storedRange=(0, 4095), blackIsHigh=blackIsHigh)
@@ -52,8 +51,8 @@ def test_a_window_is_shown_and_full_is_all_that_the_volume_holds(source):
 def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(application, red, source, result):
     application.setModality(source, "CT")
     red.node.SetSliceOffset(phantom_volumes.world(2, 0, 0)[2])
-    place = phantom_volumes.world(2, 4 * 12 + 1.5, 4 * 20 + 1.5)
-    red.moveMouse(*red.xy(place))
+    position = phantom_volumes.world(2, 4 * 12 + 1.5, 4 * 20 + 1.5)
+    red.moveMouse(*red.xy(position))
     text = readout.textAt(application.crosshair, source, result)
     zoom = 2.8 / (red.node.GetFieldOfView()[0] / 420)
     after, width = (array[1, 17, 49] for array in (phantom_volumes.RESULT, phantom_volumes.BARS))
@@ -69,8 +68,9 @@ def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(appl
 
 @pytest.mark.parametrize("spacing", [1.0, 0.5])
 def test_a_film_has_no_position_in_a_patient_and_numbers_of_five_digits(application, sliceView, spacing):
-    film = application.addVolume(phantom_volumes.COARSE[:1] + 30000, np.diag([-spacing, -spacing, 1, 1.0]))
-    application.setModality(film, "DX")
+    film = application.addVolume(
+        phantom_volumes.COARSE[:1] + 30000, np.diag([-spacing, -spacing, 1, 1.0]), modality="DX"
+    )
     fine = phantom_volumes.FINE[:1].astype(np.float32) + 30000
     result = result_nodes.addResult(film, fine, [0, 1, 0, 32, 0, 40], phantom_volumes.DONE, fine)
     view = sliceView("Red", 420, 340)

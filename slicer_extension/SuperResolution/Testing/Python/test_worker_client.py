@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -25,14 +26,15 @@ SMALL = [0, 1, 8, 40, 8, 40]
 
 
 @pytest.fixture
-def start(workerPython, tmp_path):
+def start(workerPython, tmp_path, monkeypatch):
     """Makes workers, by default real ones, in a temporary folder of the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     python, environment = workerPython
     clients = []
 
-    def worker(*script, **options):
+    def worker(*script):
         command = [python, *script] if script else workerCommand(python)
-        clients.append(WorkerClient(command, environment, temporaryFolder=str(tmp_path), **options))
+        clients.append(WorkerClient(command, environment))
         return clients[-1]
 
     yield worker
@@ -64,15 +66,6 @@ def film(side=64):
 
 def volume():
     return np.repeat(film(160).astype(np.int16) * 5 - 900, 60, axis=0)
-
-
-def test_a_region_comes_back_with_its_error_bars(worker):
-    worker.enhance(film(), region=SMALL, modality="CXR", errorBars=True)
-    done, events = until(worker)
-    assert done["resultArray"].shape == done["errorBarsArray"].shape == (1, 128, 128)
-    assert done["coverage"]["promised"] == 0.9
-    assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1
-    waitFor(lambda: not os.path.exists(os.path.dirname(done["result"])), what="the removal of arrays that were read")
 
 
 def test_what_the_worker_refuses_comes_as_it_says_it(worker):
@@ -134,18 +127,7 @@ def begin(worker):
     return pid(worker)
 
 
-def test_cancel_ends_the_process_and_a_fresh_one_answers(start):
-    worker = start()
-    old = begin(worker)
-    worker.cancel()
-    assert worker.poll() == []
-    assert ask(worker)["event"] == "done"
-    assert pid(worker) != old
-    waitFor(lambda: isGone(old), worker.poll)
-    waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")])
-
-
-def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
+def test_cancel_ends_a_launcher_with_what_it_has_launched_and_a_fresh_process_answers(start, tmp_path):
     launcher, note = tmp_path / "launcher.py", tmp_path / "pid"
     launcher.write_text(
         "import subprocess, sys; launched = subprocess.Popen([sys.executable, *sys.argv[2:]])\n"
@@ -153,8 +135,13 @@ def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
     )
     worker = start(str(launcher), str(note), *workerCommand()[1:])
     begin(worker)
+    launched = int(note.read_text())
     worker.cancel()
-    waitFor(lambda: isGone(int(note.read_text())), worker.poll)
+    assert worker.poll() == []
+    assert ask(worker)["event"] == "done"
+    assert int(note.read_text()) != launched
+    waitFor(lambda: isGone(launched), worker.poll)
+    waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")])
 
 
 def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start, monkeypatch):
@@ -227,8 +214,8 @@ def test_a_worker_that_cannot_answer_is_told_with_what_to_do(start, script, mess
     assert failed["message"] == message
 
 
-def test_a_python_that_is_not_there_is_told(tmp_path):
-    worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], {}, temporaryFolder=str(tmp_path))
+def test_a_python_that_is_not_there_is_told():
+    worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], {})
     worker.ask("bundles")
     failed, _ = until(worker)
     assert failed["message"] == "/nowhere/PythonSlicer cannot be started (No such file or directory). Install it again."
@@ -251,6 +238,7 @@ def test_an_image_or_a_folder_that_cannot_be_made_is_told_and_the_next_request_i
     assert enhance() == (
         "failed", "output", f"no folder could be made in {worker.folder} (File exists). Make room there."
     )  # fmt: skip
+    waitFor(lambda: not os.path.exists(os.path.join(worker.folder, "out4")), what="its removal, in a thread")
     shutil.rmtree(worker.folder)
     *kind, message = enhance()
     assert kind == ["failed", "output"]
@@ -268,13 +256,14 @@ def test_a_result_that_cannot_be_read_is_told_and_never_unpickled(tmp_path):
 
 
 CLIENT = """
-import sys, time
+import sys, tempfile, time
 sys.path.insert(0, sys.argv[1])
+tempfile.tempdir = sys.argv[3]
 import numpy as np
 from SuperResolutionLib.worker_client import WorkerClient, workerCommand
 from SuperResolutionLib.child_process import environmentFor
 environment = {**environmentFor(sys.argv[2]), "PYTHONPATH": sys.argv[5]}
-worker = WorkerClient(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
+worker = WorkerClient(workerCommand(sys.argv[2]), environment)
 worker.enhance(np.zeros((60, 160, 160), np.int16), region=[0, 60, 0, 160, 0, 160], modality="CT")
 names = []
 while "progress" not in names:
@@ -299,7 +288,7 @@ def client(workerPython, repository, tmp_path):
     return start
 
 
-def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folder(client, tmp_path):
+def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folder(client, tmp_path, monkeypatch):
     child, number, folder = client(10000)
     child.kill()
     child.wait()
@@ -307,7 +296,8 @@ def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folde
     assert os.path.isdir(folder)
     (tmp_path / "sr-notes").mkdir()
     (tmp_path / f"sr-{os.getpid()}-mine").mkdir()
-    removeStaleFolders(str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    removeStaleFolders()
     assert sorted(os.listdir(tmp_path)) == [f"sr-{os.getpid()}-mine", "sr-notes"]
 
 
