@@ -217,8 +217,8 @@ class Bundle:
         return name in self.metadata["weights_sha256"] and (name.endswith(".pt") or self._path_of(name) is not None)
 
     def _path_of(self, name: str) -> Path | None:
-        places = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
-        return next((place for place in places if place.is_file()), None)
+        paths = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
+        return next((path for path in paths if path.is_file()), None)
 
     @property
     def onnx_files(self) -> tuple[str, ...]:
@@ -325,8 +325,8 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
         if scale is not None and scale != facts["scale"]:
             facts |= {"scale": scale, "operator": at_scale(facts["operator"], scale)}
             # Along the slices, the range is that of the new slices, which no scale changes.
-            kept = {"input_range"} if along_slices(facts["operator"]) else set()
-            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE - kept}
+            unchanged = {"input_range"} if along_slices(facts["operator"]) else set()
+            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE - unchanged}
             if ERROR_BARS_DEF not in facts:
                 hashes = metadata["weights_sha256"]
                 metadata["weights_sha256"] = {

@@ -137,9 +137,9 @@ class FilmMeasurement:
             return [float(psnr)]
         stored = round_to_storage(super_res, self.original.levels)
         error = np.abs(high_res[0, 0].numpy() - stored)
-        known = np.broadcast_to(np.logical_not(padding), error.shape)
-        parts = measure_parts(error, stored, half_width, known) if self.trust else []
-        return [float(psnr), float((error <= half_width).mean(where=known)), *parts]
+        valid = np.broadcast_to(np.logical_not(padding), error.shape)
+        parts = measure_parts(error, stored, half_width, valid) if self.trust else []
+        return [float(psnr), float((error <= half_width).mean(where=valid)), *parts]
 
 
 SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]

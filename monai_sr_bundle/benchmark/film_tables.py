@@ -178,9 +178,9 @@ def unmodified_table(comparison: FilmComparison, scale: int) -> tuple[list[str],
         for cell in comparison.unmodified_cells(index, scale)
         if cell.set == film_set.label
     ]
-    shown = [name for name in titles if any(cell.figures[name] is not None for cell, _ in cells)]
-    return ["set", "images", "method", *(titles[name] for name in shown)], [
-        [cell.set, str(cell.images), label, *(_format_figure(cell, name) for name in shown)] for cell, label in cells
+    measured = [name for name in titles if any(cell.figures[name] is not None for cell, _ in cells)]
+    return ["set", "images", "method", *(titles[name] for name in measured)], [
+        [cell.set, str(cell.images), label, *(_format_figure(cell, name) for name in measured)] for cell, label in cells
     ]
 
 

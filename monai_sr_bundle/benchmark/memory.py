@@ -205,9 +205,9 @@ def _enhance(source: Path, out: Path | str, options: Sequence[str]) -> Run:
         raise OutOfMemoryError(f"{' '.join(command)} was ended by signal {-process.returncode}: memory ran out.")
     if process.returncode:
         raise InternalError(f"{' '.join(command)} ended with {process.returncode}.")
-    found = next(event for event in reversed(events) if event["event"] == "found")
-    finished = next(event for event in reversed(events) if event["event"] == "finished")
-    return Run(peak, tuple(bytes_after), tuple(finished["shape_zyx"]), found["bundle"])
+    found_event = next(event for event in reversed(events) if event["event"] == "found")
+    finished_event = next(event for event in reversed(events) if event["event"] == "finished")
+    return Run(peak, tuple(bytes_after), tuple(finished_event["shape_zyx"]), found_event["bundle"])
 
 
 def _peak_bytes(status: str) -> int:

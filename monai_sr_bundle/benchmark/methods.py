@@ -232,8 +232,8 @@ def open_film_method(
     method = BundleMethod(row, bundle, backend)
     if calibration is not None:
         method.calibration_entry = find_calibration(bundle, method.options, calibration)[1]
-    elif own := find_bundle_calibration(bundle, method.options):
-        method.calibration_entry = own[1]
+    elif bundle_calibration := find_bundle_calibration(bundle, method.options):
+        method.calibration_entry = bundle_calibration[1]
     return method
 
 

@@ -101,8 +101,8 @@ class SpeedComparison:
 
     def same(self, result: Speed, **changes: str) -> Speed | None:
         """Return the result of the same size and threads whose other keys are these, if it was measured."""
-        wanted = {"size": result.size, "threads": result.threads, **changes}
-        return next((each for each in self.results if all(getattr(each, k) == v for k, v in wanted.items())), None)
+        keys = {"size": result.size, "threads": result.threads, **changes}
+        return next((each for each in self.results if all(getattr(each, k) == v for k, v in keys.items())), None)
 
 
 @dataclass(frozen=True)

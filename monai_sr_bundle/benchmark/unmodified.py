@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.unit import NEAR_PADDING, largest_around, surroundings
+from monai_sr_bundle.images.unit import NEAR_PADDING, dilate, largest_around
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8
@@ -132,7 +132,7 @@ def find_edges(image: np.ndarray, usable: np.ndarray, least_step: float) -> list
     steepness[~usable | _frame(image.shape, margin)] = 0
     enlarged = enlarge_bicubic(image, BINS)
     edges: list[Edge] = []
-    free = surroundings(~usable, margin) == 0
+    free = dilate(~usable, margin) == 0
     for position in np.argsort(steepness, axis=None)[::-1][:CANDIDATES]:
         row, column = divmod(int(position), image.shape[1])
         if len(edges) == MOST_EDGES or steepness[row, column] == 0:
@@ -226,17 +226,17 @@ def _pixels_around(enlarged: np.ndarray, scale: int, edge: Edge) -> tuple[np.nda
     )
     distance = edge.normal[0] * rows[:, None] + edge.normal[1] * columns[None]
     along = edge.normal[1] * rows[:, None] - edge.normal[0] * columns[None]
-    near = (np.abs(along) <= HALF_LENGTH + 0.5) & (np.abs(distance) <= REACH + 1)
-    return distance[near], along[near], part[near]
+    within_reach = (np.abs(along) <= HALF_LENGTH + 0.5) & (np.abs(distance) <= REACH + 1)
+    return distance[within_reach], along[within_reach], part[within_reach]
 
 
 def _binned(distance: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean distance and value of each bin that holds a pixel, up to `REACH`."""
-    near = np.abs(distance) <= REACH
-    index = np.floor((distance[near] + REACH) * BINS).astype(int)
+    within_reach = np.abs(distance) <= REACH
+    index = np.floor((distance[within_reach] + REACH) * BINS).astype(int)
     count = np.bincount(index)
     filled = count > 0
-    means = [np.bincount(index, weights=each[near])[filled] / count[filled] for each in (distance, values)]
+    means = [np.bincount(index, weights=each[within_reach])[filled] / count[filled] for each in (distance, values)]
     return means[0], means[1]
 
 
@@ -249,13 +249,13 @@ def _width(distance: np.ndarray, height: np.ndarray) -> float:
 
 
 def _crossing(distance: np.ndarray, height: np.ndarray, level: float, first_from: float | None = None) -> float:
-    """Return where a function rises through a level: the place nearest to 0, or the first one from a distance on."""
+    """Return where a function rises through a level: the crossing next to 0, or the first one from a distance on."""
     rises = np.flatnonzero((height[:-1] < level) & (height[1:] >= level))
     share = (level - height[rises]) / (height[rises + 1] - height[rises])
-    places = distance[rises] + share * (distance[rises + 1] - distance[rises])
+    crossings = distance[rises] + share * (distance[rises + 1] - distance[rises])
     if first_from is not None:
-        places = places[places >= first_from]
-    return float(places[np.abs(places).argmin()]) if len(places) else np.nan
+        crossings = crossings[crossings >= first_from]
+    return float(crossings[np.abs(crossings).argmin()]) if len(crossings) else np.nan
 
 
 def _beyond_plateaus(distance: np.ndarray, values: np.ndarray, edge: Edge) -> float:
@@ -280,12 +280,12 @@ def measure_near_padding(enlarged: np.ndarray, image: np.ndarray, padding: np.nd
         The largest difference of a pixel at most `NEAR_PADDING` input pixels from padding to the brightest pixel of
         the source, but padding, at most as far from it; not a number without padding.
     """
-    near = surroundings(padding, NEAR_PADDING) & ~padding
-    if not near.any():
+    near_padding = dilate(padding, NEAR_PADDING) & ~padding
+    if not near_padding.any():
         return np.nan
     scale = len(enlarged) // len(image)
     brightest = enlarged.reshape(len(image), scale, image.shape[1], scale).max(axis=(1, 3))
-    return float((brightest - largest_around(np.where(padding, image.min(), image), NEAR_PADDING))[near].max())
+    return float((brightest - largest_around(np.where(padding, image.min(), image), NEAR_PADDING))[near_padding].max())
 
 
 def measure_disagreement(enlarged: np.ndarray, image: np.ndarray, usable: np.ndarray) -> float:

@@ -64,8 +64,8 @@ def measure_training_range(
     }
     items, load = open_pairs(bundle, data, "train", sets=sets, limit=limit)
     measured = [measure_sharpness_and_noise(middle(load(item)["low"].numpy())) for item in items]
-    known = [{"spacing_mm": spacings[item["path"]]} for item in items if item["path"] in spacings]
-    return {"input_range": known_range([*measured, *known])}
+    known_spacings = [{"spacing_mm": spacings[item["path"]]} for item in items if item["path"] in spacings]
+    return {"input_range": known_range([*measured, *known_spacings])}
 
 
 def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

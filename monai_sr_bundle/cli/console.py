@@ -39,16 +39,16 @@ def one_line(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in str(text))
 
 
-def describe(found: Found) -> str:
+def describe(event: Found) -> str:
     """Describe an image in one line: modality, size, bits, and spacing with its source."""
-    source = found.spacing_source
-    if found.spacing_xyz is not None:
-        x, y, z = found.spacing_xyz
-        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if found.shape_zyx[0] > 1 else ''} mm ({source})"
+    source = event.spacing_source
+    if event.spacing_xyz is not None:
+        x, y, z = event.spacing_xyz
+        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if event.shape_zyx[0] > 1 else ''} mm ({source})"
     else:
         spacing = "spacing unknown" if source == UNKNOWN else f"spacing unknown ({source} only)"
-    modality = "" if found.modality == "unknown" else f"{found.modality}, "
-    return f"{modality}{_size(found.shape_zyx)} pixels, {found.bits} bit, {spacing}"
+    modality = "" if event.modality == "unknown" else f"{event.modality}, "
+    return f"{modality}{_size(event.shape_zyx)} pixels, {event.bits} bit, {spacing}"
 
 
 def _size(shape_zyx: Sequence[int]) -> str:
@@ -180,17 +180,17 @@ class Terminal:
     def _in_parallel(self) -> bool:
         return self._tally.processes != 1 and self._tally.images > 1
 
-    def _show_found(self, found: Found) -> None:
+    def _show_found(self, event: Found) -> None:
         if self._in_parallel:
-            self._found[found.input, found.name] = found
+            self._found[event.input, event.name] = event
             return
-        self._print_found(found)
+        self._print_found(event)
         if not self.dry_run:
             self._open_bar(1.0, "{percentage:3.0f}%")
 
-    def _print_found(self, found: Found) -> None:
-        model = f"{found.bundle} {found.version} | x{found.scale} | {found.backend} on {found.device}"
-        self._print(f"{found.name}: {describe(found)} | {model}")
+    def _print_found(self, event: Found) -> None:
+        model = f"{event.bundle} {event.version} | x{event.scale} | {event.backend} on {event.device}"
+        self._print(f"{event.name}: {describe(event)} | {model}")
 
     def _show_done(self, event: Finished | Checked, new_warnings: Sequence[str]) -> None:
         if self._in_parallel:
@@ -219,12 +219,12 @@ class Terminal:
         if max(tally.files, tally.images) < 2:
             return
         unfinished = max(0, tally.images - tally.files)
-        rest = f", {unfinished} not begun or not finished" if unfinished else ""
+        unfinished_clause = f", {unfinished} not begun or not finished" if unfinished else ""
         share = f" ({100 * tally.interpolated / tally.done:.1f} %)" if tally.done else ""
         self._print(
             f"{tally.files + unfinished} files: {tally.done} {'would be done' if self.dry_run else 'done'}, "
             f"{tally.interpolated}{share} of them interpolated, {tally.warned} with a warning; "
-            f"{tally.skipped.total()} skipped, {tally.failed.total()} failed{rest}; {tally.elapsed:.1f} s"
+            f"{tally.skipped.total()} skipped, {tally.failed.total()} failed{unfinished_clause}; {tally.elapsed:.1f} s"
         )
         rows = [(count, f"skipped: {reason}") for reason, count in tally.skipped.most_common()]
         rows += [(count, f"failed: {MEANINGS[code]} ({code})") for code, count in sorted(tally.failed.items())]

@@ -235,8 +235,8 @@ class Session:
             restore_padding(enlarged.pixels, image.pixels, padding, bounded=bounded, part=part)
             padding = padding.cropped(part)
             if enlarged.half_width is not None:
-                for half_width, places in zip(enlarged.half_width, padding, strict=True):
-                    half_width[repeat_pixels(places, bundle.scale_zyx[1:])] = 0
+                for half_width, slice_padding in zip(enlarged.half_width, padding, strict=True):
+                    half_width[repeat_pixels(slice_padding, bundle.scale_zyx[1:])] = 0
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         is_part = region != Region.whole(*image.pixels.shape[1:])

@@ -80,11 +80,11 @@ class Flow(SampledFamily):
         if self.process.limit is not None:
             widened = region.grown(consistency.margin + consistency.spread, rows, columns)
         untextured = find_untextured(low_res)[widened.as_slices]
-        drawn, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
+        super_res, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
         if self.process.limit is None and not untextured.any():
-            return drawn, tile
+            return super_res, tile
         expected, tile = InPlaneFamily.predict(self, stack, networks, options, region=widened, tile=tile)
-        texture = drawn - expected
+        texture = super_res - expected
         if self.process.limit is not None:
             # The input does not say more than its noise allows, and texture does not contradict what it says.
             noise = measure_sharpness_and_noise(crop_measured(low_res)).get("noise_percent", 0.0) / 100

@@ -96,8 +96,8 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
         raise InputError(f"{source}: the study's name is {name!r}, expected up to 60 letters, digits and underscores.")
     unknown = set(content) - {*_TASK, *_OWN}
     if unknown:
-        known = ", ".join((*_TASK, *_OWN))
-        raise InputError(f"{source}: has the unknown {', '.join(sorted(map(str, unknown)))}; a study states {known}.")
+        allowed = ", ".join((*_TASK, *_OWN))
+        raise InputError(f"{source}: has the unknown {', '.join(sorted(map(str, unknown)))}; a study states {allowed}.")
     missing = {"bundle", "rounds"} - set(content)
     if missing:
         raise InputError(f"{source}: lacks {', '.join(sorted(missing))}. Add it to the text.")

@@ -345,14 +345,14 @@ def _leave_out(sources: list[Source], path: Path, left_out: list[LeftOutFile]) -
     reasons = [_RESULT if _is_result(source) else _LOCALIZER if _is_localizer(source) else "" for source in sources]
     if all(reasons):
         return sources
-    found = [LeftOutFile(path, source.name, reason) for source, reason in zip(sources, reasons, strict=True) if reason]
-    if results := [file.name for file in found if file.reason == _RESULT]:
+    files = [LeftOutFile(path, source.name, reason) for source, reason in zip(sources, reasons, strict=True) if reason]
+    if results := [file.name for file in files if file.reason == _RESULT]:
         names = ", ".join(results[:5]) + (", ..." if len(results) > 5 else "")
         logger.warning(
             "%s: %d result(s) of earlier runs are left out: %s. To enlarge one of them again, pass its path.",
             path, len(results), names,
         )  # fmt: skip
-    left_out += found
+    left_out += files
     return [source for source, reason in zip(sources, reasons, strict=True) if not reason]
 
 

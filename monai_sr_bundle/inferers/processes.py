@@ -279,10 +279,10 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        stated = _select_stated(cls, facts, {"steps", "samples", "texture"})
+        attributes = _select_stated(cls, facts, {"steps", "samples", "texture"})
         if "texture" not in facts:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
-        return cls(**stated)
+        return cls(**attributes)
 
     def check_installed(self) -> None:
         """Do nothing: a flow needs no further package."""

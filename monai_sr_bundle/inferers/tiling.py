@@ -159,8 +159,8 @@ def infer_tiled(
                         f"{len(enlarged)} channels, expected {channels or 1}. "
                         "The bundle's scale is not that of its network."
                     )
-                kept = enlarged[..., *inner.relative_to(window).scaled(scale).as_slices]
-                result[..., *inner.relative_to(region).scaled(scale).as_slices] = kept[0] if channels is None else kept
+                core = enlarged[..., *inner.relative_to(window).scaled(scale).as_slices]
+                result[..., *inner.relative_to(region).scaled(scale).as_slices] = core[0] if channels is None else core
                 if progress is not None:
                     progress(done / len(pieces))
             return result, tile

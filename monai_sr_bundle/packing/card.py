@@ -44,8 +44,8 @@ def complete_card(bundle: Bundle, folder: Path) -> None:
     for name in copied:
         shutil.copyfile(bundle.folder / name, docs / name)
     card = docs / "README.md"
-    title, _, rest = card.read_text(encoding="utf-8").partition("\n")
-    body, heading, end = rest.partition("## References\n")
+    title, _, content = card.read_text(encoding="utf-8").partition("\n")
+    body, heading, end = content.partition("## References\n")
     picture = _picture(bundle) if PICTURE in copied else ""
     commands = _commands(bundle, folder) + _notes(bundle, folder, CURVE in copied)
     text = f"{title}\n{picture}{body.rstrip()}\n\n{commands}\n{heading}{end}"
@@ -185,8 +185,8 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
 
 
 def _requirements(metadata: dict[str, Any]) -> list[str]:
-    own = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
-    versions = {name: metadata[key] for name, key in own.items()} | metadata["required_packages_version"]
+    version_keys = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+    versions = {name: metadata[key] for name, key in version_keys.items()} | metadata["required_packages_version"]
     return [f"{name}=={version}" for name, version in versions.items()]
 
 

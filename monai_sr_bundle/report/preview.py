@@ -398,8 +398,8 @@ def draw_preview(
         below = sheet.text(x, y, title, LABEL, BRIGHT, slot)
         sheet.text(x, below, second, SMALL, DIM, slot)
         sheet.panel(x, y + label_height + 8, colours[::down, ::across])
-        shown = (top if down > 0 else rows - top - side, left if across > 0 else columns - left - side, side)
-        sheet.outline(x, y + label_height + 8, shown, (overview[0] / rows, overview[1] / columns))
+        display_square = (top if down > 0 else rows - top - side, left if across > 0 else columns - left - side, side)
+        sheet.outline(x, y + label_height + 8, display_square, (overview[0] / rows, overview[1] / columns))
     sheet.colour_bar(MARGIN + slots[3][0] * (slot + GAP), bars_y, limit, words, slot)
 
     sheet.text(MARGIN, heading_y, words.detail, LABEL, BRIGHT, inside)

@@ -12,10 +12,10 @@ from monai_sr_bundle.images.unit import (
     NEAR_PADDING,
     FilledSlices,
     Padding,
+    dilate,
     fill_padding,
     find_padding,
     restore_padding,
-    surroundings,
 )
 
 
@@ -74,7 +74,7 @@ def test_surroundings_reach_as_far_as_asked_and_not_around_the_edge():
     places[0, 1, 7] = True
     expected = np.zeros((1, 9, 9), dtype=bool)
     expected[0, 0:4, 5:9] = True
-    np.testing.assert_array_equal(surroundings(places, 2), expected)
+    np.testing.assert_array_equal(dilate(places, 2), expected)
     assert places.sum() == 1
 
 
