@@ -144,7 +144,7 @@ class FilmComparison:
             interpolation, as the user gets it; else 0, or NaN as `psnr`.
         unmodified_interpolated: the same of each image as it is, ``[films, rows]``.
         methods: facts of each row.
-        error_bar_parts: what `trust_figures.measure_parts` returns, ``[12, ...]``.
+        error_bar_parts: figures of `trust_figures.measure_parts`, ``[12, ...]``.
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
         minutes: duration of the comparison.

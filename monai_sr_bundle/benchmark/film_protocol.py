@@ -58,7 +58,7 @@ class FilmLoss:
 
     Attributes:
         label: name of the loss in the tables; the noise depends on it.
-        attributes: those of the modality's degradation but the scale.
+        attributes: attributes of the modality's degradation, all but the scale.
         modality: "CXR" or "CT". Default "CXR".
     """
 

@@ -40,8 +40,8 @@ class Run:
     Attributes:
         peak_bytes: largest memory of its process, libraries included.
         bytes_after: memory after each image.
-        shape_zyx: of the last result.
-        bundle: that was chosen for the last image.
+        shape_zyx: slices, rows and columns of the last result.
+        bundle: name of the bundle that was chosen for the last image.
     """
 
     peak_bytes: int
@@ -55,7 +55,7 @@ class Measured:
     """One measurement and its bound.
 
     Attributes:
-        what: what was run.
+        what: the command that was run, in words.
         result: the figure, in words.
         bound: the bound, in words.
         passed: whether the figure keeps to it.

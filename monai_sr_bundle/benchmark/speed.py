@@ -44,7 +44,7 @@ _PACKAGES = ("numpy", "onnxruntime", "openvino", "torch")
 
 @dataclass
 class Speed:
-    """What one row needs for one image, at one size of input and one number of threads.
+    """Time and memory of one row for one image, at one size of input and one number of threads.
 
     Attributes:
         method, label, backend: key, label and runtime of the protocol's row.
@@ -53,7 +53,7 @@ class Speed:
         seconds: median over the runs, without the first one.
         runs: number of runs.
         peak_bytes: largest memory of the process, libraries included; None where the system does not tell.
-        multiply_adds: of the network, for one image.
+        multiply_adds: multiply-adds of the network for one image.
         share_of_rate: its multiply-adds a second, in units of the machine's own rate of convolutions in float32.
         psnr: mean over the test images, in dB; None for drawn images.
     """
@@ -76,14 +76,14 @@ class SpeedComparison:
     """The results of one run.
 
     Attributes:
-        protocol: what was measured.
+        protocol: the protocol that was measured.
         images: number of test images; 0 if all images were drawn.
         processor: its name.
         cores: number of cores that this process may use.
         rates: multiply-adds a second of a convolution in float32, by the number of threads, one for each size.
         results: one for each row, size and number of threads.
         refused: why rows were not measured, by their keys.
-        versions: of the libraries.
+        versions: versions of the libraries, by name.
     """
 
     protocol: Protocol
@@ -215,7 +215,7 @@ class _Process:
 
     Attributes:
         refusal: why the bundle was not opened; None if it was.
-        seconds: of each run.
+        seconds: duration of each run.
         peak_bytes: largest memory of the process so far.
     """
 

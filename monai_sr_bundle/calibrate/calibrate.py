@@ -114,8 +114,8 @@ def make_calibration(
         bundle: the bundle.
         curves: losses with each of its `calibration_runs`.
         alpha: share of the pixels that may be outside their error bars.
-        source: where the images are, for messages.
-        advice: what to do where they are too few.
+        source: folder of the images, for messages.
+        advice: sentence for the message about too few images.
         data, split, manifest_sha256: see `Calibration`.
 
     Raises:

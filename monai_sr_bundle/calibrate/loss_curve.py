@@ -1,4 +1,4 @@
-"""What the errors of a site's images come to for a calibration: sums over its patients, and no image."""
+"""Losses of a site's patients for a calibration, as sums: no image is in them, and sites can add them."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ class LossCurve:
 
 
 def require_enough(images: int, patients: int, modality: str, source: str, advice: str) -> None:
-    """Refuse what is too little for error bars that hold.
+    """Refuse images or patients that are too few for error bars that hold.
 
     Args:
         images, patients: numbers of them; of CT, slices.
         modality: "CXR" or "CT", which has fewer patients.
-        source, advice: where the images are and what to do, for the message.
+        source, advice: folder of the images and a sentence on what to do, for the message.
 
     Raises:
         InputError: fewer than 50 images or 20 patients, of CT 15 slices or 5 patients.

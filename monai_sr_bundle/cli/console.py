@@ -61,7 +61,7 @@ def _bytes(count: int) -> str:
 
 
 class Tally:
-    """What became of the images of a job, and which warnings they had.
+    """Counts of a job: its images that are done, skipped or failed, and their warnings.
 
     Attributes:
         images: number of images that were found.
@@ -69,7 +69,7 @@ class Tally:
         done, interpolated, warned: numbers of images.
         skipped: number of files for each reason.
         failed: number of files for each exit code.
-        seconds, memory_bytes, disk_bytes: of a dry run: the sum, the largest and the sum of the estimates.
+        seconds, memory_bytes, disk_bytes: sum, largest and sum of the estimates of a dry run; else 0.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Tally:
 
     @property
     def files(self) -> int:
-        """Number of files and images of which it is known what became of them."""
+        """Number of files and images that are done, skipped or failed."""
         return self.done + self.skipped.total() + self.failed.total()
 
     @property
@@ -136,8 +136,8 @@ class Tally:
 class Terminal:
     """Lines for a person: a bar with the time left on stderr, results on stdout.
 
-    Of several images, each kind of warning is told once, and counted in a table at the end. That an image was
-    interpolated is told of each.
+    Of several images, each kind of warning is printed once, and counted in a table at the end. An image that was
+    interpolated is marked so in its own line.
 
     Args:
         bar: show the bar. Default True.
@@ -213,7 +213,7 @@ class Terminal:
             self._print(f"  note: {warning}")
 
     def conclude(self) -> None:
-        """Print what became of several files: one line, and a table of what was remarkable."""
+        """Print a summary of several files: a line of counts, and a table of skips, failures and repeated warnings."""
         self._close_bar()
         tally = self._tally
         if max(tally.files, tally.images) < 2:
@@ -298,7 +298,7 @@ class JsonLines:
             self._write(type(event).__name__.lower(), **asdict(event))
 
     def conclude(self) -> None:
-        """Write `summary`: what became of all files, and the kinds of warnings with their counts."""
+        """Write `summary`: the counts of all files, and the kinds of warnings with their counts."""
         tally = self._tally
         warnings = [{"text": text, "count": count} for text, count in tally.warnings]
         self._write(

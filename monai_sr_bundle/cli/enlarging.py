@@ -67,7 +67,7 @@ class ImageOptions:
 
     @property
     def wants_error_bars(self) -> bool | None:
-        """Whether to compute error bars; None, for a report, if its bundle is calibrated for the sampler options."""
+        """True to compute error bars; None, for a report, to do so if its bundle is calibrated for the options."""
         if self.error_bars or self.calibration is not None or self.tolerance is not None:
             return True
         return None if self.report else False

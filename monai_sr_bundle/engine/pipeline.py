@@ -59,7 +59,7 @@ def enlarge_image(
         image: the whole image, checked.
         bundle, backend: loaded networks and their bundle.
         options: resolved by the bundle's family.
-        padding: of the image, which is air to the networks. Default: it has none.
+        padding: padding of the image, which is air to the networks. Default: it has none.
         slices: first slice, and the one after the last.
         region: rows and columns.
         error_factor: factor of a calibration. Default: no error bars.

@@ -1,4 +1,4 @@
-"""What a hospital lets a federation do on its machine: the classes that a job may build, the rights of the coordinator.
+"""The policy of a hospital: the classes that a job may build on its machine, and the rights of the coordinator.
 
 NVFlare reads the policy from the folder `local` of a kit. It comes from the package that is installed at the
 hospital, or from a folder of its own, and never from the kit that was sent. Every class is listed by itself: NVFlare

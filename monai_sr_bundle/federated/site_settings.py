@@ -1,4 +1,4 @@
-"""What a site tells its own trainer: where its images are. Nothing of it comes from a job or leaves the site."""
+"""Settings of a site for its own trainer, as the folder of its images; none comes from a job or leaves the site."""
 
 from __future__ import annotations
 

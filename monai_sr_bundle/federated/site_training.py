@@ -35,16 +35,16 @@ PROCESS = "process"
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What a site answers after a round.
+    """The result of a round at a site, which is its answer to the server.
 
     Attributes:
-        difference: by how much the round changed each weight, on the CPU; empty if nothing was trained.
+        difference: change of each weight in the round, on the CPU; empty if nothing was trained.
         metrics: figures of exactly the weights that arrived, on the site's validation images.
         images, boxed_images: number of training images, and of those among them with boxes.
         iterations, seconds: length of the round.
         process: fingerprint of the process of a diffusion model or flow; empty for others.
-        privacy: of a round of DP-SGD, the `EPSILON` that the site has spent in all at a `DELTA`, and the `SAMPLE_RATE`;
-            else empty.
+        privacy: after a round of DP-SGD, the `EPSILON` that the site has spent in all at a `DELTA`, and the
+            `SAMPLE_RATE`; else empty.
     """
 
     difference: dict[str, torch.Tensor]
@@ -61,9 +61,9 @@ class SiteTraining:
     """A site's own training, which every round begins with the weights that arrived.
 
     Args:
-        task: what the study trains.
-        bundle: the bundle, of `TrainingTask.require_bundle`.
-        settings: where the site's images are.
+        task: training of the study.
+        bundle: the bundle, from `TrainingTask.require_bundle`.
+        settings: settings with the folder of the site's images.
         site: name of the site; with the study's seed it decides which patches are drawn.
         output: new folder of this training.
 

@@ -50,7 +50,7 @@ _KIT_KEYS = {"format_version", "servers", "client", "require_signed_jobs"}
 
 @dataclass(frozen=True)
 class ProvisionedKits:
-    """What `provision` has made.
+    """The startup kits that `provision` has written.
 
     Attributes:
         folder: folder with one zip file for each participant.

@@ -28,13 +28,13 @@ class Study:
     Attributes:
         name: name of its text, which is the name of its job.
         title: one line that says what is studied.
-        task: what every site trains.
+        task: training of every site.
         start: "shipped" for the bundle's weights, "random", or a file on the server. Default "shipped".
         minimum_sites: sites that have to answer in a round; below that the study ends with an error. Default 2.
         round_seconds: longest round. Default 3600.
         grace_seconds: how long the other sites are waited for once `minimum_sites` have answered. Default 600.
         personal_rounds: last rounds that a personalised model trains at its own site instead. Default 1.
-        privacy: what protects the differences that leave a site.
+        privacy: protection of the differences that leave a site.
         sites: sites of a simulation; a real study has none here.
     """
 

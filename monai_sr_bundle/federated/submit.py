@@ -66,13 +66,13 @@ class StudyEnded(SuperResolutionError):
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended.
+    """The end of a job: its status, its rounds and its model.
 
     Attributes:
         job: NVFlare's identifier.
         status: NVFlare's word for it.
         explanation: the same in words, with what the sites said.
-        rounds: what happened in each round, as the controller wrote it.
+        rounds: record of each round, as the controller wrote it.
         model: the global model; None if there is none.
     """
 

@@ -1,4 +1,4 @@
-"""What an image is compared with before it is enlarged: what its kind is expected to be, and the training inputs.
+"""Checks of an image before it is enlarged: against what is expected of its kind, and against the training inputs.
 
 Signs that an image is not what the models expect are one sentence each, which the user is told; they are read from the
 file's own header and from the pixels. What cannot be enlarged at all, such as a screenshot in colour, is refused by the

@@ -104,7 +104,7 @@ class Provenance:
 
     @property
     def process(self) -> str:
-        """What was done, as a noun."""
+        """The process as a noun: "Super-resolution" or "Interpolation"."""
         return "Interpolation" if self.is_interpolated else "Super-resolution"
 
     @property

@@ -1,4 +1,4 @@
-"""Convert stored numbers to the unit range of networks and back, and the padding around a CT slice to air and back."""
+"""Conversion of stored numbers to the unit range of networks and back, and of the padding of a CT to air and back."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def find_padding(hu: np.ndarray, tagged: tuple[float, float] | None = None) -> n
 
 
 class Padding:
-    """Where the slices of a CT were not reconstructed.
+    """The padding of a CT: the pixels of its slices that were not reconstructed.
 
     Each slice is found when it is asked for: booleans of a volume would take half of its memory again.
 
@@ -195,7 +195,7 @@ class FilledSlices:
     Each slice is filled when it is asked for, and the last few are kept, which neighbours ask for again.
 
     Args:
-        padding: of the whole image.
+        padding: padding of the whole image.
     """
 
     def __init__(self, padding: Padding) -> None:

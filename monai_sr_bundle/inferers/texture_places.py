@@ -1,4 +1,4 @@
-"""Where an image shows no patient, so that no texture is drawn: beyond the exposed field, and at letters."""
+"""Pixels that show no patient, in which no texture is drawn: beyond the exposed field, and at letters."""
 
 from __future__ import annotations
 

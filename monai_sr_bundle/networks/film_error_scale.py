@@ -27,7 +27,7 @@ class FilmErrorScale(nn.Module):
         scales: all scales of the weights.
         scale: output pixels per input pixel along each axis, one of them.
         channels: features of every convolution.
-        dilations: of the convolutions that all scales share.
+        dilations: dilations of the convolutions that all scales share.
 
     Shape:
         cells: ``[B, scale * scale + 5, rows, columns]``: the enlarged image, its pixels as channels; the input; and

@@ -213,7 +213,7 @@ class Ddim(nn.Module):
 
     Args:
         schedule, training_steps, beta_start, beta_end, zero_terminal_snr: the process in training.
-        prediction: what the network predicts: "epsilon", "sample" or "v_prediction".
+        prediction: prediction of the network: "epsilon", "sample" or "v_prediction".
         clip_sample: clip the noise-free cells to ``[-1, 1]`` in every step.
         sampler: "ddim", or "ddpm", which adds noise in every step but the last.
         steps: number of steps, which divides `training_steps`.

@@ -1,6 +1,6 @@
-"""What follows from a packed bundle's files in its card: commands of the bundle alone, picture, training curve.
+"""The part of a packed bundle's card that follows from its files: its commands, picture and training curve.
 
-The card in a bundle's source folder says what nobody can derive; what a packed bundle can do stands in its folder.
+The card in a bundle's source folder holds all that cannot be derived from files.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Objective(nn.Module):
 
     @property
     def has_scales(self) -> bool:
-        """Whether the network serves several scales, of which a batch has one."""
+        """True if the network serves several scales, of which a batch has one."""
         return hasattr(self.network, "scales")
 
     def begin(self, image: torch.Tensor, high: torch.Tensor) -> None:
@@ -209,7 +209,7 @@ class RegressionObjective(Objective):
 
 
 class GeneratorObjective(Objective):
-    """What a generator minimises: the distance from the original, and how well the discriminator tells it from one.
+    """The loss of a generator: its distance from the original, and how well the discriminator tells the two apart.
 
     Args:
         network: the generator.
@@ -252,7 +252,7 @@ class GeneratorObjective(Objective):
 
 
 class DiscriminatorObjective(Objective):
-    """What a discriminator minimises: its loss on originals and on images of the generator, ``[B, 1, rows, columns]``.
+    """The loss of a discriminator on originals and on images of the generator, ``[B, 1, rows, columns]``.
 
     Args:
         network: the discriminator; takes patches, returns logits.

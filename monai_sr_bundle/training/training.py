@@ -192,7 +192,7 @@ class Training:
         network: network that the optimizer changes.
         budget: iterations and seconds so far, and the schedule of the learning rate.
         history: a record of every training step, and of every validation of the average within a run.
-        optimizer: that of the network.
+        optimizer: optimizer of the network.
         objective: network and loss as one module.
     """
 

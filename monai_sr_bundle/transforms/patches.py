@@ -92,7 +92,7 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
 
     Args:
         images: images of each source, with the `shape` of an array that ends in rows and columns.
-        sources: where they are from, in the same order.
+        sources: sources of the images, in the same order.
         degrade: a `Randomizable` that makes the low resolution; it gets the generator of the patches.
         patch_size: side of the low-resolution patch.
         scales: factors, and `scale_shares` how often each is drawn.

@@ -28,7 +28,7 @@ class BlobCounts(NamedTuple):
 
     Attributes:
         true: blobs of the original.
-        detected: those of them that the result shows at each of `THRESHOLDS`, or more clearly.
+        detected: blobs of the original that the result shows at each of `THRESHOLDS`, or more clearly.
         false: blobs of the result at each threshold where the original has none.
     """
 

@@ -113,7 +113,7 @@ def network_input(high_res: np.ndarray, low_res: np.ndarray, scale: int, measure
     Args:
         high_res, low_res: see `error_scale`.
         scale: high-resolution pixels per low-resolution pixel.
-        measures: of `measure_whole_image`; None for a network that sees none.
+        measures: result of `measure_whole_image`; None for a network that sees none.
     """
     planes = [unshuffle(high_res[None, None], scale)[0], low_res[None]]
     if measures is not None:
