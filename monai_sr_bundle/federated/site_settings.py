@@ -1,4 +1,4 @@
-"""Settings of a site for its own trainer, as the folder of its images; none comes from a job or leaves the site."""
+"""Settings that a site gives its own trainer, as the folder of its images; none comes from a job or leaves a site."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def add_token(store: BoxStore, reader: str, role: str) -> str:
     if role not in ROLES:
         raise RefusedError(f"{role!r} is no role, expected one of {', '.join(ROLES)}.")
     token = secrets.token_urlsafe(32)
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    store.set_record(_KIND, _hash(token), {"reader": reader, "role": role, "made": made})
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    store.set_record(_KIND, _hash(token), {"reader": reader, "role": role, "made": created})
     store.note("token", actor=LOCAL.name, reason=f"{role} {reader}")
     return token
 

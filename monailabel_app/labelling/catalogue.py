@@ -114,9 +114,9 @@ class Catalogue(ABC):
         source = self.source(name)
         state = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in source.files]
         with self._lock:
-            known = self._identities.get(name)
-        if known and known[0] == state:
-            return known[1]
+            cached = self._identities.get(name)
+        if cached and cached[0] == state:
+            return cached[1]
         patient, uids, is_ct = name, (), False
         if source.format == "dicom":
             headers, _ = read_headers(source.files, source.path)
@@ -141,7 +141,7 @@ class Catalogue(ABC):
 
 @dataclass(frozen=True)
 class _Identified:
-    """What is known of an image without its pixels."""
+    """The facts of an image without its pixels."""
 
     identity: ImageIdentity
     patient: str
@@ -193,23 +193,23 @@ class FolderCatalogue(Catalogue):
         """Return the SOP Instance UID of a file; it is read again only when the file has changed."""
         status = file.stat()
         state = status.st_mtime_ns, status.st_size
-        known = self._instances.get(file)
-        if known is None or known[0] != state:
-            known = state, str(open_header(file, ["SOPInstanceUID"]).get("SOPInstanceUID") or "")
-            self._instances[file] = known
-        return known[1]
+        cached = self._instances.get(file)
+        if cached is None or cached[0] != state:
+            cached = state, str(open_header(file, ["SOPInstanceUID"]).get("SOPInstanceUID") or "")
+            self._instances[file] = cached
+        return cached[1]
 
     def _discover(self) -> dict[str, Source]:
         unreadable: list[UnreadableFile] = []
         try:
             with files.discover([self._folder], unreadable) as sources:
                 # What was unpacked of a zip is gone as soon as the listing is over.
-                kept = [source for source in sources if not source.zipped]
+                listed = [source for source in sources if not source.zipped]
         except InputError:  # an empty folder
             return {}
-        if zipped := len(sources) - len(kept):
+        if zipped := len(sources) - len(listed):
             logger.warning("%d images in zips are not listed. Unpack the zips below --studies.", zipped)
-        return {safe_name(source.name): source for source in kept}
+        return {safe_name(source.name): source for source in listed}
 
 
 class WebCatalogue(Catalogue):
@@ -228,14 +228,14 @@ class WebCatalogue(Catalogue):
         self._client.set_http_retry_params(retry=False)
         self._cache = cache
         self._is_ours: dict[str, bool] = {}
-        self._places: dict[str, tuple[str, str, str]] = {}
+        self._uids: dict[str, tuple[str, str, str]] = {}
 
     def names(self) -> list[str]:
-        places: dict[str, tuple[str, str, str]] = {}
+        uids: dict[str, tuple[str, str, str]] = {}
         with explained_by_pacs():
             for modality in MODALITIES:
-                for found in self._client.search_for_series(search_filters={"Modality": modality}):
-                    series = Dataset.from_json(found)
+                for entry in self._client.search_for_series(search_filters={"Modality": modality}):
+                    series = Dataset.from_json(entry)
                     study_uid, series_uid = str(series.StudyInstanceUID), str(series.SeriesInstanceUID)
                     instances = None
                     if modality != "CT" and int(series.get("NumberOfSeriesRelatedInstances") or 2) > 1:
@@ -243,30 +243,30 @@ class WebCatalogue(Catalogue):
                     if self._is_result(study_uid, series_uid):
                         continue
                     if instances is None:
-                        places[series_uid] = study_uid, series_uid, ""
+                        uids[series_uid] = study_uid, series_uid, ""
                     else:
-                        places |= {uid: (study_uid, series_uid, uid) for uid in instances}
+                        uids |= {uid: (study_uid, series_uid, uid) for uid in instances}
         with self._lock:
-            self._places = places
-        return sorted(places)
+            self._uids = uids
+        return sorted(uids)
 
     def source(self, name: str) -> Source:
-        if name not in self._places:
+        if name not in self._uids:
             self.names()
-        place = self._places.get(name)
-        if place is None:
+        uids = self._uids.get(name)
+        if uids is None:
             raise NotFoundError("there is no such image in the PACS.")
         folder = self._cache / name
         with self._lock:
             if not folder.is_dir():
-                self._retrieve(*place, folder)
+                self._retrieve(*uids, folder)
         return Source("dicom", tuple(sorted(folder.iterdir())), folder, name)
 
     def find_instance(self, uid: str) -> str:
         names = self.names()
         with explained_by_pacs():
-            found = self._client.search_for_instances(search_filters={"SOPInstanceUID": uid})
-        series = [str(Dataset.from_json(each).get("SeriesInstanceUID") or "") for each in found]
+            instances = self._client.search_for_instances(search_filters={"SOPInstanceUID": uid})
+        series = [str(Dataset.from_json(each).get("SeriesInstanceUID") or "") for each in instances]
         name = next((name for name in (uid, *series) if name in names), None)
         if name is None:
             raise NotFoundError("the PACS has no image of this server with that SOP Instance UID.")
@@ -298,8 +298,8 @@ class WebCatalogue(Catalogue):
             PacsError: the PACS does not answer.
         """
         with explained_by_pacs():
-            for found in self._client.search_for_series(search_filters={"Modality": "SR"}):
-                series = Dataset.from_json(found)
+            for entry in self._client.search_for_series(search_filters={"Modality": "SR"}):
+                series = Dataset.from_json(entry)
                 yield from self._client.retrieve_series(
                     str(series.StudyInstanceUID),
                     str(series.SeriesInstanceUID),
@@ -307,8 +307,8 @@ class WebCatalogue(Catalogue):
                 )
 
     def _instances(self, study_uid: str, series_uid: str) -> list[str]:
-        found = self._client.search_for_instances(study_uid, series_uid)
-        return [str(Dataset.from_json(each).SOPInstanceUID) for each in found]
+        instances = self._client.search_for_instances(study_uid, series_uid)
+        return [str(Dataset.from_json(each).SOPInstanceUID) for each in instances]
 
     def _is_result(self, study_uid: str, series_uid: str) -> bool:
         """Return whether a series is a result of this package, by the header of one of its instances."""
@@ -346,7 +346,7 @@ def safe_name(text: str) -> str:
     return f"{plain or 'image'}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def check_identity(sent: ImageIdentity, known: ImageIdentity) -> None:
+def check_identity(sent: ImageIdentity, expected: ImageIdentity) -> None:
     """Refuse a reading of another image, or of another state of this one.
 
     Raises:
@@ -356,7 +356,7 @@ def check_identity(sent: ImageIdentity, known: ImageIdentity) -> None:
         ("id", "name"), ("sha256", "SHA-256"), ("study_instance_uid", "study"), ("series_instance_uid", "series"),
         ("columns", "number of columns"), ("rows", "number of rows"), ("slices", "number of slices"),
     ):  # fmt: skip
-        mine, theirs = getattr(known, field), getattr(sent, field)
+        mine, theirs = getattr(expected, field), getattr(sent, field)
         if theirs and mine and theirs != mine:
             raise RefusedError(
                 f"image.{field} is not that of the image on this server: the reading is of another {words}. Fetch the "

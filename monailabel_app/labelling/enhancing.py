@@ -63,7 +63,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Enhanced:
-    """What a task has written.
+    """Files and figures that a task has written.
 
     Attributes:
         files: the result; the slices of a series, or one file.
@@ -92,7 +92,7 @@ class Enhancer:
 
         Args:
             task: the image and the options.
-            folder: where a temporary folder is made.
+            folder: folder for a temporary one.
 
         Raises:
             InputError, BundleError, OutputError, OutOfMemoryError: see `Session.enhance`.

@@ -263,16 +263,16 @@ def post_import_from_pacs(context: Server, user: Sender) -> dict[str, Any]:
     pacs = context.require_pacs()
     names = image_names(context)
     together, reports = Imported(), 0
-    own = context.store.records(REPORT)
+    own_reports = context.store.records(REPORT)
     for report in pacs.reports():
-        if str(report.SOPInstanceUID) in own:  # its reader would count twice
+        if str(report.SOPInstanceUID) in own_reports:  # its reader would count twice
             continue
-        found = next(filter(None, map(names.find, dicom_sr.images_of(report))), None)
+        match = next(filter(None, map(names.find, dicom_sr.images_of(report))), None)
         reports += 1
-        if found is None:
+        if match is None:
             together.notes.append("a report is of an image that this server does not have, and is left out.")
             continue
-        facts = found[0]
+        facts = match[0]
         content = _as_file(report)
         try:
             imported = dicom_sr.read(content, facts, context.catalogue.headers(facts.identity.id), names, "import")
@@ -324,10 +324,10 @@ def _selected(
     context: Context, user: User, images: list[str] | None, reader: str | None, which: str, *, with_headers: bool
 ) -> tuple[list[Reading], dict[str, ImageFacts], dict[str, list[Dataset]]]:
     readings: list[Reading] = []
-    known = set(context.catalogue.names())
-    if unknown := [name for name in images or () if name not in known]:
+    listed = set(context.catalogue.names())
+    if unknown := [name for name in images or () if name not in listed]:
         raise NotFoundError(f"there is no such image on this server ({len(unknown)} of {len(images or ())} names).")
-    for name in images or sorted(context.store.images().keys() & known):
+    for name in images or sorted(context.store.images().keys() & listed):
         versions: Iterator[Version] = (version for version in context.store.current(name))
         if which == "consensus":
             chosen = [each for each in versions if each.reader == CONSENSUS][:1]

@@ -139,9 +139,9 @@ def get_label(
             raise NotFoundError("no reader has submitted this image.")
         content = slicer_markups.write(reading, facts_of(context, label))
     else:
-        wanted = user.name if tag == SUBMITTED else tag.removeprefix("reader_")
-        user.require_reader(wanted)
-        content = _markups_of(context, label, wanted)
+        reader = user.name if tag == SUBMITTED else tag.removeprefix("reader_")
+        user.require_reader(reader)
+        content = _markups_of(context, label, reader)
     return Response(content, media_type="application/json", headers=_named(f"{label}.mrk.json"))
 
 

@@ -38,7 +38,7 @@ class TrainingTask:
     Attributes:
         bundle: folder of the bundle, with the present weights.
         shipped: folder of the bundle, with the shipped weights and their error bars.
-        images: what is learnt from.
+        images: images with boxes to learn from.
         target: folder of the bundle with the new weights.
         iterations: steps of the optimizer.
         box_weight: weight inside boxes, added to the 1 of every pixel. Default: the bundle's, or 1.

@@ -29,7 +29,7 @@ class Exported:
 
     Attributes:
         files: contents by path.
-        notes: what the format has no place for, one sentence each.
+        notes: one sentence for everything that the format cannot hold.
     """
 
     files: dict[str, bytes]
@@ -55,7 +55,7 @@ def export(
     Args:
         name: one of `EXPORTS`.
         readings: readings of images in `facts`.
-        facts: of each image.
+        facts: facts of each image.
         headers: DICOM headers of each image, for the format "dicom".
 
     Raises:
@@ -143,12 +143,12 @@ def pseudonym(reader: str, secret: str) -> str:
 def _read_json(content: bytes, names: ImageNames) -> Imported:
     imported = Imported()
     for reading in parse_readings(content.decode("utf-8", "replace")):
-        found = names.find(reading.image.id) or names.find(reading.image.series_instance_uid)
-        if found is None:
+        match = names.find(reading.image.id) or names.find(reading.image.series_instance_uid)
+        if match is None:
             imported.unknown_images.append(reading.image.id)
             continue
-        boxes = tuple(known_finding(found[0].placed(box), imported.unknown_findings) for box in reading.boxes)
-        imported.readings.append(replace(reading, image=replace(reading.image, id=found[0].identity.id), boxes=boxes))
+        boxes = tuple(known_finding(match[0].placed(box), imported.unknown_findings) for box in reading.boxes)
+        imported.readings.append(replace(reading, image=replace(reading.image, id=match[0].identity.id), boxes=boxes))
     return imported
 
 

@@ -19,7 +19,7 @@ _NUMBERED = re.compile(r"^(.+)\.slice([0-9]{4,9})$")
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a format must know of an image.
+    """The facts of an image that formats need.
 
     Attributes:
         identity: name, hash and size.
@@ -121,13 +121,13 @@ class ImageNames:
 
 @dataclass
 class Imported:
-    """What was read from a file.
+    """The readings of a file, and notes on what was left out.
 
     Attributes:
         readings: one of each reader and image.
         unknown_images: names of images that this server does not have; their boxes are left out.
         unknown_findings: names of findings without a public code; their boxes are kept.
-        notes: what else was left out, one sentence each.
+        notes: one sentence for everything else that was left out.
     """
 
     readings: list[Reading] = field(default_factory=list)
@@ -163,12 +163,12 @@ class Collector:
                 str(text).encode()
             except UnicodeEncodeError as error:
                 raise BoxError(f"{label or 'a name'} holds half of a character. Save the file as UTF-8.") from error
-        found = self._names.find(image)
-        if found is None:
+        match = self._names.find(image)
+        if match is None:
             if image not in self.imported.unknown_images:
                 self.imported.unknown_images.append(image)
             return
-        facts, index = found
+        facts, index = match
         key = facts.identity.id, reader or self._default_reader
         boxes = self._readings.setdefault(key, (facts, []))[1]
         self._extra.setdefault(key, {}).update(extra)
