@@ -82,7 +82,7 @@ class Enhancer:
     """A process that enlarges one image after the other, with its bundles loaded."""
 
     def __init__(self) -> None:
-        self._places = threading.BoundedSemaphore(MOST_WAITING)
+        self._slots = threading.BoundedSemaphore(MOST_WAITING)
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -99,7 +99,7 @@ class Enhancer:
             ServerError: the process ended or did not come to an end.
             BusyError: too many images wait already.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise BusyError(f"{MOST_WAITING} images are waiting to be enlarged. Try again later.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ class Enhancer:
             finally:
                 shutil.rmtree(out, ignore_errors=True)
         finally:
-            self._places.release()
+            self._slots.release()
 
     def close(self) -> None:
         """End the process."""
