@@ -99,7 +99,7 @@ class SpeedComparison:
         """Return how many times faster a result is than another one."""
         return None if than is None or than is result else than.seconds / result.seconds
 
-    def same(self, result: Speed, **changes: str) -> Speed | None:
+    def find_result(self, result: Speed, **changes: str) -> Speed | None:
         """Return the result of the same size and threads whose other keys are these, if it was measured."""
         keys = {"size": result.size, "threads": result.threads, **changes}
         return next((each for each in self.results if all(getattr(each, k) == v for k, v in keys.items())), None)
@@ -361,8 +361,8 @@ def speed_json(comparison: SpeedComparison) -> dict[str, Any]:
     for result in comparison.results:
         row = asdict(result)
         peak = row.pop("peak_bytes")
-        on_onnx = comparison.same(result, label=result.label, backend="onnx")
-        reference = comparison.same(result, method=protocol.reference)
+        on_onnx = comparison.find_result(result, label=result.label, backend="onnx")
+        reference = comparison.find_result(result, method=protocol.reference)
         row |= {
             "images_per_second": 1 / result.seconds,
             "peak_mb": None if peak is None else peak / 1e6,

@@ -41,7 +41,7 @@ from monai_sr_bundle.boxes.dicom_report_write import (
     UNKNOWN_READER,
 )
 from monai_sr_bundle.errors import InputError, quote
-from monai_sr_bundle.images.dicom_file import calm, is_dicom, make_writable, read_file
+from monai_sr_bundle.images.dicom_file import is_dicom, make_writable, quiet_pydicom, read_file
 
 SAME_PIXEL = 0.01
 """Pixels by which the corners of a rectangle may be off; they are stored as 32 bit floats, in pixels or millimetres."""
@@ -101,7 +101,7 @@ def read_report(file: Path, sources: Sequence[Dataset] = ()) -> ReportBoxes:
     Raises:
         InputError: no Structured Report, none by TID 1500, one of another image, or one without any box.
     """
-    with calm():
+    with quiet_pydicom():
         report = _open_report(file)
         planes = [plane for header in sources if (plane := plane_of(header))] or planes_in_library(report)
         notes: list[str] = []

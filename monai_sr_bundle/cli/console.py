@@ -170,7 +170,7 @@ class Terminal:
             if self._tally.images == 1:
                 self._print(f"{event.name}: skipped, {event.reason}")
         elif isinstance(event, Failed):
-            self.stopped(event.error, event.error.exit_code)
+            self.report_end(event.error, event.error.exit_code)
         else:
             self._show_done(event, new_warnings)
         if self._in_parallel and self._bar is not None and isinstance(event, LAST_EVENTS):
@@ -240,7 +240,7 @@ class Terminal:
                 "compression"
             )
 
-    def stopped(self, reason: object, exit_code: int) -> None:
+    def report_end(self, reason: object, exit_code: int) -> None:
         """Print one line on stderr about the end of the whole job."""
         if self._in_parallel:
             self._print_above_bar(f"monai-sr: error: {reason}", sys.stderr)
@@ -307,7 +307,7 @@ class JsonLines:
             seconds=round(tally.elapsed, 3),
         )  # fmt: skip
 
-    def stopped(self, reason: object, exit_code: int) -> None:
+    def report_end(self, reason: object, exit_code: int) -> None:
         """Write the `failed` of the whole job, for an interrupt or an error that belongs to no image."""
         self._write("failed", input=None, name=None, message=str(reason), exit_code=exit_code)
 

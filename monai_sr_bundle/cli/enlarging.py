@@ -1,6 +1,6 @@
 """One image of a job: read, enlarge, write, and tell a listener how far it is.
 
-Every process of a job has an `Enlarger`. The worker of a viewer writes its files with `together`, too.
+Every process of a job has an `Enlarger`. The worker of a viewer writes its files with `remove_on_error`, too.
 """
 
 from __future__ import annotations
@@ -159,13 +159,13 @@ class Enlarger:
         if options.dry_run:
             listener(self._estimate(task, image, session, checked))
             return
-        require_room(task.target, _disk_bytes(task, image, session, checked))
+        require_disk_space(task.target, _disk_bytes(task, image, session, checked))
         progress = _Progress(task, listener)
         result = session.enhance(image, enhance_options, options.region, progress)
         if as_nifti and image.black_is_high:
             result = replace(result, warnings=(*result.warnings, INVERTED_NOTE))
         converted = dicom_to_nifti(result.image) if as_nifti else None
-        with together(task.planned) as written:
+        with remove_on_error(task.planned) as written:
             if converted is not None:
                 files.write(converted, result.provenance, task.target, overwrite=task.overwrite)
                 written.append(task.target)
@@ -211,7 +211,7 @@ class Enlarger:
             )
         )
 
-    def _estimate(self, task: Task, image: Image, session: Session, checked: engine.Checked) -> Checked:
+    def _estimate(self, task: Task, image: Image, session: Session, checked: engine.CheckedOptions) -> Checked:
         if checked.interpolated:
             session = self._sessions.open(find_bundle("bicubic").at_scale(session.bundle.scale))
         slices, rows, columns = image.pixels.shape
@@ -231,7 +231,7 @@ class Enlarger:
         )
 
 
-def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.Checked) -> int:
+def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.CheckedOptions) -> int:
     slices, rows, columns = image.pixels.shape
     extent = Extent((slices, rows, columns), checked.slices, checked.region)
     bars = bool(task.maps) and checked.calibration is not None
@@ -293,7 +293,7 @@ def check_tolerance(tolerance: float | None) -> None:
 
 
 @contextmanager
-def together(planned: Sequence[Path]) -> Iterator[list[Path]]:
+def remove_on_error(planned: Sequence[Path]) -> Iterator[list[Path]]:
     """A list for what was written; after any exception, an interrupt included, those files are taken away again.
 
     A result without the report that was asked for would look finished. What replaced an older result stays.
@@ -320,7 +320,7 @@ def remove_files(paths: Iterator[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_room(out: Path, needed_bytes: int) -> None:
+def require_disk_space(out: Path, needed_bytes: int) -> None:
     """Raise OutputError if a result does not fit onto the disk; call it before hours of computing.
 
     Args:

@@ -15,7 +15,7 @@ from monai_sr_bundle.errors import SuperResolutionError
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostProcess:
     """The process that worked on an image has ended in the middle of it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Workers(Protocol):
     attempts: int
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Number of images that they take at the same time."""
         ...
 
@@ -44,7 +44,7 @@ class Workers(Protocol):
         """Begin with an image; there is room for it."""
         ...
 
-    def wait(self) -> Sequence[tuple[Task, Event | Lost]]:
+    def wait(self) -> Sequence[tuple[Task, Event | LostProcess]]:
         """Return what has happened since the last call, at least one event; wait for it."""
         ...
 
@@ -57,13 +57,13 @@ def run_tasks(workers: Workers, tasks: Iterable[Task], listener: Callable[[Task,
     waiting = deque((task, 1) for task in tasks)
     running: dict[int, tuple[int, list[Path]]] = {}  # attempts so far, and the files that were there before
     while waiting or running:
-        if waiting and len(running) < workers.room:
+        if waiting and len(running) < workers.capacity:
             task, attempt = waiting.popleft()
             running[task.index] = attempt, [path for path in task.planned if os.path.lexists(path)]
             workers.submit(task)
             continue
         for task, event in workers.wait():
-            if isinstance(event, Lost):
+            if isinstance(event, LostProcess):
                 attempt, older = running.pop(task.index)
                 remove_files(path for path in task.planned if path not in older)
                 if attempt < workers.attempts:

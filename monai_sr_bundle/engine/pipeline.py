@@ -26,7 +26,7 @@ STRIP = 256
 
 
 @dataclass(frozen=True)
-class Enlarged:
+class EnlargedRegion:
     """Pixels of an enlarged region.
 
     Attributes:
@@ -52,7 +52,7 @@ def enlarge_image(
     error_factor: float | None = None,
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Enlarged:
+) -> EnlargedRegion:
     """Enlarge a region of an image.
 
     Args:
@@ -97,4 +97,4 @@ def enlarge_image(
         for row in range(0, len(high_res), STRIP):
             rows = slice(block.first_row + row, block.first_row + min(row + STRIP, len(high_res)))
             pixels[block.slice_index, rows] = unit.to_stored(image, high_res[row : row + STRIP], window)
-    return Enlarged(pixels, half_width, record)
+    return EnlargedRegion(pixels, half_width, record)

@@ -16,7 +16,7 @@ from monai_sr_bundle.images.unit import repeat_pixels
 from monai_sr_bundle.inferers.interpolate import shuffle, unshuffle
 from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.texture_places import find_untextured
+from monai_sr_bundle.inferers.texture_mask import find_untextured
 from monai_sr_bundle.inferers.tiling import middle
 
 

@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.dicom_file import calm
+from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_geometry import (
     decimal,
     normal,
@@ -92,7 +92,7 @@ def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
             "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
         )
     series_uid = generate_uid(prefix=None)
-    with calm():
+    with quiet_pydicom():
         if not series:
             single = _derive(result, provenance, [sources[0]], series_uid)
             if sources[0].SOPClassUID == CTImageStorage:

@@ -157,7 +157,7 @@ class MDSR(nn.Module):
                 result = enlarge(middle).add_(pixel_shuffle(tail(features), chosen))
         return result
 
-    def begin_with_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
+    def load_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
         """Take over head, body and tail of a trained `EDSR` of fewer blocks.
 
         The network then gives what that `EDSR` gives at its own scale, since the further blocks begin as the identity.

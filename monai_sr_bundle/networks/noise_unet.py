@@ -166,7 +166,7 @@ class NoiseUNet(nn.Module):
         nn.init.normal_(self.tail.weight, std=1e-3)
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 
-    def fall(self, cells: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+    def encode(self, cells: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """Return the features at the bottom, the skip connections, and the embedded level of cells."""
         embedded = self.embed(level)
         features = self.head(cells)
@@ -179,7 +179,7 @@ class NoiseUNet(nn.Module):
         first, second = self.bottom
         return second(self.attention(first(features, embedded)), embedded), passed, embedded
 
-    def rise(self, features: torch.Tensor, passed: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
+    def decode(self, features: torch.Tensor, passed: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
         """Return the prediction from the features at the bottom."""
         for stage, enlarge in zip(reversed(self.rises), reversed(self.enlarge), strict=True):
             features = enlarge(interpolate(features, scale_factor=2.0, mode="nearest"))
@@ -192,7 +192,7 @@ class NoiseUNet(nn.Module):
         rows, columns = cells.shape[2], cells.shape[3]
         if rows % self.grid or columns % self.grid:
             raise ValueError(f"{rows}x{columns} cells, expected multiples of {self.grid}, which the U-Net halves.")
-        return self.rise(*self.fall(cells, level))
+        return self.decode(*self.encode(cells, level))
 
 
 def _receptive_radius(levels: int, blocks: int) -> int:

@@ -220,7 +220,7 @@ def _drawable(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" or letter in "·±" else "?" for letter in text)
 
 
-def resized(values: np.ndarray, shape: Shape, reduction: Picture.Resampling = Picture.Resampling.BICUBIC) -> np.ndarray:
+def resize(values: np.ndarray, shape: Shape, reduction: Picture.Resampling = Picture.Resampling.BICUBIC) -> np.ndarray:
     """Resize ``[rows, columns]`` to blocks if the picture is larger, by an antialiased reduction if it is smaller."""
     larger = shape[0] >= values.shape[0] and shape[1] >= values.shape[1]
     picture = Picture.fromarray(np.ascontiguousarray(values, dtype=np.float32))
@@ -456,8 +456,8 @@ def _panels(
     limit: float,
 ) -> list[np.ndarray]:
     """Draw the four panels, ``[rows, columns, 3]`` uint8 of the given shape."""
-    grey = [_grey(resized(values, shape), window, black_is_high) for values in greys]
-    return [*grey, _coloured(resized(difference, shape), limit)]
+    grey = [_grey(resize(values, shape), window, black_is_high) for values in greys]
+    return [*grey, _coloured(resize(difference, shape), limit)]
 
 
 def _colour_limit(difference: np.ndarray, window: tuple[float, float]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from monai_sr_bundle.bundles import Bundle, configs_dir, open_bundle
-from monai_sr_bundle.cli.enlarging import check_tolerance, together
+from monai_sr_bundle.cli.enlarging import check_tolerance, remove_on_error
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import (
@@ -206,7 +206,7 @@ class Worker:
         calibration, error_bars = request.text_or_none("calibration"), request.flag("errorBars")
         session = self._sessions.open(bundle)
         if calibration:
-            session = session.calibrated(Path(calibration))
+            session = session.with_calibration(Path(calibration))
         options = EnhanceOptions(
             sampler,
             slices=(first, last),
@@ -424,7 +424,7 @@ def _write_arrays(result: Result, out: Path) -> dict[str, str | None]:
     arrays = {"result": (out / "result.npy", result.image.pixels)}
     if result.error_bars is not None:
         arrays["errorBars"] = (out / "error_bars.npy", result.error_bars.half_width)
-    with together([path for path, _ in arrays.values()]) as written:
+    with remove_on_error([path for path, _ in arrays.values()]) as written:
         for path, array in arrays.values():
             with staged(path, overwrite=False, needed_bytes=array.nbytes) as temporary:
                 np.save(temporary, array, allow_pickle=False)

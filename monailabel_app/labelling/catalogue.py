@@ -46,7 +46,7 @@ class Catalogue(ABC):
     """The images of a server."""
 
     def __init__(self) -> None:
-        self._identities: dict[str, tuple[object, _Identified]] = {}
+        self._identities: dict[str, tuple[object, _ImageRecord]] = {}
         self._sources: dict[str, Source] = {}
         self._lock = threading.RLock()
 
@@ -110,7 +110,7 @@ class Catalogue(ABC):
         source = self.source(name)
         return read_headers(source.files, source.path)[0] if source.format == "dicom" else []
 
-    def _identify(self, name: str) -> _Identified:
+    def _identify(self, name: str) -> _ImageRecord:
         source = self.source(name)
         state = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in source.files]
         with self._lock:
@@ -133,14 +133,14 @@ class Catalogue(ABC):
             sha256 = hashlib.sha256(source.files[0].read_bytes()).hexdigest()
             identity = ImageIdentity(name, sha256, columns=columns, rows=rows, slices=slices)
         modality = "CT" if is_ct or (identity.slices or 1) > 1 else "CXR"
-        identified = _Identified(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
+        identified = _ImageRecord(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
         with self._lock:
             self._identities[name] = state, identified
         return identified
 
 
 @dataclass(frozen=True)
-class _Identified:
+class _ImageRecord:
     """The facts of an image without its pixels."""
 
     identity: ImageIdentity
@@ -232,7 +232,7 @@ class WebCatalogue(Catalogue):
 
     def names(self) -> list[str]:
         uids: dict[str, tuple[str, str, str]] = {}
-        with explained_by_pacs():
+        with explain_pacs_errors():
             for modality in MODALITIES:
                 for entry in self._client.search_for_series(search_filters={"Modality": modality}):
                     series = Dataset.from_json(entry)
@@ -264,7 +264,7 @@ class WebCatalogue(Catalogue):
 
     def find_instance(self, uid: str) -> str:
         names = self.names()
-        with explained_by_pacs():
+        with explain_pacs_errors():
             instances = self._client.search_for_instances(search_filters={"SOPInstanceUID": uid})
         series = [str(Dataset.from_json(each).get("SeriesInstanceUID") or "") for each in instances]
         name = next((name for name in (uid, *series) if name in names), None)
@@ -284,7 +284,7 @@ class WebCatalogue(Catalogue):
         import pydicom
 
         datasets = [pydicom.dcmread(path) for path in paths]
-        with explained_by_pacs():
+        with explain_pacs_errors():
             answer = self._client.store_instances(datasets)
         failed = answer.get("FailedSOPSequence") or ()
         if failed:
@@ -297,7 +297,7 @@ class WebCatalogue(Catalogue):
         Raises:
             PacsError: the PACS does not answer.
         """
-        with explained_by_pacs():
+        with explain_pacs_errors():
             for entry in self._client.search_for_series(search_filters={"Modality": "SR"}):
                 series = Dataset.from_json(entry)
                 yield from self._client.retrieve_series(
@@ -320,7 +320,7 @@ class WebCatalogue(Catalogue):
 
     def _retrieve(self, study_uid: str, series_uid: str, instance_uid: str, folder: Path) -> None:
         media_types = (("application/dicom", "*"),)
-        with explained_by_pacs():
+        with explain_pacs_errors():
             if instance_uid:
                 datasets = [
                     self._client.retrieve_instance(study_uid, series_uid, instance_uid, media_types=media_types)
@@ -365,7 +365,7 @@ def check_identity(sent: ImageIdentity, expected: ImageIdentity) -> None:
 
 
 @contextmanager
-def explained_by_pacs() -> Iterator[None]:
+def explain_pacs_errors() -> Iterator[None]:
     """Turn errors of HTTP into sentences; addresses and answers of the PACS stay out of them."""
     try:
         yield

@@ -62,7 +62,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Enhanced:
+class EnhancedImage:
     """Files and figures that a task has written.
 
     Attributes:
@@ -87,7 +87,7 @@ class Enhancer:
         self._pool: ProcessPoolExecutor | None = None
 
     @contextmanager
-    def enhance(self, task: Task, folder: Path) -> Iterator[Enhanced]:
+    def enhance(self, task: Task, folder: Path) -> Iterator[EnhancedImage]:
         """Enlarge an image; the written files are there during the `with` block.
 
         Args:
@@ -118,9 +118,9 @@ class Enhancer:
                 self._pool.shutdown(wait=False, cancel_futures=True)
                 self._pool = None
 
-    def _run(self, task: Task, out: Path) -> Enhanced:
+    def _run(self, task: Task, out: Path) -> EnhancedImage:
         try:
-            future: Future[Enhanced] = self._running_pool().submit(_enhance, task, out)
+            future: Future[EnhancedImage] = self._running_pool().submit(_enhance, task, out)
             return future.result(timeout=LONGEST_SECONDS)
         except BrokenProcessPool as error:
             self.close()
@@ -143,7 +143,7 @@ _sessions: SessionCache | None = None
 """Of this process."""
 
 
-def _enhance(task: Task, out: Path) -> Enhanced:
+def _enhance(task: Task, out: Path) -> EnhancedImage:
     global _sessions
     _sessions = _sessions or SessionCache()
     image = files.read(task.source)
@@ -180,7 +180,7 @@ def _enhance(task: Task, out: Path) -> Enhanced:
                 overwrite=False,
             )
     span = result.window[1] - result.window[0]
-    return Enhanced(
+    return EnhancedImage(
         tuple(written),
         tuple(file for path in maps for file in (sorted(path.iterdir()) if path.is_dir() else [path])),
         _without_folders(result.report()),

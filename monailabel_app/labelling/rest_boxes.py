@@ -21,7 +21,7 @@ from labelling.consensus import SAME_FINDING_IOU, agreement, disagreement, fuse
 from labelling.context import Context
 from labelling.errors import ForbiddenError, NotFoundError, RefusedError
 from labelling.formats import dicom_sr, exchange
-from labelling.formats.slices import ImageFacts, ImageNames, Imported
+from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
 from monai_sr_bundle.boxes.codes import public_codes
 from monai_sr_bundle.boxes.readings import Reader, Reading, format_readings, parse_readings
@@ -262,7 +262,7 @@ def post_import_from_pacs(context: Server, user: Sender) -> dict[str, Any]:
     user.require("admin")
     pacs = context.require_pacs()
     names = image_names(context)
-    together, reports = Imported(), 0
+    collected, reports = ImportedReadings(), 0
     own_reports = context.store.records(REPORT)
     for report in pacs.reports():
         if str(report.SOPInstanceUID) in own_reports:  # its reader would count twice
@@ -270,18 +270,18 @@ def post_import_from_pacs(context: Server, user: Sender) -> dict[str, Any]:
         match = next(filter(None, map(names.find, dicom_sr.images_of(report))), None)
         reports += 1
         if match is None:
-            together.notes.append("a report is of an image that this server does not have, and is left out.")
+            collected.notes.append("a report is of an image that this server does not have, and is left out.")
             continue
         facts = match[0]
         content = _as_file(report)
         try:
             imported = dicom_sr.read(content, facts, context.catalogue.headers(facts.identity.id), names, "import")
         except InputError:
-            together.notes.append("a report has no box that can be read, and is left out.")
+            collected.notes.append("a report has no box that can be read, and is left out.")
             continue
         for field in ("readings", "unknown_images", "unknown_findings", "notes"):
-            getattr(together, field).extend(getattr(imported, field))
-    return {"reports": reports, **_save(context, user, together)}
+            getattr(collected, field).extend(getattr(imported, field))
+    return {"reports": reports, **_save(context, user, collected)}
 
 
 @router.post("/export/pacs", summary="Store a report of every reader in the PACS")
@@ -355,7 +355,7 @@ def _pseudonymous(context: Context, readings: Sequence[Reading]) -> list[Reading
     return renamed
 
 
-def _save(context: Context, user: User, imported: Imported) -> dict[str, Any]:
+def _save(context: Context, user: User, imported: ImportedReadings) -> dict[str, Any]:
     """Check all readings, then save them."""
     readings = []
     for reading in imported.readings:

@@ -22,7 +22,7 @@ from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.enlarging import Task
 from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listed, Skipped
 from monai_sr_bundle.cli.jobs import Job
-from monai_sr_bundle.cli.parallel import Lost, run_tasks
+from monai_sr_bundle.cli.parallel import LostProcess, run_tasks
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.errors import OutOfMemoryError
 from monai_sr_bundle.images import files
@@ -102,7 +102,7 @@ def test_images_whose_process_is_killed_are_done_by_another(films, tmp_path):
 class Dying:
     """Workers that write the preview of an image and die of it."""
 
-    room, attempts = 2, 2
+    capacity, attempts = 2, 2
 
     def __init__(self):
         self.tried = []
@@ -112,7 +112,7 @@ class Dying:
         task.preview.write_text("half done")
 
     def wait(self):
-        return [(self.tried[-1], Lost(OutOfMemoryError, "its process was killed."))]
+        return [(self.tried[-1], LostProcess(OutOfMemoryError, "its process was killed."))]
 
 
 def test_an_image_that_kills_its_process_again_and_again_fails_and_leaves_nothing(tmp_path):

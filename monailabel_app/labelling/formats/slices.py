@@ -120,7 +120,7 @@ class ImageNames:
 
 
 @dataclass
-class Imported:
+class ImportedReadings:
     """The readings of a file, and notes on what was left out.
 
     Attributes:
@@ -143,7 +143,7 @@ class Collector:
         self._names, self._default_reader = names, default_reader
         self._readings: dict[tuple[str, str], tuple[ImageFacts, list[Box]]] = {}
         self._extra: dict[tuple[str, str], dict[str, object]] = {}
-        self.imported = Imported()
+        self.imported = ImportedReadings()
 
     def add(self, image: str, box: Box | None, reader: str = "", label: str = "", **extra: object) -> None:
         """Add a box; None for an image in which the reader has found nothing.
@@ -182,7 +182,7 @@ class Collector:
             raise BoxError(f"{label or image}: {error}") from error
         boxes.append(known_finding(placed, self.imported.unknown_findings))
 
-    def finish(self, *, complete: bool = True) -> Imported:
+    def finish(self, *, complete: bool = True) -> ImportedReadings:
         """Return the readings; `complete` for submitted ones unless a box's `extra` said otherwise."""
         for key, (facts, boxes) in self._readings.items():
             fields = {"status": "submitted" if complete else "draft", "tool": TOOL, **self._extra[key]}

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -37,7 +37,7 @@ def write_nih(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> d
     return {f"{reader}/BBox_List.csv": _format(NIH_COLUMNS, entries) for reader, entries in rows.items()}
 
 
-def read_nih(content: bytes, names: ImageNames, default_reader: str) -> Imported:
+def read_nih(content: bytes, names: ImageNames, default_reader: str) -> ImportedReadings:
     """Read a table of NIH ChestX-ray14.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -37,7 +37,7 @@ def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[
     return {CLASSES: "".join(f"{name}\n" for name in findings).encode(), **files}
 
 
-def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> Imported:
+def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> ImportedReadings:
     """Read label files, with or without folders of readers.
 
     Args:

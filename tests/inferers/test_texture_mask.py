@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monai_sr_bundle.inferers.texture_places import find_untextured
+from monai_sr_bundle.inferers.texture_mask import find_untextured
 
 
 @pytest.fixture
