@@ -384,7 +384,7 @@ def _check_packed(name: str, facts: dict[str, Any]) -> None:
 
 
 def _check_removed(name: str, text: Path, facts: dict[str, Any]) -> None:
-    """Refuse what version 0.1.0 knew: a bundle that counts on it would give other pixels without a word."""
+    """Refuse keys that only version 0.1.0 knew: without them, a bundle would give other pixels without a warning."""
     for key in ("guard", "cascade"):
         if facts.get(key):
             raise BundleError(

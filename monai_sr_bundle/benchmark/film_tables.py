@@ -125,7 +125,7 @@ def film_markdown(comparison: FilmComparison) -> str:
 
 
 def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
-    """Return what the figures mean, in two sentences."""
+    """Explain the figures in two sentences."""
     stored, units = {
         "CXR": ("stored 8 bits", "Blur is in pixels of the original, noise in grey levels"),
         "CT": ("whole HU of -1000 to 400", "Noise is in HU"),
@@ -144,7 +144,7 @@ def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
 
 
 def explain_unmodified(comparison: FilmComparison) -> str:
-    """Return what the figures of unmodified images mean."""
+    """Explain the figures of unmodified images."""
     unit = UNITS[comparison.protocol.modality]
     return (
         f"Unmodified images, in {unit} and pixels of the input; in brackets relative to bicubic. Noise: spread in "

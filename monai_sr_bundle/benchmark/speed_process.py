@@ -1,4 +1,4 @@
-"""The process of one row of `monai-sr benchmark speed`: a bundle on a runtime, which enlarges an image when it is told.
+"""The process of one row of `monai-sr benchmark speed`: a bundle on a runtime, which enlarges images on request.
 
     python -m monai_sr_bundle.benchmark.speed_process '{"row": {...}, "scale": 4}'
 

@@ -1,4 +1,4 @@
-"""Measures of an enlarged image whose truth nobody knows: noise, edges, padding, agreement with the input, flicker.
+"""Measures of an enlarged image without a known truth: noise, edges, padding, agreement with the input, flicker.
 
 All places are chosen on the input, so that they are the same for every method and factor. Lengths are in pixels of
 the input, values in grey levels or HU.
@@ -41,7 +41,7 @@ UNEVEN, PASSING = 0.12, 0.25
 
 @dataclass(frozen=True)
 class Edge:
-    """A short, nearly straight edge of an image, and what it rises from and to.
+    """A short, nearly straight edge of an image, and the plateaus on its two sides.
 
     Attributes:
         centre: row and column.

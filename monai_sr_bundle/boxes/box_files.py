@@ -102,7 +102,7 @@ def boxes_to_dicom(
 
 
 def boxes_from_dicom(report: Path, out: Path, *, image: Path | None = None, overwrite: bool = False) -> list[Box]:
-    """Write the boxes of a Structured Report as a table or JSON; notes on what was not understood are logged.
+    """Write the boxes of a Structured Report as a table or JSON; parts that were not understood are logged.
 
     Args:
         report: a report by TID 1500 of any producer.

@@ -23,7 +23,7 @@ _STEP = 2.0**-40
 
 
 def rounded(value: np.ndarray) -> np.ndarray:
-    """Return numbers as multiples of 2^-40, of which sums of thousands are exact, whoever adds them in which order."""
+    """Return numbers as multiples of 2^-40, so that sums of thousands are exact in any order."""
     return np.asarray(np.rint(np.asarray(value, dtype=np.float64) / _STEP) * _STEP)
 
 

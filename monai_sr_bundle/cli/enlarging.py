@@ -1,4 +1,4 @@
-"""One image of a job: read, enlarge, write, and tell a listener how far it is.
+"""One image of a job: it is read, enlarged and written, and a listener gets the progress.
 
 Every process of a job has an `Enlarger`. The worker of a viewer writes its files with `remove_on_error`, too.
 """
@@ -106,7 +106,7 @@ class Task:
 
 
 class Enlarger:
-    """Opened bundles, and what is done with them to one image after the other.
+    """Opened bundles, which enlarge one image after the other.
 
     Args:
         options: options of the job.
@@ -118,7 +118,7 @@ class Enlarger:
         self._speed = Speed()
 
     def run(self, task: Task, listener: Listener) -> None:
-        """Enlarge one image; tell its events, the last of which says whether it failed.
+        """Enlarge one image and report its events, the last of which says whether it failed.
 
         Raises:
             BrokenPipeError: whoever reads what the listener is told has gone.
@@ -239,7 +239,7 @@ def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.Chec
 
 
 class _Progress:
-    """Tell the fraction of an image that is done, and the seconds left."""
+    """Report the fraction of an image that is done, and the seconds left."""
 
     def __init__(self, task: Task, listener: Listener) -> None:
         self._task, self._listener, self._start = task, listener, time.monotonic()
@@ -294,9 +294,9 @@ def check_tolerance(tolerance: float | None) -> None:
 
 @contextmanager
 def remove_on_error(planned: Sequence[Path]) -> Iterator[list[Path]]:
-    """A list for what was written; after any exception, an interrupt included, those files are taken away again.
+    """Yield a list for the written files, and remove them after any exception, an interrupt included.
 
-    A result without the report that was asked for would look finished. What replaced an older result stays.
+    A result without the report that was asked for would look finished. A file that replaced an older result stays.
     """
     older = [path for path in planned if os.path.lexists(path)]
     new_folders = [parent for parent in planned[0].absolute().parents if not parent.exists()]

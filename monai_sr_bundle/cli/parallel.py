@@ -1,4 +1,4 @@
-"""Several images of a job at the same time: who works on them is `processes` or `ray_cluster`."""
+"""Several images of a job at the same time, by the workers of `processes` or `ray_cluster`."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Workers(Protocol):
         ...
 
     def submit(self, task: Task) -> None:
-        """Begin with an image; there is room for it."""
+        """Begin with an image; fewer than `capacity` are being worked on."""
         ...
 
     def wait(self) -> Sequence[tuple[Task, Event | LostProcess]]:
-        """Return what has happened since the last call, at least one event; wait for it."""
+        """Return the events since the last call, and wait for one if there is none."""
         ...
 
 
 def run_tasks(workers: Workers, tasks: Iterable[Task], listener: Callable[[Task, Event], None]) -> None:
-    """Let the workers do all tasks, and tell what happens in the order in which it happens.
+    """Let the workers do all tasks, and report their events in the order in which they happen.
 
     An image whose process was lost comes again after all others, and what the process had written of it is removed.
     """

@@ -21,7 +21,7 @@ from monai_sr_bundle.cli.parallel import LostProcess
 from monai_sr_bundle.errors import InternalError, OutOfMemoryError
 
 SECONDS_TO_END = 30.0
-"""What a process may take to remove its unfinished files before it is killed."""
+"""Seconds that a process has to remove its unfinished files before it is killed."""
 
 
 class Processes:
@@ -121,7 +121,7 @@ class Processes:
 
 
 def _serve(connection: Connection, options: ImageOptions, log_level: int) -> None:
-    """Enlarge one image after the other, until the other end is closed; what a process of `Processes` does."""
+    """Enlarge one image after the other, in a process of `Processes`, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the keyboard reaches all; the first process decides
     signal.signal(signal.SIGTERM, raise_terminated)
     logging.basicConfig(format="monai-sr: %(message)s", level=log_level)

@@ -24,7 +24,7 @@ from monai_sr_bundle.cli.parallel import LostProcess
 from monai_sr_bundle.errors import BundleError, InputError, InternalError
 
 SECONDS_TO_END = 30.0
-"""What the processes may take to remove their unfinished files after an interrupt."""
+"""Seconds that the processes have to remove their unfinished files after an interrupt."""
 
 
 class RayCluster:

@@ -1,4 +1,4 @@
-"""An enlarged image, with all that is known of it: what to save, and what to say of it."""
+"""The result of an enlargement: the image, its provenance, measurements and warnings, and its files."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Result:
         return contents
 
     def describe_error_bars(self, tolerance: float | None = None, maps: Sequence[Path] = ()) -> dict[str, Any] | None:
-        """Return what a report says of the error bars; None without. The arguments are those of `report`."""
+        """Describe the error bars as in a report; None without. The arguments are those of `report`."""
         if self.error_bars is None:
             return None
         return describe_error_bars(self.error_bars, self.tolerance(tolerance), self.unit, self.window, maps)
@@ -203,7 +203,7 @@ class Result:
 
     @cached_property
     def consistency(self) -> Consistency:
-        """The distance of the result, reduced again, from what it was made from; of its comparable pixels."""
+        """The distance of the reduced result from the input, over the pixels that can be compared."""
         family = self.bundle.family
         return measure_consistency(
             self.source,

@@ -95,7 +95,7 @@ class ListedOnly(Filter):
         return answer
 
     def release(self, dxo: DXO, fl_ctx: FLContext) -> DXO:
-        """Return what leaves of a message whose parts are all on the list."""
+        """Return the part that leaves of a message whose parts are all on the list."""
         return dxo
 
     def _listed_data(self, dxo: DXO) -> dict[str, Any]:

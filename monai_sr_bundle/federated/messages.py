@@ -1,4 +1,4 @@
-"""Names of what travels between server and sites. Nothing else may leave a site: see `filters`."""
+"""Names of the values that travel between server and sites. No others may leave a site: see `filters`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole study on one machine: federated training, and what it has to be compared with."""
+"""A whole study on one machine: federated training, and the trainings to compare it with."""
 
 from __future__ import annotations
 

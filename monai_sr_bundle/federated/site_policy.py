@@ -19,7 +19,7 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.staging import write_file
 
 FORBIDDEN_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
-"""What no role may do: bring code, read files of the site, or start other software."""
+"""Rights that no role may have: to bring code, read files of the site, or start other software."""
 _FILES = ("resources.json", "authorization.json", "privacy.json")
 _STORAGE, _BUNDLE = "{storage}", "{bundle}"
 FILTERS = ("monai_sr_bundle.federated.filters.ListedOnly", "monai_sr_bundle.federated.filters.ClipAndNoise")

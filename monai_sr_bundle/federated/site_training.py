@@ -1,4 +1,4 @@
-"""The training of one site in a study: global weights in, what a round changed about them out."""
+"""The training of one site in a study: it gets global weights, and gives their change in a round."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class SiteTraining:
             other.unlink()
 
     def _kept_normalisation(self, rounds_before: int) -> dict[str, torch.Tensor]:
-        """Return what the site kept in this study; of an earlier study with the same task, nothing."""
+        """Return the normalisation that the site kept in this study, and not in an earlier one with the same task."""
         for file in self.settings.work.glob(self._normalisation_files):
             # A round of which the server lost the result is done again.
             if 0 < rounds_before >= int(file.stem.rpartition("_")[2]):
@@ -194,7 +194,7 @@ class SiteTraining:
         )
 
     def _trained_keys(self) -> list[str]:
-        """Return what a round may change and the site does not keep: trained parameters and measured statistics."""
+        """Return the keys that a round may change and the site does not keep: parameters and measured statistics."""
         network = self.training.network
         frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         return [

@@ -1,4 +1,4 @@
-"""A federated study: what is trained, for how long, and with whom, read from a YAML text."""
+"""A federated study, read from a YAML text: its training, its rounds, its privacy and its sites."""
 
 from __future__ import annotations
 

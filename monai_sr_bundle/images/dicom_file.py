@@ -41,7 +41,7 @@ PARSE_ERRORS = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
     IndexError, AssertionError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error,
 )  # fmt: skip
-"""What pydicom raises for damaged files, when they are read and when a value is looked at."""
+"""Exceptions of pydicom for damaged files, when they are read and when a value is looked at."""
 _DECIDING = frozenset(
     (
         "SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",

@@ -203,7 +203,7 @@ def _image_type(derived: Dataset) -> list[str]:
 
 
 def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
-    """Say in words and codes how the image was made, from which images and by what."""
+    """Describe in words and codes how the image was made, from which images and by which bundle."""
     sentence = ascii_only(provenance.sentence)
     if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
         sentence += f" Pixel spacing {ascii_only(result.grid.spacing_source)}."

@@ -194,7 +194,7 @@ def _middle(image: torch.Tensor, slices: int) -> torch.Tensor:
 
 
 def _phase_overlap(scale: int, other: int) -> torch.Tensor:
-    """Return what makes the output channels of a tail for `other` from those for `scale`: ``[other^2, scale^2]``.
+    """Return the matrix from the output channels of a tail for `scale` to those for `other`: ``[other^2, scale^2]``.
 
     Every new phase is the mean of the trained ones that lie in its part of the input pixel, by the area of the overlap.
     """

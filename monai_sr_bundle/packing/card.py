@@ -148,7 +148,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
 
 
 def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
-    """Return what is to be known of files that are packed, and of some that are not."""
+    """Return notes on files that are packed, and on some that are not."""
     onnx_files = [name for scale in bundle.scales for name in bundle.at_scale(scale).onnx_files]
     names = ", ".join(f"`models/{name}`" for name in onnx_files)
     notes = [

@@ -216,7 +216,7 @@ def imports(tree: ast.Module) -> list[str]:
 
 
 def _texts_that_name_code(bundle: Bundle) -> list[str]:
-    """Return what names the code that every packed bundle carries: the workflows, and what they use of each model.yaml.
+    """Return the texts that name the code of every packed bundle: the workflows, and their keys of each model.yaml.
 
     Other keys of model.yaml are for those who have the package.
     """

@@ -1,4 +1,4 @@
-"""Lay out a pull request to the model zoo: packed bundles, a unit test and its twin for several GPUs, list entries.
+"""Lay out a pull request to the model zoo: packed bundles, unit tests for one and several GPUs, list entries.
 
 The tests need nothing but the zoo's own `ci/unit_tests/utils.py`: they draw their images, and run on a CPU too.
 """

@@ -104,14 +104,14 @@ def share_gradients(objective: Objective) -> nn.Module:
 
 
 def share_images(dataset: Any) -> DistributedSampler | None:
-    """Return what gives each process its part of the training images; None for patches that are drawn without end."""
+    """Return the sampler of each process's part of the training images; None for patches that are drawn without end."""
     if isinstance(dataset, IterableDataset):
         return None
     return DistributedSampler(dataset, shuffle=True)  # every process takes as many steps as the others
 
 
 def share_validation(dataset: Any) -> DistributedSampler:
-    """Return what gives each process its part of the validation images, none twice, which would change the mean.
+    """Return the sampler of each process's part of the validation images, none twice, which would change the mean.
 
     Raises:
         InputError: a process would have no image, and the others would wait for its figures for ever.

@@ -176,7 +176,7 @@ def _add_neighbours(kernel: torch.Tensor, slices: int) -> torch.Tensor:
 
 
 def averaging_weight(steps: int, momentum: float) -> float:
-    """Return what the newest weights count for after `steps` steps: about the last tenth of a short run is averaged.
+    """Return the weight of the newest state in the average after `steps` steps: of a short run, the last tenth counts.
 
     A fixed momentum would keep the first, random weights in the average of a run of few hundred steps.
     """

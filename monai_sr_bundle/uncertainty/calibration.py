@@ -86,7 +86,10 @@ class Calibration:
         return round(100 * (1 - self.alpha), 3)
 
     def guaranteed_percent(self, entry: CalibrationEntry) -> float | None:
-        """Return what an entry guarantees on average over further patients, in percent; None for `coverage_percent`."""
+        """Return the mean coverage that an entry guarantees over further patients, in percent.
+
+        None stands for `coverage_percent`.
+        """
         return None if entry.guaranteed is None else round(100 * entry.guaranteed, 1)
 
     def find(

@@ -61,7 +61,7 @@ PROGRESS_INTERVAL = 0.05
 KINDS = (
     (InputError, "input"), (BundleError, "bundle"), (OutputError, "output"), (OutOfMemoryError, "memory"),
 )  # fmt: skip
-"""Classes of errors, and the kind of failure that a viewer is told."""
+"""Classes of errors, and the kind of failure that is reported to a viewer."""
 MODALITIES = ("CXR", "CT", "unknown")
 
 
@@ -266,7 +266,7 @@ class _Task:
 
 
 def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
-    """Return what a viewer shows of a bundle; `lacks` says why the backend cannot run it, None if it can."""
+    """Return the facts of a bundle that a viewer shows; `lacks` says why the backend cannot run it, None if it can."""
     lacks = None
     try:
         bundle.family.check_installed()

@@ -47,7 +47,7 @@ from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readi
 CONSENSUS = "consensus"
 """Reader of the consensus: a draft where it was computed, a submitted version where an adjudicator has decided."""
 FIRST_HASH = "0" * 64
-"""What the first row of the audit log follows."""
+"""Hash that stands before the first row of the audit log."""
 LONGEST_WAIT_SECONDS = 30
 
 _metadata = MetaData()

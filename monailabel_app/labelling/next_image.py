@@ -69,7 +69,7 @@ def readers_per_image(store: BoxStore) -> int:
 
 
 def set_readers_per_image(store: BoxStore, count: int) -> None:
-    """Say how many readers an image is to have.
+    """Set how many readers an image is to have.
 
     Raises:
         RefusedError: not 1 to 100.
@@ -86,7 +86,7 @@ def set_width(store: BoxStore, image: str, bundle: str, width: float | None) -> 
 
 
 def widths(store: BoxStore) -> dict[str, dict[str, Any]]:
-    """Return what `set_width` recorded, by image."""
+    """Return the records of `set_width`, by image."""
     return store.records(_WIDTH)
 
 

@@ -59,7 +59,7 @@ Sender = Annotated[User, Depends(user_of)]
 
 
 def facts_of(context: Context, name: str) -> ImageFacts:
-    """Return what formats must know of an image."""
+    """Return the facts of an image that formats need."""
     identity = context.catalogue.identity(name)
 
     def affine() -> np.ndarray:

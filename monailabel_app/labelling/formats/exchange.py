@@ -136,7 +136,7 @@ def read(
 
 
 def pseudonym(reader: str, secret: str) -> str:
-    """Return what a reader is called outside: the same for a server, and not to be guessed without its secret."""
+    """Return the pseudonym of a reader: the same for a server, and not to be guessed without its secret."""
     return f"reader-{hashlib.sha256(f'{secret} {reader}'.encode()).hexdigest()[:10]}"
 
 
