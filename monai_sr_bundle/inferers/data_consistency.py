@@ -301,7 +301,7 @@ class ArtifactReport:
 
 
 def percent(share: float) -> str:
-    """Return a share from 0 to 1 in percent; one that would be rounded to 0 or 100 is "under 0.1 %" or "over 99.9 %"."""
+    """Return a share from 0 to 1 in percent; if it would be rounded to 0 or 100, "under 0.1 %" or "over 99.9 %"."""
     if 0 < share < 0.001:
         return "under 0.1 %"
     return "over 99.9 %" if 0.999 < share < 1 else f"{100 * share:.3g} %"
