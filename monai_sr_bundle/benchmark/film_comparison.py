@@ -191,12 +191,12 @@ class FilmComparison:
                 )
                 at_structures, tenths, relative_width = None, (), None
                 if self.error_bar_parts is not None:
-                    of_parts = self.error_bar_parts[:, indices, scale_index, loss_index, row]
-                    measured = np.isfinite(of_parts[0])  # an image may have no structure
+                    part_figures = self.error_bar_parts[:, indices, scale_index, loss_index, row]
+                    measured = np.isfinite(part_figures[0])  # an image may have no structure
                     if measured.any():
                         chosen = [patient for patient, has_some in zip(patients, measured, strict=True) if has_some]
-                        at_structures = Mean.of(of_parts[0, measured].tolist(), chosen)
-                        *tenths, relative_width = np.nanmean(of_parts[1:], axis=1).tolist()
+                        at_structures = Mean.of(part_figures[0, measured].tolist(), chosen)
+                        *tenths, relative_width = np.nanmean(part_figures[1:], axis=1).tolist()
                 lowest = int(np.argmin(gain))
                 yield Cell(
                     film_set.label,

@@ -70,7 +70,7 @@ def as_json(comparison: FilmComparison) -> str:
     methods = []
     for index, (row, facts) in enumerate(zip(protocol.rows, comparison.methods, strict=True)):
         scales = [scale for scale in protocol.scales if comparison.enlarges_by(index, scale)]
-        of_scales = [
+        results_by_scale = [
             {
                 "scale": scale,
                 "summary": asdict(comparison.summary(index, scale)),
@@ -85,7 +85,7 @@ def as_json(comparison: FilmComparison) -> str:
                 "label": row.label,
                 "parameters": facts.parameters,
                 "training_minutes": facts.minutes,
-                "scales": of_scales,
+                "scales": results_by_scale,
             }
         )
     content = {

@@ -147,11 +147,11 @@ def measure_speed(
     comparison = SpeedComparison(protocol, 0, _processor(), cores, versions=versions)
     with TemporaryDirectory() as folder:
         smallest = min(sizes)
-        tested = _test_images(protocol, data, limit, smallest, Path(folder)) if data else []
-        comparison.images = len(tested)
+        test_images = _test_images(protocol, data, limit, smallest, Path(folder)) if data else []
+        comparison.images = len(test_images)
         cells = [(size, count) for size in sizes for count in threads]
         for done, (size, count) in enumerate(cells, start=1):
-            images = tested if tested and size == smallest else [_drawn_image(size, Path(folder))]
+            images = test_images if test_images and size == smallest else [_drawn_image(size, Path(folder))]
             rows = [row for row in protocol.rows if (row.steps or 0) <= MANY_STEPS or size <= THUMBNAIL]
             _measure_cell(comparison, rows, images, size, count, rounds)
             if progress is not None:

@@ -195,8 +195,8 @@ def _fit_edge(enlarged: np.ndarray, start: Edge) -> Edge | None:
     strips = np.arange(-HALF_LENGTH, HALF_LENGTH + 1)
     crossings = []
     for strip in strips:
-        of_strip = np.abs(along - strip) <= 0.5
-        positions, heights = _mean_in_bins(distance[of_strip], values[of_strip])
+        in_strip = np.abs(along - strip) <= 0.5
+        positions, heights = _mean_in_bins(distance[in_strip], values[in_strip])
         crossings.append(_find_crossing(positions, (heights - dark) / (bright - dark), 0.5))
     if not np.all(np.abs(crossings) < PLATEAU):
         return None

@@ -193,7 +193,7 @@ def _boxes_of(
     readers = _observers(items) or observers
     if len(readers) > 1:
         notes.append(f"is by one of {len(readers)} observers, without saying which; its box has none.")
-    certainty, figures = _measured(items, notes, unused)
+    certainty, figures = _read_measurements(items, notes, unused)
     fallback = next((uid for item in items if item.get("ValueType") == "IMAGE" for uid, _ in _images([item])), "")
     for region in regions:
         outline = _in_pixels(replace(region, uid=region.uid or fallback), planes, notes)
@@ -213,7 +213,7 @@ def _boxes_of(
             )
 
 
-def _measured(
+def _read_measurements(
     items: Sequence[Dataset], notes: list[str], unused: Counter[str]
 ) -> tuple[float | None, dict[str, Figures]]:
     """Return certainty and figures among the measurements of a group, and count the other ones in `unused`."""
@@ -226,7 +226,7 @@ def _measured(
         value = measured_value(item)
         codes = child_codes(item)
         method = codes.get(_METHOD.value)
-        when = "before" if is_code(method, BEFORE) else "after" if is_code(method, AFTER) else ""
+        stage = "before" if is_code(method, BEFORE) else "after" if is_code(method, AFTER) else ""
         derivation = codes.get(_DERIVATION.value)
         if is_code(name, CERTAINTY) and value is not None:
             unit = read_code(item.MeasuredValueSequence[0], "MeasurementUnitsCodeSequence")
@@ -235,11 +235,11 @@ def _measured(
                 certainty = share
             else:
                 notes.append(f"its certainty is {value:g}, which is no share, and is left out.")
-        elif when and value is not None and is_code(derivation, MEAN, STANDARD_DEVIATION):
-            figures[when]["mean" if is_code(derivation, MEAN) else "standard_deviation"] = value
+        elif stage and value is not None and is_code(derivation, MEAN, STANDARD_DEVIATION):
+            figures[stage]["mean" if is_code(derivation, MEAN) else "standard_deviation"] = value
         elif item.get("RelationshipType") == "CONTAINS":
             unused[name.meaning] += 1
-    return certainty, {when: Figures(**values) for when, values in figures.items() if len(values) == 2}
+    return certainty, {stage: Figures(**values) for stage, values in figures.items() if len(values) == 2}
 
 
 def _observers(items: Sequence[Dataset]) -> list[str]:

@@ -117,8 +117,8 @@ class Tally:
             kind, numbers = _NUMBER.sub(_NUMBER_MARK, warning), _NUMBER.findall(warning)
             if kind not in self._kinds:
                 new.append(warning)
-            of_all = self._numbers.get(kind, numbers)
-            self._numbers[kind] = [a if a == b else "..." for a, b in zip(of_all, numbers, strict=True)]
+            earlier_numbers = self._numbers.get(kind, numbers)
+            self._numbers[kind] = [a if a == b else "..." for a, b in zip(earlier_numbers, numbers, strict=True)]
             self._kinds[kind] += 1
         return new
 
@@ -233,9 +233,9 @@ class Terminal:
             self._print(f"{count:>7}  {text}")
         if self.dry_run and tally.done:
             processes = tally.processes or 1
-            at_once = f" with {processes} processes" if processes > 1 else ""
+            in_parallel = f" with {processes} processes" if processes > 1 else ""
             self._print(
-                f"estimate: {tally.seconds / processes:.0f} s in the networks{at_once}, "
+                f"estimate: {tally.seconds / processes:.0f} s in the networks{in_parallel}, "
                 f"{_bytes(processes * tally.memory_bytes)} of memory, {_bytes(tally.disk_bytes)} on disk before "
                 "compression"
             )

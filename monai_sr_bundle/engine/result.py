@@ -216,14 +216,14 @@ class Result:
         """The provenance, with sentences on agreement with the input and on error bars, for files that hold them."""
         if math.isnan(self.consistency.rms):
             return self.provenance
-        followed = self.removed.agreement_mask if self.removed else None
+        agreement = self.removed.agreement_mask if self.removed else None
         findings = describe_findings(
             self.consistency,
             self.provenance.operator,
             self.error_bars,
             shipped=not self.site_calibration,
             resembles_training=resembles_training(self.input_comparison),
-            followed_share=1.0 if followed is None else float(followed.mean()),
+            followed_share=1.0 if agreement is None else float(agreement.mean()),
             before_consistency=self.before_consistency,
         )
         return replace(self.provenance, findings=findings)

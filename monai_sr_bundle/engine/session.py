@@ -160,9 +160,9 @@ class Session:
                 raise InputError(f"{image.path.name}: no error bars: {reason}. Leave the option out.")
             calibration, warnings = None, (*warnings, f"No error bars: {reason}.")
         undercoverage = describe_undercoverage(bundle, image) if calibration and not self.calibration else ""
-        of_error_bars = (undercoverage,) if undercoverage else ()
+        error_bar_warnings = (undercoverage,) if undercoverage else ()
         if not has_pixels:
-            return CheckedOptions(region, slices, sampler, calibration, (*warnings, *of_error_bars))
+            return CheckedOptions(region, slices, sampler, calibration, (*warnings, *error_bar_warnings))
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
         comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
@@ -173,7 +173,7 @@ class Session:
             without = ("No error bars: interpolation has none.",) if calibration is not None else ()
             warnings = (sentence, *without, *warnings)
             return CheckedOptions(region, slices, sampler, None, warnings, comparison, interpolated=True)
-        warnings = (*warnings, *describe_differences(comparison), *of_error_bars)
+        warnings = (*warnings, *describe_differences(comparison), *error_bar_warnings)
         return CheckedOptions(region, slices, sampler, calibration, warnings, comparison, undercoverage)
 
     def enhance(

@@ -106,8 +106,8 @@ class SiteTraining:
                 f"the global model does not belong to {self.task.bundle}: {odd} is in one of them alone. "
                 "Use the same version at the server and at the sites."
             )
-        arrived = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
-        self.training.load_weights(arrived | self._kept_normalisation(rounds_before))
+        global_weights = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
+        self.training.load_weights(global_weights | self._kept_normalisation(rounds_before))
         self._global = {key: value.clone() for key, value in self.training.network.state_dict().items()}
 
     def validate(self) -> dict[str, float]:

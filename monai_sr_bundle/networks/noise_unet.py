@@ -170,20 +170,20 @@ class NoiseUNet(nn.Module):
         """Return the features at the bottom, the skip connections, and the embedded level of cells."""
         embedded = self.embed(level)
         features = self.head(cells)
-        passed: list[torch.Tensor] = []
+        skips: list[torch.Tensor] = []
         for stage, shrink in zip(self.falls, self.shrink, strict=True):
             for block in stage:  # type: ignore[attr-defined]
                 features = block(features, embedded)
-            passed.append(features)
+            skips.append(features)
             features = shrink(features)
         first, second = self.bottom
-        return second(self.attention(first(features, embedded)), embedded), passed, embedded
+        return second(self.attention(first(features, embedded)), embedded), skips, embedded
 
-    def decode(self, features: torch.Tensor, passed: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
+    def decode(self, features: torch.Tensor, skips: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
         """Return the prediction from the features at the bottom."""
         for stage, enlarge in zip(reversed(self.rises), reversed(self.enlarge), strict=True):
             features = enlarge(interpolate(features, scale_factor=2.0, mode="nearest"))
-            features = torch.cat((features, passed.pop()), dim=1)
+            features = torch.cat((features, skips.pop()), dim=1)
             for block in stage:  # type: ignore[attr-defined]
                 features = block(features, embedded)
         return self.tail(silu(self.tail_norm(features)))
@@ -245,8 +245,8 @@ class Ddim(nn.Module):
         self.eta = DDPM_ETA if sampler == "ddpm" else 0.0
         alphas = alphas_cumprod(schedule, training_steps, beta_start, beta_end, zero_terminal_snr)
         # The first step begins in the last of training; after the last one no noise is left.
-        visited = torch.cat((alphas.flip(0)[:: training_steps // steps], alphas.new_ones(1)))
-        self.register_buffer("alphas", visited.float(), persistent=False)
+        step_alphas = torch.cat((alphas.flip(0)[:: training_steps // steps], alphas.new_ones(1)))
+        self.register_buffer("alphas", step_alphas.float(), persistent=False)
 
     def level(self, step: int, images: int) -> torch.Tensor:
         """Return the noise level before a step, for each image of a batch: ``[B]``, 0 for noise alone."""

@@ -116,11 +116,11 @@ class RUNet(nn.Module):
         rows, columns = enlarged.shape[2], enlarged.shape[3]
         padded = pad(enlarged, [0, -columns % self.multiple, 0, -rows % self.multiple], mode="replicate")
         features = self.stem(padded - 0.5)
-        passed: list[torch.Tensor] = []
+        skips: list[torch.Tensor] = []
         for stage in self.stages:
-            passed.append(features)
+            skips.append(features)
             features = stage(nn.functional.max_pool2d(features, 2))
         features = self.bottom(features)
         for index, rise in enumerate(self.rises):
-            features = rise(features, passed[-1 - index])
+            features = rise(features, skips[-1 - index])
         return self.tail(torch.cat((features, padded), dim=1)).add_(padded)[..., :rows, :columns]

@@ -198,9 +198,9 @@ class Budget:
         seconds = time.monotonic() - self._clock_start
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             device = self.optimizer.param_groups[0]["params"][0].device
-            of_first = torch.tensor([seconds], dtype=torch.float64, device=device)
-            dist.broadcast(of_first, src=0)
-            seconds = float(of_first)
+            first_seconds = torch.tensor([seconds], dtype=torch.float64, device=device)
+            dist.broadcast(first_seconds, src=0)
+            seconds = float(first_seconds)
         return seconds
 
     def _share_since(self, start: tuple[int, float], duration: Duration) -> float:

@@ -160,9 +160,9 @@ def require_error_bars(bundle: Bundle, backend: Backend) -> None:
 
 def _without_error_bars(bundle: Bundle) -> BundleError:
     main_scale = open_bundle(bundle.folder).scale
-    which = "" if bundle.scale == main_scale else f" at scale {bundle.scale}: they are made for --scale {main_scale}"
+    clause = "" if bundle.scale == main_scale else f" at scale {bundle.scale}: they are made for --scale {main_scale}"
     return BundleError(
-        f"bundle {bundle.name} has no error bars{which}. Train them with `monai-sr train {bundle.name} "
+        f"bundle {bundle.name} has no error bars{clause}. Train them with `monai-sr train {bundle.name} "
         "--stage error_bars`, or leave the option out."
     )
 
