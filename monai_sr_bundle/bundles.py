@@ -47,7 +47,7 @@ LARGEST_SCALE = 64
 LARGEST_BYTES = 25 * 1024**2
 """Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"
-"""By what the images and patients that a bundle was trained on are recognised: `calibrate.training_inputs`."""
+"""File by which the images and patients that a bundle was trained on are recognised: `calibrate.training_inputs`."""
 _OF_ITS_WEIGHTS = {
     "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training",
 }  # fmt: skip

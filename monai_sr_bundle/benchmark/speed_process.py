@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 CONVOLUTION = "convolution"
-"""In place of a row's method: the machine's own rate of convolutions, a layer of 64 channels on 256 x 256 pixels."""
+"""Method of a row that measures the machine's own rate of convolutions: a layer of 64 channels on 256 x 256 pixels."""
 CONVOLUTION_MULTIPLY_ADDS = 256 * 256 * 64 * 64 * 9
 
 

@@ -31,7 +31,7 @@ KEPT_IMAGES = 48
 """Images of each scale that patches are taken from; the oldest one leaves when a new one is drawn."""
 STEPS_PER_IMAGE = 3
 SCALE_SHARES = {2: 0.4, 3: 0.2, 4: 0.4}
-"""How often an image is enlarged by each factor."""
+"""Share of the images that are enlarged by each factor."""
 
 
 class DegradedErrors:

@@ -25,7 +25,7 @@ PUBLIC_PREFIXES = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_D
 QUANTILES = (0.5, 99.5)
 """Percentiles of the training inputs that end the known range."""
 BEYOND = 0.1
-"""How far beyond all training inputs the limits of sharpness and noise lie, in parts of their span."""
+"""Distance of the limits of sharpness and noise from all training inputs, in parts of their span."""
 DIGITS = 16
 """Hexadecimal digits of a fingerprint: enough to tell a few thousand images apart, too few to say more of them."""
 

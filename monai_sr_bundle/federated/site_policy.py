@@ -23,7 +23,7 @@ FORBIDDEN_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
 _FILES = ("resources.json", "authorization.json", "privacy.json")
 _STORAGE, _BUNDLE = "{storage}", "{bundle}"
 FILTERS = ("monai_sr_bundle.federated.filters.ListedOnly", "monai_sr_bundle.federated.filters.ClipAndNoise")
-"""One of these every answer of a site passes."""
+"""Filters of which every answer of a site passes one."""
 
 
 def policy_folder(role: str) -> Path:

@@ -158,9 +158,9 @@ class MDSR(nn.Module):
         return result
 
     def load_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
-        """Take over head, body and tail of a trained `EDSR` of fewer blocks.
+        """Copy head, body and tail of a trained `EDSR` of fewer blocks.
 
-        The network then gives what that `EDSR` gives at its own scale, since the further blocks begin as the identity.
+        The network then gives the same as that `EDSR` at its own scale, since the further blocks begin as the identity.
         The tails of other scales begin as the mean of the trained one over the output pixel.
 
         Args:

@@ -17,7 +17,7 @@ FLOOR = 1e-4
 USUAL = 0.01
 """Scale that an untrained network begins near, in units of the window."""
 LARGEST_EXPONENT = 4.0
-"""Of the largest and smallest multiple of the usual scale: a factor of 55 each way."""
+"""Exponent of the largest and smallest multiple of the usual scale: a factor of 55 each way."""
 
 
 class FilmErrorScale(nn.Module):

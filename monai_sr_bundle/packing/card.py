@@ -14,7 +14,7 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.training.stages import training_stages
 
 PICTURE = "example.jpg"
-"""In the source folder of a bundle: original, input, bicubic interpolation and result of a test image in one row."""
+"""Picture in a bundle's source folder: original, input, bicubic interpolation and result of a test image in one row."""
 CURVE = "training_curve.csv"
 _CREDITS = {
     "CXR": "D. Kermany, K. Zhang, M. Goldbaum, Mendeley Data 2018, doi:10.17632/rscbjbr9sj, CC BY 4.0",

@@ -22,7 +22,7 @@ from monai_sr_bundle.packing.pack import pack, require_replaceable
 from monai_sr_bundle.packing.verify import PUBLISHED, ZOO_CHECKS, verify
 
 LISTS = "ci/bundle_custom_data.py"
-"""Where the zoo keeps the lists of bundles that its CI excuses from a check."""
+"""File of the zoo with the lists of bundles that its CI excuses from a check."""
 
 
 def pack_for_zoo(names: Sequence[str], out: Path, *, overwrite: bool = False) -> Iterator[str]:

@@ -25,7 +25,7 @@ LEAST_LUNG = 0.75
 AIR_HU, THINNEST_LUNG_HU = -400.0, -960.0
 """Mean HU of a cell below which it is air or lung; that of lung is above the second one."""
 LUNGS = ((0.45, 0.15), (0.29, 0.08))
-"""Where the lungs of a whole film are: mean and width along the rows, and, from either side, along the columns."""
+"""Position of the lungs in a whole film: mean and width along the rows, and, from either side, along the columns."""
 
 Square = tuple[int, int, int]
 

@@ -35,7 +35,7 @@ TITLE, LABEL, SMALL = 34, 26, 21
 BACKGROUND, FRAME = (18, 19, 22), (52, 54, 60)
 BRIGHT, DIM, AMBER = (236, 238, 242), (160, 164, 172), (255, 196, 84)
 BAR = (255, 255, 255)
-"""Of the scale bar; no word is drawn in it."""
+"""Colour of the scale bar; no word is drawn in it."""
 
 LOWER, EQUAL, HIGHER = (74, 158, 255), (46, 48, 53), (255, 104, 72)
 

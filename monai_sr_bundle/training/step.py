@@ -143,7 +143,7 @@ def as_numbers(parts: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 VISIBLE = 2 / 255
-"""By how much a mark has to change one high-resolution pixel of a cell for the mask to be asked for it."""
+"""Least change of one high-resolution pixel of a cell by a mark for the cell to belong to the mask."""
 
 
 class RegressionObjective(Objective):

@@ -108,9 +108,9 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
     """
 
     turn: bool = False
-    """Whether patches are also turned upside down and by right angles; they are mirrored in any case."""
+    """True to turn patches upside down and by right angles, too; they are mirrored in any case."""
     in_plane: bool = True
-    """Whether the scale divides rows and columns; else they stay, and the target has `scale` slices."""
+    """True if the scale divides rows and columns; else they stay, and the target has `scale` slices."""
 
     def __new__(cls, *_args: Any, data: Any = None, **_options: Any) -> Self:
         # MONAI's applications replace `train#dataset#data`, which other data sets have.

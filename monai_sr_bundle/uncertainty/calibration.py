@@ -22,8 +22,7 @@ SCHEMA = "monai-sr-calibration/2"
 OLD_SCHEMA = "monai-sr-calibration/1"
 """The schema of version 0.1.0, whose results may differ from those of today."""
 RANDOM_LOSSES = "random_degradation"
-"""In place of an operator: losses of resolution drawn by `transforms.random_degradation` or, of CT, by
-`transforms.random_degradation`."""
+"""Name in place of an operator's, for losses of resolution drawn by `transforms.random_degradation`."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from labelling.catalogue import NAME
 from labelling.errors import ForbiddenError, RefusedError
 
 ROLES = ("reader", "adjudicator", "admin")
-"""From the least to the most; each may do what those before it may."""
+"""Roles from the least to the most; each may do what those before it may."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _KIND = "token"
 
 
 @dataclass(frozen=True)
 class User:
-    """Whoever sends a request.
+    """The sender of a request.
 
     Attributes:
         name: reader that the token belongs to; "local" for a program on this machine where there are no tokens.

@@ -39,7 +39,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """Names of images, readers, bundles and jobs in requests."""
 MODALITIES = ("CT", "CR", "DX")
 PACS_SECONDS = 20
-"""How long a PACS may take for one answer."""
+"""Longest time of a PACS for one answer."""
 
 
 class Catalogue(ABC):
@@ -339,7 +339,7 @@ class WebCatalogue(Catalogue):
 
 
 def safe_name(text: str) -> str:
-    """Return a name for a path below the folder: itself where it is safe, else what is safe of it, and a hash."""
+    """Return a name for a path below the folder: the path where it is safe, else its safe characters and a hash."""
     if re.fullmatch(NAME, text):
         return text
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("._-")[-100:].lstrip("._-")

@@ -140,7 +140,7 @@ class Enhancer:
 
 
 _sessions: SessionCache | None = None
-"""Of this process."""
+"""The open bundles of this process."""
 
 
 def _enhance(task: Task, out: Path) -> EnhancedImage:

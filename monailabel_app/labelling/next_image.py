@@ -24,7 +24,7 @@ DEFAULT_READERS = 3
 _QUEUE, _WIDTH, _READERS = "queue", "error_bar_width", "readers_per_image"
 _lock = threading.Lock()
 HOLDS = timedelta(days=1)
-"""How long a reader who was served an image and does not come back holds one of its places."""
+"""Time for which a reader who was served an image and does not come back counts as one of its readers."""
 
 
 def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ async def context_of(request: Request) -> Context:
 
 
 async def user_of(request: Request) -> User:
-    """Return who sends the request; the guard has found out."""
+    """Return the sender of the request, whom the guard has identified."""
     user = request.scope["user"]
     assert isinstance(user, User)
     return user

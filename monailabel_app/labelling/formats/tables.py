@@ -11,14 +11,14 @@ from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
 NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
-"""Of BBox_List_2017.csv; its header has three empty cells more."""
+"""Columns of BBox_List_2017.csv; its header has three empty cells more."""
 VINBIGDATA_COLUMNS = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
 VINBIGDATA_CLASSES = (
     "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation", "ILD", "Infiltration",
     "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion", "Pleural thickening", "Pneumothorax",
     "Pulmonary fibrosis", "No finding",
 )  # fmt: skip
-"""In the order of their numbers, from 0. A finding that is none of them gets a number after these."""
+"""Classes in the order of their numbers, from 0. A finding that is none of them gets a number after these."""
 _VINBIGDATA_NAMES = {
     "Nodule": "Nodule/Mass", "Mass": "Nodule/Mass", "Effusion": "Pleural effusion", "Infiltrate": "Infiltration",
     "Opacity": "Lung Opacity",
