@@ -1,4 +1,4 @@
-"""Read boxes from DICOM Structured Reports by TID 1500, of any program.
+"""Boxes read from DICOM Structured Reports by TID 1500, of any program.
 
 A region is taken from a measurement group wherever it hangs: directly (TID 1410 and 1411) or below a measurement, as
 viewers built on dcmjs write it. Regions that are no box, or cannot be trusted as one, are left out with a note.

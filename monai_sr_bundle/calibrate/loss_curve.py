@@ -16,8 +16,8 @@ LEAST_PATIENTS = 20
 LEAST_IMAGES = 50
 """Fewer leave the factor to chance: with 50 patients, the corrected loss is still 0.02 above the measured one."""
 LEAST_CT_SLICES, LEAST_CT_PATIENTS = 15, 5
-"""Least numbers for CT, whose patients are few: below `LEAST_PATIENTS` the factor is not corrected for their number, and the
-calibration states how much less is guaranteed on average over further patients."""
+"""Least numbers for CT, whose patients are few: below `LEAST_PATIENTS` the factor is not corrected for their number,
+and the calibration states how much less is guaranteed on average over further patients."""
 
 _STEP = 2.0**-40
 
