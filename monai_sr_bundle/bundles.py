@@ -47,7 +47,7 @@ LARGEST_SCALE = 64
 LARGEST_BYTES = 25 * 1024**2
 """Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"
-"""By what the images and patients that a bundle was trained on are recognised: `calibrate.training_inputs`."""
+"""File by which the images and patients that a bundle was trained on are recognised: `calibrate.training_inputs`."""
 _OF_ITS_WEIGHTS = {
     "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training",
 }  # fmt: skip
@@ -217,8 +217,8 @@ class Bundle:
         return name in self.metadata["weights_sha256"] and (name.endswith(".pt") or self._path_of(name) is not None)
 
     def _path_of(self, name: str) -> Path | None:
-        places = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
-        return next((place for place in places if place.is_file()), None)
+        paths = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
+        return next((path for path in paths if path.is_file()), None)
 
     @property
     def onnx_files(self) -> tuple[str, ...]:
@@ -325,8 +325,8 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
         if scale is not None and scale != facts["scale"]:
             facts |= {"scale": scale, "operator": at_scale(facts["operator"], scale)}
             # Along the slices, the range is that of the new slices, which no scale changes.
-            kept = {"input_range"} if along_slices(facts["operator"]) else set()
-            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE - kept}
+            unchanged = {"input_range"} if along_slices(facts["operator"]) else set()
+            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE - unchanged}
             if ERROR_BARS_DEF not in facts:
                 hashes = metadata["weights_sha256"]
                 metadata["weights_sha256"] = {
@@ -384,7 +384,7 @@ def _check_packed(name: str, facts: dict[str, Any]) -> None:
 
 
 def _check_removed(name: str, text: Path, facts: dict[str, Any]) -> None:
-    """Refuse what version 0.1.0 knew: a bundle that counts on it would give other pixels without a word."""
+    """Refuse keys that only version 0.1.0 knew: without them, a bundle would give other pixels without a warning."""
     for key in ("guard", "cascade"):
         if facts.get(key):
             raise BundleError(

@@ -61,7 +61,7 @@ _WORDS = {
     "nearest": "one of the fine pixels that it covers",
 }
 SLAB = "slab_area"
-"""What a name begins with if lines alone are reduced, each to the mean of its part: thin slices to thick ones."""
+"""Beginning of a name if lines alone are reduced, each to the mean of its part: thin slices to thick ones."""
 
 
 def along_slices(operator: str) -> bool:
@@ -149,7 +149,7 @@ class Degradation:
 
     @property
     def words(self) -> str:
-        """A clause that says what it does, for a reader who knows none of the names, without a full stop."""
+        """The operator in plain words, as a clause without a full stop."""
         if self.slab:
             return f"each thick slice is the mean of {self.scale} thin ones"
         losses = ((self.blur, "blurred first"), (self.noise, "with noise added"), (self.jpeg, "stored as JPEG"))

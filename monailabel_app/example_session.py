@@ -112,13 +112,13 @@ def send_chests(pacs: str, folder: Path, size: int) -> dict[str, list[tuple[floa
         The edges of the drawn nodules, by image.
     """
     folder.mkdir()
-    wanted, nodules, seed = dict(PATIENTS), {}, 0
+    missing, nodules, seed = dict(PATIENTS), {}, 0
     client = DICOMwebClient(pacs)
-    while any(wanted.values()):
+    while any(missing.values()):
         patient = f"EXAMPLE-{seed}"
         side = split_of(hashlib.sha256(patient.encode()).hexdigest()[:16])
-        if wanted[side]:
-            wanted[side] -= 1
+        if missing[side]:
+            missing[side] -= 1
             write_phantom_dicom(folder / f"{seed}.dcm", size, seed)
             dataset = pydicom.dcmread(folder / f"{seed}.dcm")
             dataset.PatientID = patient
@@ -145,10 +145,10 @@ def read_all(server: Server, token: str, reader: str, nodules: dict[str, list[tu
         boxes = []
         for edges in nodules[image]:
             slack = 0.12 * (edges[2] - edges[0]) + 0.5
-            drawn = np.clip(
+            drawn_edges = np.clip(
                 np.array(edges) + hand.uniform(-slack, slack, 4) + slack * np.array([-1, -1, 1, 1]), 0, size
             )
-            boxes.append(Box("Nodule", *map(float, drawn), certainty=round(float(hand.uniform(0.6, 1)), 2)))
+            boxes.append(Box("Nodule", *map(float, drawn_edges), certainty=round(float(hand.uniform(0.6, 1)), 2)))
         reading = Reading(ImageIdentity(image), Reader(""), tuple(boxes), "submitted", saw_enhanced=False)
         server.send("PUT", f"/boxes/{image}", token, json=json.loads(format_readings([reading])))
         count += 1
@@ -157,11 +157,11 @@ def read_all(server: Server, token: str, reader: str, nodules: dict[str, list[tu
 
 def read_again(server: Server, token: str, image: str) -> list[dict[str, Any]]:
     """Submit the own boxes of an image again, now certain of them; returns all versions."""
-    (seen,) = server.get(f"/boxes/{image}", token)["versions"]
-    for box in seen["readings"][0]["boxes"]:
+    (version,) = server.get(f"/boxes/{image}", token)["versions"]
+    for box in version["readings"][0]["boxes"]:
         box["certainty"] = 1.0
-    document = {"schema": seen["schema"], "readings": seen["readings"]}
-    server.send("PUT", f"/boxes/{image}", token, params={"based_on": seen["number"]}, json=document)
+    document = {"schema": version["schema"], "readings": version["readings"]}
+    server.send("PUT", f"/boxes/{image}", token, params={"based_on": version["number"]}, json=document)
     return list(server.get(f"/boxes/{image}/history", token)["versions"])
 
 

@@ -19,7 +19,7 @@ from labelling.box_store import BoxStore
 from labelling.context import STORE_FILE
 
 START_SECONDS = 240
-"""How long a process may take to start on a busy machine."""
+"""Longest start of a process on a busy machine."""
 ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ROOT = Path(__file__).resolve().parents[1]
 

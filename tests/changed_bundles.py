@@ -47,6 +47,6 @@ def damaged(folder: Path, name: str) -> Path:
 
 def _changed(path: Path, parse: Any, form: Any, changes: Mapping[str, Any]) -> Path:
     content = {**parse(path.read_text(encoding="utf-8")), **changes}
-    kept = {key: value for key, value in content.items() if value is not None or key not in changes}
-    path.write_text(form(kept), encoding="utf-8")
+    changed = {key: value for key, value in content.items() if value is not None or key not in changes}
+    path.write_text(form(changed), encoding="utf-8")
     return path.parent

@@ -87,14 +87,14 @@ def main(words: list[str] | None = None) -> int:
         sample += random.sample(names, options.sample * share // 4)
     subprocess.run([*run, *sample], cwd=folder, check=True)
     for part, (_, modules) in MODULES.items():
-        known = {name: text for module in modules for name, text in read_outcomes(folder, module).items()}
-        outcomes = {name: known[name] for name in sample if name in known}
+        recorded = {name: text for module in modules for name, text in read_outcomes(folder, module).items()}
+        outcomes = {name: recorded[name] for name in sample if name in recorded}
         for name, outcome in outcomes.items():
             if outcome != "killed":
                 print(f"\n{name}: {outcome}", flush=True)
                 subprocess.run([*mutmut, "show", name], cwd=folder, check=True)
         counts = {text: list(outcomes.values()).count(text) for text in dict.fromkeys(outcomes.values())}
-        print(f"\n{part}: {len(outcomes)} mutants of {len(known)}: {counts}", flush=True)
+        print(f"\n{part}: {len(outcomes)} mutants of {len(recorded)}: {counts}", flush=True)
     return 0
 
 

@@ -47,21 +47,21 @@ def test_another_scale_is_the_same_bundle_without_what_holds_for_its_own_alone(c
     metadata = json.loads((copied / "metadata.json").read_text())
     hashes = metadata["weights_sha256"] | {"error_bars.pt": "0" * 64, "error_bars.onnx": "0" * 64}
     with_metadata(with_facts(copied, scales=[4, 2]), weights_sha256=hashes, input_range={"noise": [0.1, 0.2]})
-    own = open_bundle(copied)
-    other = own.at_scale(2)
-    assert (own.scale, own.scales, other.scale, other.scales) == (4, (2, 4), 2, (2, 4))
-    assert (own.operator, other.operator) == ("bicubic_antialias_x4", "bicubic_antialias_x2")
-    assert (own.scale_zyx, other.scale_zyx) == ((1, 4, 4), (1, 2, 2))
-    assert (own.onnx_files, other.onnx_files) == (("model_x4.onnx",), ("model_x2.onnx",))
-    assert own.weights("model.pt") == other.weights("model.pt")
+    bundle = open_bundle(copied)
+    other = bundle.at_scale(2)
+    assert (bundle.scale, bundle.scales, other.scale, other.scales) == (4, (2, 4), 2, (2, 4))
+    assert (bundle.operator, other.operator) == ("bicubic_antialias_x4", "bicubic_antialias_x2")
+    assert (bundle.scale_zyx, other.scale_zyx) == ((1, 4, 4), (1, 2, 2))
+    assert (bundle.onnx_files, other.onnx_files) == (("model_x4.onnx",), ("model_x2.onnx",))
+    assert bundle.weights("model.pt") == other.weights("model.pt")
     for key in ("eval_metrics", "input_range"):
-        assert key in own.metadata
+        assert key in bundle.metadata
         assert key not in other.metadata
-    assert own.has_file("error_bars.pt")
+    assert bundle.has_file("error_bars.pt")
     assert not other.has_file("error_bars.pt")
     assert not other.has_file("error_bars.onnx")
-    assert own.at_scale(None) is own
-    assert other.at_scale(4).metadata == own.metadata
+    assert bundle.at_scale(None) is bundle
+    assert other.at_scale(4).metadata == bundle.metadata
 
 
 def test_a_scale_that_a_bundle_does_not_have_is_refused():

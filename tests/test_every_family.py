@@ -32,7 +32,7 @@ from monai_sr_bundle.images import files
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
-from monai_sr_bundle.images.unit import NEAR_PADDING, fill_padding, restore_padding, surroundings
+from monai_sr_bundle.images.unit import NEAR_PADDING, dilate, fill_padding, restore_padding
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
@@ -262,8 +262,8 @@ def test_padding_is_air_to_the_network_and_padding_again_in_the_result(bundle_of
     restore_padding(expected, image.pixels, padding, bounded=not consistent)
     np.testing.assert_array_equal(result.image.pixels, expected)
     # What is made consistent with the input stays so; else nothing near padding is brighter than the source there.
-    near = np.kron(surroundings(padding, NEAR_PADDING), np.ones(scale)).astype(bool) & ~enlarged
-    assert (result.image.pixels[near] == of_air.image.pixels[near]).all() == consistent
+    near_padding = np.kron(dilate(padding, NEAR_PADDING), np.ones(scale)).astype(bool) & ~enlarged
+    assert (result.image.pixels[near_padding] == of_air.image.pixels[near_padding]).all() == consistent
     # The agreement with the input is not that of padding, which was never enlarged.
     if consistent:
         assert result.consistency.maximum <= of_air.consistency.maximum
@@ -281,8 +281,8 @@ def test_strength_goes_from_the_noise_of_bicubic_interpolation_to_that_of_the_ne
     bundle_dir, low = str(bundle_of("noise reduction")), np.maximum(small_image("noise reduction"), -1000)
     image = image_from_array(low.astype(np.float32), modality="CT")  # without padding
     results = {strength: enhance(image, bundle_dir, scale=2, strength=strength) for strength in (None, 0, 0.25, 1)}
-    kept, some, removed = (results[strength].image.pixels for strength in (0, 0.25, 1))
-    np.testing.assert_allclose(some, 0.75 * kept + 0.25 * removed, atol=1e-3)
+    noisy, blended, denoised = (results[strength].image.pixels for strength in (0, 0.25, 1))
+    np.testing.assert_allclose(blended, 0.75 * noisy + 0.25 * denoised, atol=1e-3)
     distance = {strength: result.consistency.rms for strength, result in results.items()}
     assert distance[0] < distance[0.25] < distance[None] < distance[1]  # the bundle's own is 0.7
     assert results[None].provenance.strength == 0.7

@@ -102,9 +102,9 @@ def test_no_texture_is_drawn_at_letters_and_beyond_the_exposed_field(flow):
     film[24:36, 40:52] = 1
     film[27:33, 44:48] = 0.4  # the inside of a letter
     expected, textured = (enhance(film, flow, texture=texture).image.pixels[0] for texture in (0.0, 1.0))
-    drawn = np.abs(textured - expected)
+    change = np.abs(textured - expected)
     # What is drawn beside these places reaches a little into them, where the result is made consistent with the input.
-    assert drawn[:, : 4 * 8].max() < 1e-6
-    assert drawn[4 * 50 :, 4 * 24 :].max() > 0.02
+    assert change[:, : 4 * 8].max() < 1e-6
+    assert change[4 * 50 :, 4 * 24 :].max() > 0.02
     region = enhance(film, flow, texture=1.0, roi=(8, 20, 56, 60)).image.pixels[0]
     np.testing.assert_allclose(region, textured[80:240, 32:224], atol=1e-5)

@@ -142,7 +142,7 @@ EXTRAS = {
 
 def test_what_a_module_imports_comes_with_the_base_or_its_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    own = {_normal(re.split(r"[\[<>=;~! ]", each)[0]) for each in project["dependencies"]}
+    core = {_normal(re.split(r"[\[<>=;~! ]", each)[0]) for each in project["dependencies"]}
     extras = {
         name: {_normal(re.split(r"[\[<>=;~! ]", each)[0]) for each in requirements}
         for name, requirements in project["optional-dependencies"].items()
@@ -151,7 +151,7 @@ def test_what_a_module_imports_comes_with_the_base_or_its_extra():
     for path in MODULES:
         name = dotted(path)
         extra = next((extra for room, extra in EXTRAS.items() if f"{name}.".startswith(f"{room}.")), "torch")
-        brought = own | extras["torch"] | extras[extra]
+        brought = core | extras["torch"] | extras[extra]
         tops = {each.split(".")[0] for each in imported(path, at_import_time=False)} - {"monai_sr_bundle"}
         foreign = {_normal(DISTRIBUTIONS.get(top, top)) for top in tops - set(sys.stdlib_module_names)}
         missing += [f"{name} imports {each}" for each in sorted(foreign - brought)]

@@ -59,9 +59,9 @@ def test_rows_of_one_table_that_differ_in_texture_say_so_and_name_the_minutes(re
         repeated = [row for row in rows if rows.count(row) > 1]
         assert repeated == [], columns
     for protocol in ("chest_xray_flow", "chest_ct_flow", "chest_xray_trust", "chest_xray_trust_external"):
-        asked = re.findall(rf"<!-- table[^>]*{protocol}[+/][^>]*\|([^>|]*)-->", text)
-        assert asked, protocol
-        assert all("minutes" in columns for columns in asked), protocol
+        requested = re.findall(rf"<!-- table[^>]*{protocol}[+/][^>]*\|([^>|]*)-->", text)
+        assert requested, protocol
+        assert all("minutes" in columns for columns in requested), protocol
 
 
 def test_what_evaluate_prints_is_recorded_as_it_is(results):

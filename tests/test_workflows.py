@@ -144,16 +144,16 @@ def test_without_a_gpu_the_tensorrt_overlay_warns_once_and_changes_nothing(name,
 
 
 def test_an_overlay_means_the_same_handlers_after_another_one_was_inserted(packed, data):
-    """As tracking and federated clients insert theirs: whatever an overlay switches off, it does so by a key."""
+    """An overlay switches handlers off by a key, as tracking and federated clients insert theirs at the front."""
     names, folder = ("train", "train_flow"), packed("chest_xray_residual_flow_x4")
     workflow = open_workflow(folder, *names, dataset_dir=data, writes=False, tensorboard=True)
-    for part, kept in (("train", {"EvenValidation"}), ("validate", set())):
+    for part, expected in (("train", {"EvenValidation"}), ("validate", set())):
         handlers = workflow.parser[f"{part}#handlers"]
         handlers.insert(0, {"_target_": "StatsHandler"})
         workflow.parser[f"{part}#handlers"] = handlers
         workflow.parser.parse(True)
-        opened = workflow.parser.get_parsed_content(f"{part}#handlers")
-        assert {type(handler).__name__ for handler in opened} == {"StatsHandler"} | kept
+        built = workflow.parser.get_parsed_content(f"{part}#handlers")
+        assert {type(handler).__name__ for handler in built} == {"StatsHandler"} | expected
     workflow.parser["writes"] = True
     workflow.parser.parse(True)
     (best,) = [h for h in workflow.parser.get_parsed_content("validate#handlers") if isinstance(h, BestWeights)]
@@ -163,7 +163,7 @@ def test_an_overlay_means_the_same_handlers_after_another_one_was_inserted(packe
 
 
 @pytest.mark.parametrize(
-    ("bundle", "stages", "part", "own"),
+    ("bundle", "stages", "part", "images"),
     [
         ("chest_xray_edsr_x4", (), "tail", {}),
         ("chest_xray_residual_flow_x4", ("train_flow",), "flow.tail", {"val_steps": 1}),
@@ -176,8 +176,8 @@ def test_an_overlay_means_the_same_handlers_after_another_one_was_inserted(packe
         ("chest_ct_throughplane", ("train_slabs",), "head", {"sets": ["ct"]}),
     ],
 )
-def test_own_images_are_learnt_from_the_weights_of_the_bundle(packed, data, tmp_path, bundle, stages, part, own):
-    folder, options = packed(bundle), {**QUICK, **own, "dataset_dir": data, "progress": False, "val_limit": 1}
+def test_own_images_are_learnt_from_the_weights_of_the_bundle(packed, data, tmp_path, bundle, stages, part, images):
+    folder, options = packed(bundle), {**QUICK, **images, "dataset_dir": data, "progress": False, "val_limit": 1}
     workflow = run_workflow(folder, "train", *stages, "fine_tune", iterations=10, output_dir=tmp_path, **options)
     content = workflow.parser.get_parsed_content
     (rates,) = content("budget")._highest_rates

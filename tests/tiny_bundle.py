@@ -22,7 +22,7 @@ def tiny_bundle(folder: Path, name: str, network: dict[str, Any] | None = None, 
     """Write a copy of a bundle with a tiny network that is trained on the image set `drawn`.
 
     Args:
-        folder: of the copy, which has the bundle's name.
+        folder: folder of the copy, which has the bundle's name.
         name: shipped bundle.
         network: more arguments of the network. Default none.
         facts: keys of `model.yaml` that are replaced.

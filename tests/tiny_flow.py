@@ -45,9 +45,9 @@ def released_flow(parent: Path, name: str = FLOW_BUNDLE, **facts: Any) -> tuple[
 def film_flow(parent: Path, **facts: Any) -> Path:
     """Return a copy of the bundle for films whose facts are those of its variant with texture, for a tiny network."""
     bundle = find_bundle(FILM_FLOW)
-    kept = {name: bundle.facts[name] for name in ("family", "generative", "diffusion", "training")}
+    unchanged = {name: bundle.facts[name] for name in ("family", "generative", "diffusion", "training")}
     network_def = {**bundle.facts["network_def"], **TINY_FILM}
-    folder = with_facts(copied(parent, bundle.name.partition(":")[0]), network_def=network_def, **(kept | facts))
+    folder = with_facts(copied(parent, bundle.name.partition(":")[0]), network_def=network_def, **(unchanged | facts))
     for weights in (*folder.glob("*.pt"), *folder.glob("*.onnx")):
         weights.unlink()
     # Drawn images are unlike those that the released bundle knows.

@@ -94,7 +94,7 @@ class OpenVinoBfloat16Backend(OpenVinoBackend):
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO as if the package were not there through which its import tells its makers of itself.
+    """Import OpenVINO without its telemetry package, through which the import reports itself to its makers.
 
     Nothing leaves a machine unless its user asks for it. Delete when the import of openvino sends nothing
     ("general_import" in openvino/tools/ovc/__init__.py).

@@ -68,7 +68,7 @@ def build_network(bundle: Bundle, key: str = "network_def") -> torch.nn.Module:
 
 @contextmanager
 def _limited_size() -> Iterator[None]:
-    """Stop the making of a network of more than `LARGEST_NETWORK` modules and parameters."""
+    """Refuse to build a network of more than `LARGEST_NETWORK` modules and parameters."""
     count = 0
 
     def step(*_: object) -> None:

@@ -40,7 +40,7 @@ class CaseResult:
         low_res_size: size of the input, e.g. "64x64", columns by rows.
         seconds: seconds of each method.
         figures: for each method, one value per seed of each figure.
-        detections: of a protocol with `trust`, what detection is measured by, for each method.
+        detections: counts and signals of each method; empty without the protocol's `trust`.
         sample: the image for the sample sheet; None if it is not on the sheet.
         pictures: the result of each method, for images of the sample sheet.
     """

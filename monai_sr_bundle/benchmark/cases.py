@@ -17,7 +17,7 @@ from monai_sr_bundle.benchmark.slice_pairs import Item, keep_whole_groups
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import as_stored
-from monai_sr_bundle.transforms.augmentation import BOXES, draw_artifacts, moved_boxes
+from monai_sr_bundle.transforms.augmentation import BOXES, draw_artifacts, move_boxes
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, evenly_spread, pair_items
 
 
@@ -83,7 +83,7 @@ def _rotate(pair: Item, quarter_turns: int) -> dict[Hashable, Any]:
     for _ in range(quarter_turns):
         rows, columns = rotated["label"].shape[1:]
         rotated["label"] = torch.rot90(rotated["label"], 1, (1, 2)).contiguous()
-        rotated |= moved_boxes(rotated, np.array([[0, 1, 0], [-1, 0, columns], [0, 0, 1]]), columns, rows)
+        rotated |= move_boxes(rotated, np.array([[0, 1, 0], [-1, 0, columns], [0, 0, 1]]), columns, rows)
     return rotated
 
 

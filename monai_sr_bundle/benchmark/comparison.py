@@ -58,7 +58,7 @@ class MethodResult:
         curve: minutes and validation PSNR (dB) during training.
         figures: one number per image for each figure; NaN if an image has none, as in boxes without a box.
         by_seed: one number per seed for each image and figure, if several seeds were drawn.
-        detections: of a protocol with `trust`, what detection is measured by in each image.
+        detections: counts and signals of each image; empty without the protocol's `trust`.
         pictures: the result for each of the comparison's samples, ``[rows, columns]`` in ``[0, 1]``.
     """
 

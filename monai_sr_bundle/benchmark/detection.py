@@ -15,11 +15,11 @@ ORIGINAL = "the original"
 
 
 class Signals(NamedTuple):
-    """What the channels of the observer give for one image at the places of its nodules, ``[nodules, channels]`` each.
+    """Outputs of the observer's channels at the nodules of one image, ``[nodules, channels]`` each.
 
     Attributes:
-        present, absent: of the result with the nodules and without.
-        true_present, true_absent: of the original.
+        present, absent: outputs for the result with the nodules and without.
+        true_present, true_absent: outputs for the original with the nodules and without.
     """
 
     present: np.ndarray
@@ -29,7 +29,7 @@ class Signals(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What detection is measured by in one image.
+    """Counts and signals of one image, from which detection is measured.
 
     Attributes:
         blobs: counts by standard deviation, and whether the blobs are dark.
@@ -95,7 +95,7 @@ def measure_detection(
     Args:
         detections: one for each image.
         patients: patient of each image.
-        reference: those of the other method, for the same images.
+        reference: detections of the other method, for the same images. Default: none.
         names: the figures. Default: all.
     """
     draws = _draw_images(patients)
@@ -119,7 +119,7 @@ def compare_detection(
     """Measure the detection of several methods on the same images.
 
     Args:
-        detections: by method, one for each image.
+        detections: detections of each image, by method.
         patients: patient of each image.
         reference: method that the others are compared with.
 

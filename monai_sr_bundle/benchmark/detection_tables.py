@@ -1,4 +1,4 @@
-"""What a comparison says about detection, as tables: sensitivity to blobs, and detectability of drawn nodules."""
+"""Tables of detection in a comparison: sensitivity to blobs, and detectability of drawn nodules."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class FilmComparison:
             interpolation, as the user gets it; else 0, or NaN as `psnr`.
         unmodified_interpolated: the same of each image as it is, ``[films, rows]``.
         methods: facts of each row.
-        error_bar_parts: what `trust_figures.measure_parts` returns, ``[12, ...]``.
+        error_bar_parts: figures of `trust_figures.measure_parts`, ``[12, ...]``.
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
         minutes: duration of the comparison.
@@ -191,12 +191,12 @@ class FilmComparison:
                 )
                 at_structures, tenths, relative_width = None, (), None
                 if self.error_bar_parts is not None:
-                    of_parts = self.error_bar_parts[:, indices, scale_index, loss_index, row]
-                    known = np.isfinite(of_parts[0])  # an image may have no structure
-                    if known.any():
-                        chosen = [patient for patient, has_some in zip(patients, known, strict=True) if has_some]
-                        at_structures = Mean.of(of_parts[0, known].tolist(), chosen)
-                        *tenths, relative_width = np.nanmean(of_parts[1:], axis=1).tolist()
+                    part_figures = self.error_bar_parts[:, indices, scale_index, loss_index, row]
+                    measured = np.isfinite(part_figures[0])  # an image may have no structure
+                    if measured.any():
+                        chosen = [patient for patient, has_some in zip(patients, measured, strict=True) if has_some]
+                        at_structures = Mean.of(part_figures[0, measured].tolist(), chosen)
+                        *tenths, relative_width = np.nanmean(part_figures[1:], axis=1).tolist()
                 lowest = int(np.argmin(gain))
                 yield Cell(
                     film_set.label,

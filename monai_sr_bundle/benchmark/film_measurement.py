@@ -60,7 +60,7 @@ class FilmMeasurement:
         protocol: the protocol; its networks are loaded.
         device: device of the bundles.
         trust: whether to measure error bars in parts of the results too.
-        calibration: of the error bars. Default: the bundles' own.
+        calibration: file of the calibration of the error bars. Default: the bundles' own.
 
     Raises:
         InputError, BundleError: see `open_film_method`; or a bundle enlarges by none of the factors.
@@ -137,9 +137,9 @@ class FilmMeasurement:
             return [float(psnr)]
         stored = round_to_storage(super_res, self.original.levels)
         error = np.abs(high_res[0, 0].numpy() - stored)
-        known = np.broadcast_to(np.logical_not(padding), error.shape)
-        parts = measure_parts(error, stored, half_width, known) if self.trust else []
-        return [float(psnr), float((error <= half_width).mean(where=known)), *parts]
+        valid = np.broadcast_to(np.logical_not(padding), error.shape)
+        parts = measure_parts(error, stored, half_width, valid) if self.trust else []
+        return [float(psnr), float((error <= half_width).mean(where=valid)), *parts]
 
 
 SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]
@@ -225,7 +225,7 @@ def measure_films(
         limit: number of images of each set, evenly spread. Default: all.
         device: device of the bundles; interpolations run on the CPU.
         trust: whether to measure error bars at small structures and by their width too.
-        calibration: of the error bars. Default: the bundles' own.
+        calibration: file of the calibration of the error bars. Default: the bundles' own.
         progress: called after every film with the number of finished results and of all.
         workers: processes that share the films. Default: this process does all of them.
 

@@ -58,7 +58,7 @@ class FilmLoss:
 
     Attributes:
         label: name of the loss in the tables; the noise depends on it.
-        attributes: those of the modality's degradation but the scale.
+        attributes: attributes of the modality's degradation, all but the scale.
         modality: "CXR" or "CT". Default "CXR".
     """
 
@@ -174,8 +174,8 @@ def _parse_loss(path: Path, number: int, entry: object, modality: str) -> FilmLo
     source = f"{path}, loss {number}"
     content = _require_mapping(source, entry)
     label = next(field for field in fields(FilmLoss) if field.name == "label")
-    own = [field for field in fields(DEGRADATIONS[modality]) if field.name != "scale"]
-    check_keys(source, "a loss", content, [label, *own])
+    loss_fields = [field for field in fields(DEGRADATIONS[modality]) if field.name != "scale"]
+    check_keys(source, "a loss", content, [label, *loss_fields])
     attributes = {key: value for key, value in content.items() if key != "label"}
     if attributes.get("kernel", KERNELS[0]) not in KERNELS:
         raise InputError(f"{source}: kernel is {attributes['kernel']!r}, expected one of {', '.join(KERNELS)}.")

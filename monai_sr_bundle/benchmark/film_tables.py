@@ -70,7 +70,7 @@ def as_json(comparison: FilmComparison) -> str:
     methods = []
     for index, (row, facts) in enumerate(zip(protocol.rows, comparison.methods, strict=True)):
         scales = [scale for scale in protocol.scales if comparison.enlarges_by(index, scale)]
-        of_scales = [
+        results_by_scale = [
             {
                 "scale": scale,
                 "summary": asdict(comparison.summary(index, scale)),
@@ -85,7 +85,7 @@ def as_json(comparison: FilmComparison) -> str:
                 "label": row.label,
                 "parameters": facts.parameters,
                 "training_minutes": facts.minutes,
-                "scales": of_scales,
+                "scales": results_by_scale,
             }
         )
     content = {
@@ -125,7 +125,7 @@ def film_markdown(comparison: FilmComparison) -> str:
 
 
 def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
-    """Return what the figures mean, in two sentences."""
+    """Explain the figures in two sentences."""
     stored, units = {
         "CXR": ("stored 8 bits", "Blur is in pixels of the original, noise in grey levels"),
         "CT": ("whole HU of -1000 to 400", "Noise is in HU"),
@@ -144,7 +144,7 @@ def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
 
 
 def explain_unmodified(comparison: FilmComparison) -> str:
-    """Return what the figures of unmodified images mean."""
+    """Explain the figures of unmodified images."""
     unit = UNITS[comparison.protocol.modality]
     return (
         f"Unmodified images, in {unit} and pixels of the input; in brackets relative to bicubic. Noise: spread in "
@@ -178,9 +178,9 @@ def unmodified_table(comparison: FilmComparison, scale: int) -> tuple[list[str],
         for cell in comparison.unmodified_cells(index, scale)
         if cell.set == film_set.label
     ]
-    shown = [name for name in titles if any(cell.figures[name] is not None for cell, _ in cells)]
-    return ["set", "images", "method", *(titles[name] for name in shown)], [
-        [cell.set, str(cell.images), label, *(_format_figure(cell, name) for name in shown)] for cell, label in cells
+    measured = [name for name in titles if any(cell.figures[name] is not None for cell, _ in cells)]
+    return ["set", "images", "method", *(titles[name] for name in measured)], [
+        [cell.set, str(cell.images), label, *(_format_figure(cell, name) for name in measured)] for cell, label in cells
     ]
 
 

@@ -34,14 +34,14 @@ FOLDER, TABLE, RESULTS = "memory", "table.md", "memory.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class CommandRun:
     """A run of `monai-sr enhance`.
 
     Attributes:
         peak_bytes: largest memory of its process, libraries included.
         bytes_after: memory after each image.
-        shape_zyx: of the last result.
-        bundle: that was chosen for the last image.
+        shape_zyx: slices, rows and columns of the last result.
+        bundle: name of the bundle that was chosen for the last image.
     """
 
     peak_bytes: int
@@ -51,11 +51,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One measurement and its bound.
 
     Attributes:
-        what: what was run.
+        what: the command that was run, in words.
         result: the figure, in words.
         bound: the bound, in words.
         passed: whether the figure keeps to it.
@@ -75,7 +75,7 @@ def measure_memory(
     side: int = SIDE,
     runtime: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> list[Measured]:
+) -> list[Measurement]:
     """Measure what runs of the default bundles hold.
 
     Args:
@@ -98,7 +98,7 @@ def measure_memory(
     ):
         if number and not least <= number <= most:
             raise InputError(f"--{name} is {number}, expected {least} to {most}, or 0 to leave it out.")
-    chosen: list[Callable[[Path], Measured]] = []
+    chosen: list[Callable[[Path], Measurement]] = []
     if images:
         chosen.append(lambda folder: _many_images(folder, images, runtime))
     if slices:
@@ -114,7 +114,7 @@ def measure_memory(
     return results
 
 
-def _many_images(folder: Path, count: int, runtime: Sequence[str]) -> Measured:
+def _many_images(folder: Path, count: int, runtime: Sequence[str]) -> Measurement:
     films = folder / "films"
     films.mkdir()
     for number in range(count):
@@ -123,7 +123,7 @@ def _many_images(folder: Path, count: int, runtime: Sequence[str]) -> Measured:
     share = count // 6
     first, last = (statistics.median(part) for part in (run.bytes_after[share : 2 * share], run.bytes_after[-share:]))
     growth = 100 * (last / first - 1)
-    return Measured(
+    return Measurement(
         f"{count} films of {FILM_SIDE} x {FILM_SIDE} pixels in one process, with report and preview, by `{run.bundle}`",
         f"{first / 1e6:.0f} MB in the second sixth, {last / 1e6:.0f} MB in the last: {growth:+.1f} %",
         f"at most {GROWTH_PERCENT:g} % more",
@@ -132,7 +132,7 @@ def _many_images(folder: Path, count: int, runtime: Sequence[str]) -> Measured:
     )
 
 
-def _long_ct(folder: Path, count: int, runtime: Sequence[str]) -> Measured:
+def _long_ct(folder: Path, count: int, runtime: Sequence[str]) -> Measurement:
     runs = []
     for number in (FEW_SLICES, count):
         _write_ct(folder / f"{number}.nii", number)
@@ -142,7 +142,7 @@ def _long_ct(folder: Path, count: int, runtime: Sequence[str]) -> Measured:
     per_slice_in, per_slice_out = 2 * CT_SIDE**2, 2 * rows * columns
     more = count - FEW_SLICES
     held = (many.peak_bytes - few.peak_bytes - more * (per_slice_in + per_slice_out)) / per_slice_out
-    return Measured(
+    return Measurement(
         f"a CT of {count} slices of {CT_SIDE} x {CT_SIDE} pixels, padded, to {columns} x {rows} by `{many.bundle}`",
         f"{many.peak_bytes / 1e6:.0f} MB: {count * per_slice_in / 1e6:.0f} MB of input, "
         f"{count * per_slice_out / 1e6:.0f} MB of result, and beyond what {FEW_SLICES} slices take {max(held, 0):.1f} "
@@ -153,11 +153,11 @@ def _long_ct(folder: Path, count: int, runtime: Sequence[str]) -> Measured:
     )
 
 
-def _large_film(folder: Path, side: int, runtime: Sequence[str]) -> Measured:
+def _large_film(folder: Path, side: int, runtime: Sequence[str]) -> Measurement:
     _write_film(folder / "film.png", side, seed=0)
     run = _enhance(folder / "film.png", folder / "film_sr.png", runtime)
     _, rows, columns = run.shape_zyx
-    return Measured(
+    return Measurement(
         f"a film of {side} x {side} pixels, to {columns} x {rows} by `{run.bundle}`",
         f"{run.peak_bytes / 1e6:.0f} MB",
         f"at most {FILM_BYTES / 1e6:.0f} MB",
@@ -187,7 +187,7 @@ def _write_ct(out: Path, count: int) -> None:
     nibabel.save(image, out)
 
 
-def _enhance(source: Path, out: Path | str, options: Sequence[str]) -> Run:
+def _enhance(source: Path, out: Path | str, options: Sequence[str]) -> CommandRun:
     """Run `monai-sr enhance` in a process of its own, and look at its memory after every image."""
     command = [sys.executable, "-m", "monai_sr_bundle", "enhance", str(source), str(out), *options]
     process = subprocess.Popen([*command, "--progress", "json"], stdout=subprocess.PIPE, text=True)
@@ -205,9 +205,9 @@ def _enhance(source: Path, out: Path | str, options: Sequence[str]) -> Run:
         raise OutOfMemoryError(f"{' '.join(command)} was ended by signal {-process.returncode}: memory ran out.")
     if process.returncode:
         raise InternalError(f"{' '.join(command)} ended with {process.returncode}.")
-    found = next(event for event in reversed(events) if event["event"] == "found")
-    finished = next(event for event in reversed(events) if event["event"] == "finished")
-    return Run(peak, tuple(bytes_after), tuple(finished["shape_zyx"]), found["bundle"])
+    found_event = next(event for event in reversed(events) if event["event"] == "found")
+    finished_event = next(event for event in reversed(events) if event["event"] == "finished")
+    return CommandRun(peak, tuple(bytes_after), tuple(finished_event["shape_zyx"]), found_event["bundle"])
 
 
 def _peak_bytes(status: str) -> int:
@@ -218,7 +218,7 @@ def _peak_bytes(status: str) -> int:
 # Results
 
 
-def memory_markdown(measurements: Sequence[Measured]) -> str:
+def memory_markdown(measurements: Sequence[Measurement]) -> str:
     """Return the measurements as a Markdown table."""
     return "\n".join(memory_rows((each.what, each.result, each.bound) for each in measurements)) + "\n"
 
@@ -231,7 +231,7 @@ def memory_rows(rows: Iterator[tuple[str, str, str]]) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
 
 
-def write_memory(measurements: Sequence[Measured], out: Path, *, overwrite: bool = False) -> None:
+def write_memory(measurements: Sequence[Measurement], out: Path, *, overwrite: bool = False) -> None:
     """Write table and results into `out/memory`.
 
     Raises:

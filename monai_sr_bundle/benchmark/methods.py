@@ -208,7 +208,7 @@ def open_film_method(
         row, scale, device: see `open_method`.
         original: the images that it is measured on.
         along_slices: whether it enlarges along the slices.
-        calibration: of the error bars. Default: the bundle's own.
+        calibration: file of the calibration of the error bars. Default: the bundle's own.
 
     Raises:
         BundleError: see `open_backend`; or the bundle is made for another modality, window or storage than `original`.
@@ -232,8 +232,8 @@ def open_film_method(
     method = BundleMethod(row, bundle, backend)
     if calibration is not None:
         method.calibration_entry = find_calibration(bundle, method.options, calibration)[1]
-    elif own := find_bundle_calibration(bundle, method.options):
-        method.calibration_entry = own[1]
+    elif bundle_calibration := find_bundle_calibration(bundle, method.options):
+        method.calibration_entry = bundle_calibration[1]
     return method
 
 

@@ -44,7 +44,7 @@ _PACKAGES = ("numpy", "onnxruntime", "openvino", "torch")
 
 @dataclass
 class Speed:
-    """What one row needs for one image, at one size of input and one number of threads.
+    """Time and memory of one row for one image, at one size of input and one number of threads.
 
     Attributes:
         method, label, backend: key, label and runtime of the protocol's row.
@@ -53,7 +53,7 @@ class Speed:
         seconds: median over the runs, without the first one.
         runs: number of runs.
         peak_bytes: largest memory of the process, libraries included; None where the system does not tell.
-        multiply_adds: of the network, for one image.
+        multiply_adds: multiply-adds of the network for one image.
         share_of_rate: its multiply-adds a second, in units of the machine's own rate of convolutions in float32.
         psnr: mean over the test images, in dB; None for drawn images.
     """
@@ -76,14 +76,14 @@ class SpeedComparison:
     """The results of one run.
 
     Attributes:
-        protocol: what was measured.
+        protocol: the protocol that was measured.
         images: number of test images; 0 if all images were drawn.
         processor: its name.
         cores: number of cores that this process may use.
         rates: multiply-adds a second of a convolution in float32, by the number of threads, one for each size.
         results: one for each row, size and number of threads.
         refused: why rows were not measured, by their keys.
-        versions: of the libraries.
+        versions: versions of the libraries, by name.
     """
 
     protocol: Protocol
@@ -99,10 +99,10 @@ class SpeedComparison:
         """Return how many times faster a result is than another one."""
         return None if than is None or than is result else than.seconds / result.seconds
 
-    def same(self, result: Speed, **changes: str) -> Speed | None:
+    def find_result(self, result: Speed, **changes: str) -> Speed | None:
         """Return the result of the same size and threads whose other keys are these, if it was measured."""
-        wanted = {"size": result.size, "threads": result.threads, **changes}
-        return next((each for each in self.results if all(getattr(each, k) == v for k, v in wanted.items())), None)
+        keys = {"size": result.size, "threads": result.threads, **changes}
+        return next((each for each in self.results if all(getattr(each, k) == v for k, v in keys.items())), None)
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,11 @@ def measure_speed(
     comparison = SpeedComparison(protocol, 0, _processor(), cores, versions=versions)
     with TemporaryDirectory() as folder:
         smallest = min(sizes)
-        tested = _test_images(protocol, data, limit, smallest, Path(folder)) if data else []
-        comparison.images = len(tested)
+        test_images = _test_images(protocol, data, limit, smallest, Path(folder)) if data else []
+        comparison.images = len(test_images)
         cells = [(size, count) for size in sizes for count in threads]
         for done, (size, count) in enumerate(cells, start=1):
-            images = tested if tested and size == smallest else [_drawn_image(size, Path(folder))]
+            images = test_images if test_images and size == smallest else [_drawn_image(size, Path(folder))]
             rows = [row for row in protocol.rows if (row.steps or 0) <= MANY_STEPS or size <= THUMBNAIL]
             _measure_cell(comparison, rows, images, size, count, rounds)
             if progress is not None:
@@ -215,7 +215,7 @@ class _Process:
 
     Attributes:
         refusal: why the bundle was not opened; None if it was.
-        seconds: of each run.
+        seconds: duration of each run.
         peak_bytes: largest memory of the process so far.
     """
 
@@ -361,8 +361,8 @@ def speed_json(comparison: SpeedComparison) -> dict[str, Any]:
     for result in comparison.results:
         row = asdict(result)
         peak = row.pop("peak_bytes")
-        on_onnx = comparison.same(result, label=result.label, backend="onnx")
-        reference = comparison.same(result, method=protocol.reference)
+        on_onnx = comparison.find_result(result, label=result.label, backend="onnx")
+        reference = comparison.find_result(result, method=protocol.reference)
         row |= {
             "images_per_second": 1 / result.seconds,
             "peak_mb": None if peak is None else peak / 1e6,

@@ -1,4 +1,4 @@
-"""The process of one row of `monai-sr benchmark speed`: a bundle on a runtime, which enlarges an image when it is told.
+"""The process of one row of `monai-sr benchmark speed`: a bundle on a runtime, which enlarges images on request.
 
     python -m monai_sr_bundle.benchmark.speed_process '{"row": {...}, "scale": 4}'
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 CONVOLUTION = "convolution"
-"""In place of a row's method: the machine's own rate of convolutions, a layer of 64 channels on 256 x 256 pixels."""
+"""Method of a row that measures the machine's own rate of convolutions: a layer of 64 channels on 256 x 256 pixels."""
 CONVOLUTION_MULTIPLY_ADDS = 256 * 256 * 64 * 64 * 9
 
 

@@ -48,7 +48,7 @@ def draw_strip(bundle: Bundle, label: str, options: SamplerOptions, low_res: np.
             states[index] = torch.from_numpy(state), torch.from_numpy(clean)
 
     size: dict[str, Any] = {"scale": bundle.scale, "halo": family.halo, "grid": family.grid, "tile": max(low_res.shape)}
-    result, _ = sample(low_res, denoiser, process, options, **size, watch=record)
+    result, _ = sample(low_res, denoiser, process, options, **size, on_step=record)
     with torch.inference_mode():
         condition = network.encode(torch.from_numpy(low_res)[None, None])
         clean = network.target(torch.from_numpy(high_res)[None, None], condition)

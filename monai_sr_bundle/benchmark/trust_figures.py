@@ -89,14 +89,14 @@ def find_structures(super_res: np.ndarray) -> np.ndarray:
     )
 
 
-def measure_parts(error: np.ndarray, super_res: np.ndarray, half_width: np.ndarray, known: np.ndarray) -> list[float]:
+def measure_parts(error: np.ndarray, super_res: np.ndarray, half_width: np.ndarray, valid: np.ndarray) -> list[float]:
     """Return which share of the pixels is inside the error bars, in parts of a result, and how wide these are.
 
     Args:
         error: absolute errors, in units of the window.
         super_res: the result, of the same shape.
         half_width: half-widths of its error bars.
-        known: where there is no padding.
+        valid: booleans of the same shape, false in padding.
 
     Returns:
         The share at small structures, see `find_structures`; the shares in the ten tenths of the pixels with the
@@ -104,12 +104,12 @@ def measure_parts(error: np.ndarray, super_res: np.ndarray, half_width: np.ndarr
         that as many errors are within. Not a number where there is no such pixel.
     """
     inside = error <= half_width
-    by_width = inside[known][np.argsort(half_width[known], kind="stable")]
-    parts = (inside[find_structures(super_res) & known], *np.array_split(by_width, 10))
-    same_for_all = np.quantile(error[known], inside[known].mean()) if known.any() else np.nan
+    by_width = inside[valid][np.argsort(half_width[valid], kind="stable")]
+    parts = (inside[find_structures(super_res) & valid], *np.array_split(by_width, 10))
+    same_for_all = np.quantile(error[valid], inside[valid].mean()) if valid.any() else np.nan
     return [
         *map(_mean_inside, parts),
-        float(half_width[known].mean() / same_for_all) if same_for_all > 0 else float("nan"),
+        float(half_width[valid].mean() / same_for_all) if same_for_all > 0 else float("nan"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Measures of an enlarged image whose truth nobody knows: noise, edges, padding, agreement with the input, flicker.
+"""Measures of an enlarged image without a known truth: noise, edges, padding, agreement with the input, flicker.
 
 All places are chosen on the input, so that they are the same for every method and factor. Lengths are in pixels of
 the input, values in grey levels or HU.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.unit import NEAR_PADDING, largest_around, surroundings
+from monai_sr_bundle.images.unit import NEAR_PADDING, dilate, largest_around
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8
@@ -41,7 +41,7 @@ UNEVEN, PASSING = 0.12, 0.25
 
 @dataclass(frozen=True)
 class Edge:
-    """A short, nearly straight edge of an image, and what it rises from and to.
+    """A short, nearly straight edge of an image, and the plateaus on its two sides.
 
     Attributes:
         centre: row and column.
@@ -127,12 +127,12 @@ def find_edges(image: np.ndarray, usable: np.ndarray, least_step: float) -> list
     margin = int(np.ceil(np.hypot(REACH + 1, HALF_LENGTH + 1)))
     if min(image.shape) <= 2 * margin:
         return []
-    gradient = np.gradient(_smoothed(np.asarray(image, dtype=np.float64)))
+    gradient = np.gradient(_smooth(np.asarray(image, dtype=np.float64)))
     steepness = np.hypot(*gradient)
     steepness[~usable | _frame(image.shape, margin)] = 0
     enlarged = enlarge_bicubic(image, BINS)
     edges: list[Edge] = []
-    free = surroundings(~usable, margin) == 0
+    free = dilate(~usable, margin) == 0
     for position in np.argsort(steepness, axis=None)[::-1][:CANDIDATES]:
         row, column = divmod(int(position), image.shape[1])
         if len(edges) == MOST_EDGES or steepness[row, column] == 0:
@@ -141,7 +141,7 @@ def find_edges(image: np.ndarray, usable: np.ndarray, least_step: float) -> list
             continue
         normal = gradient[0][row, column], gradient[1][row, column]
         length = float(np.hypot(*normal))
-        edge = _fitted(enlarged, Edge((row, column), (normal[0] / length, normal[1] / length), np.zeros(1), 0, 0))
+        edge = _fit_edge(enlarged, Edge((row, column), (normal[0] / length, normal[1] / length), np.zeros(1), 0, 0))
         if edge is not None and edge.bright - edge.dark >= least_step:
             edges.append(edge)
             free[max(0, row - BLOCK) : row + BLOCK + 1, max(0, column - BLOCK) : column + BLOCK + 1] = False
@@ -157,7 +157,7 @@ def edge_spread(enlarged: np.ndarray, scale: int, edge: Edge) -> tuple[np.ndarra
         edge: the edge.
     """
     distance, along, values = _pixels_around(enlarged, scale, edge)
-    return _binned(distance - np.polyval(edge.course, along), values)
+    return _mean_in_bins(distance - np.polyval(edge.course, along), values)
 
 
 def measure_edges(enlarged: np.ndarray, image: np.ndarray, edges: list[Edge]) -> tuple[float, float]:
@@ -181,12 +181,12 @@ def measure_edges(enlarged: np.ndarray, image: np.ndarray, edges: list[Edge]) ->
     for edge in edges:
         distance, values = edge_spread(enlarged, scale, edge)
         widths.append(_width(distance, (values - edge.dark) / (edge.bright - edge.dark)))
-        beyond = _beyond_plateaus(distance, values, edge) - _beyond_plateaus(*edge_spread(repeated, scale, edge), edge)
+        beyond = _overshoot(distance, values, edge) - _overshoot(*edge_spread(repeated, scale, edge), edge)
         passing.append(max(0.0, beyond))
     return float(np.median(widths)), float(np.mean(passing))
 
 
-def _fitted(enlarged: np.ndarray, start: Edge) -> Edge | None:
+def _fit_edge(enlarged: np.ndarray, start: Edge) -> Edge | None:
     """Return an edge with its course and plateaus, from an enlargement by `BINS`; None where it is no good edge."""
     distance, along, values = _pixels_around(enlarged, BINS, start)
     dark, bright = (float(np.median(values[side * distance > PLATEAU])) for side in (-1, 1))
@@ -195,23 +195,23 @@ def _fitted(enlarged: np.ndarray, start: Edge) -> Edge | None:
     strips = np.arange(-HALF_LENGTH, HALF_LENGTH + 1)
     crossings = []
     for strip in strips:
-        of_strip = np.abs(along - strip) <= 0.5
-        positions, heights = _binned(distance[of_strip], values[of_strip])
-        crossings.append(_crossing(positions, (heights - dark) / (bright - dark), 0.5))
+        in_strip = np.abs(along - strip) <= 0.5
+        positions, heights = _mean_in_bins(distance[in_strip], values[in_strip])
+        crossings.append(_find_crossing(positions, (heights - dark) / (bright - dark), 0.5))
     if not np.all(np.abs(crossings) < PLATEAU):
         return None
     course = np.polyfit(strips, crossings, 2)
     residual = np.sqrt(np.mean((np.polyval(course, strips) - crossings) ** 2))
     if residual > STRAIGHT or abs(course[0]) > 0.5 / LEAST_RADIUS or abs(course[-1]) > 1:
         return None
-    positions, heights = _binned(distance - np.polyval(course, along), values)
+    positions, heights = _mean_in_bins(distance - np.polyval(course, along), values)
     sides = [heights[side * positions > PLATEAU] for side in (-1, 1)]
     dark, bright = (float(np.median(side)) for side in sides)
     edge = Edge(start.centre, start.normal, course, dark, bright)
     step = bright - dark
     if step <= 0 or max(side.std() for side in sides) > UNEVEN * step:
         return None
-    return None if _beyond_plateaus(positions, heights, edge) > PASSING * step else edge
+    return None if _overshoot(positions, heights, edge) > PASSING * step else edge
 
 
 def _pixels_around(enlarged: np.ndarray, scale: int, edge: Edge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -226,39 +226,39 @@ def _pixels_around(enlarged: np.ndarray, scale: int, edge: Edge) -> tuple[np.nda
     )
     distance = edge.normal[0] * rows[:, None] + edge.normal[1] * columns[None]
     along = edge.normal[1] * rows[:, None] - edge.normal[0] * columns[None]
-    near = (np.abs(along) <= HALF_LENGTH + 0.5) & (np.abs(distance) <= REACH + 1)
-    return distance[near], along[near], part[near]
+    within_reach = (np.abs(along) <= HALF_LENGTH + 0.5) & (np.abs(distance) <= REACH + 1)
+    return distance[within_reach], along[within_reach], part[within_reach]
 
 
-def _binned(distance: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean_in_bins(distance: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean distance and value of each bin that holds a pixel, up to `REACH`."""
-    near = np.abs(distance) <= REACH
-    index = np.floor((distance[near] + REACH) * BINS).astype(int)
+    within_reach = np.abs(distance) <= REACH
+    index = np.floor((distance[within_reach] + REACH) * BINS).astype(int)
     count = np.bincount(index)
     filled = count > 0
-    means = [np.bincount(index, weights=each[near])[filled] / count[filled] for each in (distance, values)]
+    means = [np.bincount(index, weights=each[within_reach])[filled] / count[filled] for each in (distance, values)]
     return means[0], means[1]
 
 
 def _width(distance: np.ndarray, height: np.ndarray) -> float:
     """Return the distance between 10 and 90 % of a step from 0 to 1, next to its middle."""
-    middle = _crossing(distance, height, 0.5)
-    below = _crossing(-(distance[::-1] - middle), 1 - height[::-1], 0.9, first_from=0.0)
-    above = _crossing(distance - middle, height, 0.9, first_from=0.0)
+    middle = _find_crossing(distance, height, 0.5)
+    below = _find_crossing(-(distance[::-1] - middle), 1 - height[::-1], 0.9, first_from=0.0)
+    above = _find_crossing(distance - middle, height, 0.9, first_from=0.0)
     return above + below if np.isfinite(above + below) else 2 * REACH
 
 
-def _crossing(distance: np.ndarray, height: np.ndarray, level: float, first_from: float | None = None) -> float:
-    """Return where a function rises through a level: the place nearest to 0, or the first one from a distance on."""
+def _find_crossing(distance: np.ndarray, height: np.ndarray, level: float, first_from: float | None = None) -> float:
+    """Return where a function rises through a level: the crossing next to 0, or the first one from a distance on."""
     rises = np.flatnonzero((height[:-1] < level) & (height[1:] >= level))
     share = (level - height[rises]) / (height[rises + 1] - height[rises])
-    places = distance[rises] + share * (distance[rises + 1] - distance[rises])
+    crossings = distance[rises] + share * (distance[rises + 1] - distance[rises])
     if first_from is not None:
-        places = places[places >= first_from]
-    return float(places[np.abs(places).argmin()]) if len(places) else np.nan
+        crossings = crossings[crossings >= first_from]
+    return float(crossings[np.abs(crossings).argmin()]) if len(crossings) else np.nan
 
 
-def _beyond_plateaus(distance: np.ndarray, values: np.ndarray, edge: Edge) -> float:
+def _overshoot(distance: np.ndarray, values: np.ndarray, edge: Edge) -> float:
     """Return how far an edge spread function passes beyond the plateaus beside the edge; below 0 if it does not."""
     bright = values[(distance > 0) & (distance <= PLATEAU)].max() - edge.bright
     dark = edge.dark - values[(distance < 0) & (distance >= -PLATEAU)].min()
@@ -280,12 +280,12 @@ def measure_near_padding(enlarged: np.ndarray, image: np.ndarray, padding: np.nd
         The largest difference of a pixel at most `NEAR_PADDING` input pixels from padding to the brightest pixel of
         the source, but padding, at most as far from it; not a number without padding.
     """
-    near = surroundings(padding, NEAR_PADDING) & ~padding
-    if not near.any():
+    near_padding = dilate(padding, NEAR_PADDING) & ~padding
+    if not near_padding.any():
         return np.nan
     scale = len(enlarged) // len(image)
     brightest = enlarged.reshape(len(image), scale, image.shape[1], scale).max(axis=(1, 3))
-    return float((brightest - largest_around(np.where(padding, image.min(), image), NEAR_PADDING))[near].max())
+    return float((brightest - largest_around(np.where(padding, image.min(), image), NEAR_PADDING))[near_padding].max())
 
 
 def measure_disagreement(enlarged: np.ndarray, image: np.ndarray, usable: np.ndarray) -> float:
@@ -307,7 +307,7 @@ def _blocks(image: np.ndarray, side: int) -> np.ndarray:
     return blocks.swapaxes(1, 2).reshape(-1, side, side)
 
 
-def _smoothed(image: np.ndarray) -> np.ndarray:
+def _smooth(image: np.ndarray) -> np.ndarray:
     """Return the image after a Gaussian of a standard deviation of one pixel."""
     kernel = np.exp(-(np.arange(-3, 4) ** 2) / 2)
     for axis in (0, 1):

@@ -102,7 +102,7 @@ def boxes_to_dicom(
 
 
 def boxes_from_dicom(report: Path, out: Path, *, image: Path | None = None, overwrite: bool = False) -> list[Box]:
-    """Write the boxes of a Structured Report as a table or JSON; notes on what was not understood are logged.
+    """Write the boxes of a Structured Report as a table or JSON; parts that were not understood are logged.
 
     Args:
         report: a report by TID 1500 of any producer.
@@ -307,11 +307,11 @@ def identify_image(source: Source, headers: Sequence[Dataset]) -> ImageIdentity:
         headers: its headers, by `read_headers`.
     """
     digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in source.files)
-    together = hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+    combined = hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
     first = headers[0]
     return ImageIdentity(
         source.name,
-        digests[0] if len(digests) == 1 else together,
+        digests[0] if len(digests) == 1 else combined,
         study_instance_uid=str(first.get("StudyInstanceUID") or ""),
         series_instance_uid=str(first.get("SeriesInstanceUID") or ""),
         columns=int(first.Columns),

@@ -1,4 +1,4 @@
-"""Boxes out of DICOM Structured Reports by TID 1500, whoever wrote them.
+"""Boxes read from DICOM Structured Reports by TID 1500, of any program.
 
 A region is taken from a measurement group wherever it hangs: directly (TID 1410 and 1411) or below a measurement, as
 viewers built on dcmjs write it. Regions that are no box, or cannot be trusted as one, are left out with a note.
@@ -41,7 +41,7 @@ from monai_sr_bundle.boxes.dicom_report_write import (
     UNKNOWN_READER,
 )
 from monai_sr_bundle.errors import InputError, quote
-from monai_sr_bundle.images.dicom_file import calm, is_dicom, make_writable, read_file
+from monai_sr_bundle.images.dicom_file import is_dicom, make_writable, quiet_pydicom, read_file
 
 SAME_PIXEL = 0.01
 """Pixels by which the corners of a rectangle may be off; they are stored as 32 bit floats, in pixels or millimetres."""
@@ -101,7 +101,7 @@ def read_report(file: Path, sources: Sequence[Dataset] = ()) -> ReportBoxes:
     Raises:
         InputError: no Structured Report, none by TID 1500, one of another image, or one without any box.
     """
-    with calm():
+    with quiet_pydicom():
         report = _open_report(file)
         planes = [plane for header in sources if (plane := plane_of(header))] or planes_in_library(report)
         notes: list[str] = []
@@ -193,7 +193,7 @@ def _boxes_of(
     readers = _observers(items) or observers
     if len(readers) > 1:
         notes.append(f"is by one of {len(readers)} observers, without saying which; its box has none.")
-    certainty, figures = _measured(items, notes, unused)
+    certainty, figures = _read_measurements(items, notes, unused)
     fallback = next((uid for item in items if item.get("ValueType") == "IMAGE" for uid, _ in _images([item])), "")
     for region in regions:
         outline = _in_pixels(replace(region, uid=region.uid or fallback), planes, notes)
@@ -213,7 +213,7 @@ def _boxes_of(
             )
 
 
-def _measured(
+def _read_measurements(
     items: Sequence[Dataset], notes: list[str], unused: Counter[str]
 ) -> tuple[float | None, dict[str, Figures]]:
     """Return certainty and figures among the measurements of a group, and count the other ones in `unused`."""
@@ -226,7 +226,7 @@ def _measured(
         value = measured_value(item)
         codes = child_codes(item)
         method = codes.get(_METHOD.value)
-        when = "before" if is_code(method, BEFORE) else "after" if is_code(method, AFTER) else ""
+        stage = "before" if is_code(method, BEFORE) else "after" if is_code(method, AFTER) else ""
         derivation = codes.get(_DERIVATION.value)
         if is_code(name, CERTAINTY) and value is not None:
             unit = read_code(item.MeasuredValueSequence[0], "MeasurementUnitsCodeSequence")
@@ -235,11 +235,11 @@ def _measured(
                 certainty = share
             else:
                 notes.append(f"its certainty is {value:g}, which is no share, and is left out.")
-        elif when and value is not None and is_code(derivation, MEAN, STANDARD_DEVIATION):
-            figures[when]["mean" if is_code(derivation, MEAN) else "standard_deviation"] = value
+        elif stage and value is not None and is_code(derivation, MEAN, STANDARD_DEVIATION):
+            figures[stage]["mean" if is_code(derivation, MEAN) else "standard_deviation"] = value
         elif item.get("RelationshipType") == "CONTAINS":
             unused[name.meaning] += 1
-    return certainty, {when: Figures(**values) for when, values in figures.items() if len(values) == 2}
+    return certainty, {stage: Figures(**values) for stage, values in figures.items() if len(values) == 2}
 
 
 def _observers(items: Sequence[Dataset]) -> list[str]:

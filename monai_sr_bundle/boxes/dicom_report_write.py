@@ -23,7 +23,7 @@ from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box, BoxError, check_edges
 from monai_sr_bundle.boxes.codes import PRIVATE, PRIVATE_NAME, finding_code
 from monai_sr_bundle.boxes.dicom_planes import plane_of
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.dicom_file import calm
+from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_geometry import file_name
 from monai_sr_bundle.images.dicom_maps import explain_refusals, with_names_and_dates
 from monai_sr_bundle.images.dicom_read import modality_of
@@ -88,7 +88,7 @@ def write_report(
         raise InputError("there is no box to write. Draw one first, or leave the report out.")
     labels = labels or [f"box {number}" for number in range(1, len(boxes) + 1)]
     problem = f"{out.name}: the header of the image does not allow a report"
-    with calm(), explain_refusals(problem, "Keep the boxes as .csv or .json."):
+    with quiet_pydicom(), explain_refusals(problem, "Keep the boxes as .csv or .json."):
         for header in (*sources, *result):
             _check_header(header)
         slices = []

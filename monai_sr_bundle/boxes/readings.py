@@ -283,13 +283,13 @@ def box_from_dict(entry: dict[str, Any], reader: str = "") -> Box:
 
 def _to_reading(entry: dict[str, Any]) -> Reading:
     reader = Reader(**entry["reader"])
-    composed = {
+    parts = {
         "image": ImageIdentity(**entry["image"]),
         "reader": reader,
         "boxes": tuple(box_from_dict(box, reader.id) for box in entry["boxes"]),
         "tool": Tool(**entry["tool"]) if "tool" in entry else None,
     }
-    return Reading(**{**entry, **composed})
+    return Reading(**{**entry, **parts})
 
 
 def _from_reading(reading: Reading) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def make_calibration(
         bundle: the bundle.
         curves: losses with each of its `calibration_runs`.
         alpha: share of the pixels that may be outside their error bars.
-        source: where the images are, for messages.
-        advice: what to do where they are too few.
+        source: folder of the images, for messages.
+        advice: sentence for the message about too few images.
         data, split, manifest_sha256: see `Calibration`.
 
     Raises:
@@ -246,10 +246,10 @@ def _measure(cases: Iterable[EnlargedCase], session: Session, run: CalibrationRu
     scales, names = [], set()
     for case in cases:
         scale = error_scale(case.super_res, case.low_res, session.bundle, session.backend)
-        known = np.broadcast_to(np.logical_not(case.padding), scale.shape)
-        loss = measure_miscoverage(np.abs(case.high_res - case.super_res)[known], scale[known])
+        valid = np.broadcast_to(np.logical_not(case.padding), scale.shape)
+        loss = measure_miscoverage(np.abs(case.high_res - case.super_res)[valid], scale[valid])
         losses_of_patients.setdefault(case.patient, []).append(loss)
-        scales.append(float(scale[known].mean()))
+        scales.append(float(scale[valid].mean()))
         names.add((case.patient, case.name))  # several folders may have a name
     # Images of one patient are alike: patients are exchangeable, images are not.
     losses = np.array([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])

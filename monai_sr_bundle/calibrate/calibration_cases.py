@@ -27,7 +27,7 @@ IDEAL, SINGLE = 0.15, 0.25
 LOSSES = {"CXR": 3, "CT": 9}
 """Random losses of resolution that each film and each CT slice is calibrated with, at every scale."""
 LARGEST_SIDE = 768
-"""Of the middle of a film that is calibrated, in its own pixels."""
+"""Largest side of the middle of a film that is calibrated, in its own pixels."""
 
 
 @dataclass(frozen=True)

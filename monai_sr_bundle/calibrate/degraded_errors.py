@@ -31,7 +31,7 @@ KEPT_IMAGES = 48
 """Images of each scale that patches are taken from; the oldest one leaves when a new one is drawn."""
 STEPS_PER_IMAGE = 3
 SCALE_SHARES = {2: 0.4, 3: 0.2, 4: 0.4}
-"""How often an image is enlarged by each factor."""
+"""Share of the images that are enlarged by each factor."""
 
 
 class DegradedErrors:
@@ -81,7 +81,7 @@ class DegradedErrors:
                 data, sources=bundle.facts["error_bars_films"], ideal=IDEAL, single=SINGLE, **options
             )
             self.count = sum(map(len, self.images.images))
-        self.kept: dict[int, deque[tuple[np.ndarray, np.ndarray]]] = {
+        self.recent: dict[int, deque[tuple[np.ndarray, np.ndarray]]] = {
             scale: deque(maxlen=KEPT_IMAGES) for scale in bundle.scales
         }
         self.rng = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ class DegradedErrors:
     def __iter__(self) -> Iterator[tuple[tuple[torch.Tensor, int], torch.Tensor]]:
         while True:
             scale, *image = draw_image(self.images)
-            self.kept[scale].append(self._measure(scale, *image))
+            self.recent[scale].append(self._measure(scale, *image))
             for _ in range(STEPS_PER_IMAGE):
                 patches = [self._draw_patch(scale) for _ in range(BATCH)]
                 cells, errors = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*patches, strict=True))
@@ -124,8 +124,8 @@ class DegradedErrors:
         return cells, unshuffle(errors, scale)[0][:, rows, columns]
 
     def _draw_patch(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
-        kept = self.kept[scale]
-        cells, errors = kept[int(self.rng.integers(len(kept)))]
+        recent = self.recent[scale]
+        cells, errors = recent[int(self.rng.integers(len(recent)))]
         top, left = (int(self.rng.integers(max(1, side - PATCH + 1))) for side in cells.shape[1:])
-        place = (..., slice(top, top + PATCH), slice(left, left + PATCH))
-        return cells[place], errors[place]
+        patch = (..., slice(top, top + PATCH), slice(left, left + PATCH))
+        return cells[patch], errors[patch]

@@ -1,4 +1,4 @@
-"""What the errors of a site's images come to for a calibration: sums over its patients, and no image."""
+"""Losses of a site's patients for a calibration, as sums: no image is in them, and sites can add them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LEAST_PATIENTS = 20
 LEAST_IMAGES = 50
 """Fewer leave the factor to chance: with 50 patients, the corrected loss is still 0.02 above the measured one."""
 LEAST_CT_SLICES, LEAST_CT_PATIENTS = 15, 5
-"""Of CT, whose patients are few: below `LEAST_PATIENTS` the factor is not corrected for their number, and the
-calibration states how much less is guaranteed on average over further patients."""
+"""Least numbers for CT, whose patients are few: below `LEAST_PATIENTS` the factor is not corrected for their number,
+and the calibration states how much less is guaranteed on average over further patients."""
 
 _STEP = 2.0**-40
 
 
 def rounded(value: np.ndarray) -> np.ndarray:
-    """Return numbers as multiples of 2^-40, of which sums of thousands are exact, whoever adds them in which order."""
+    """Return numbers as multiples of 2^-40, so that sums of thousands are exact in any order."""
     return np.asarray(np.rint(np.asarray(value, dtype=np.float64) / _STEP) * _STEP)
 
 
@@ -71,12 +71,12 @@ class LossCurve:
 
 
 def require_enough(images: int, patients: int, modality: str, source: str, advice: str) -> None:
-    """Refuse what is too little for error bars that hold.
+    """Refuse images or patients that are too few for error bars that hold.
 
     Args:
         images, patients: numbers of them; of CT, slices.
         modality: "CXR" or "CT", which has fewer patients.
-        source, advice: where the images are and what to do, for the message.
+        source, advice: folder of the images and a sentence on what to do, for the message.
 
     Raises:
         InputError: fewer than 50 images or 20 patients, of CT 15 slices or 5 patients.

@@ -25,7 +25,7 @@ PUBLIC_PREFIXES = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_D
 QUANTILES = (0.5, 99.5)
 """Percentiles of the training inputs that end the known range."""
 BEYOND = 0.1
-"""How far beyond all training inputs the limits of sharpness and noise lie, in parts of their span."""
+"""Distance of the limits of sharpness and noise from all training inputs, in parts of their span."""
 DIGITS = 16
 """Hexadecimal digits of a fingerprint: enough to tell a few thousand images apart, too few to say more of them."""
 
@@ -64,8 +64,8 @@ def measure_training_range(
     }
     items, load = open_pairs(bundle, data, "train", sets=sets, limit=limit)
     measured = [measure_sharpness_and_noise(middle(load(item)["low"].numpy())) for item in items]
-    known = [{"spacing_mm": spacings[item["path"]]} for item in items if item["path"] in spacings]
-    return {"input_range": known_range([*measured, *known])}
+    known_spacings = [{"spacing_mm": spacings[item["path"]]} for item in items if item["path"] in spacings]
+    return {"input_range": known_range([*measured, *known_spacings])}
 
 
 def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

@@ -39,16 +39,16 @@ def one_line(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in str(text))
 
 
-def describe(found: Found) -> str:
+def describe(event: Found) -> str:
     """Describe an image in one line: modality, size, bits, and spacing with its source."""
-    source = found.spacing_source
-    if found.spacing_xyz is not None:
-        x, y, z = found.spacing_xyz
-        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if found.shape_zyx[0] > 1 else ''} mm ({source})"
+    source = event.spacing_source
+    if event.spacing_xyz is not None:
+        x, y, z = event.spacing_xyz
+        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if event.shape_zyx[0] > 1 else ''} mm ({source})"
     else:
         spacing = "spacing unknown" if source == UNKNOWN else f"spacing unknown ({source} only)"
-    modality = "" if found.modality == "unknown" else f"{found.modality}, "
-    return f"{modality}{_size(found.shape_zyx)} pixels, {found.bits} bit, {spacing}"
+    modality = "" if event.modality == "unknown" else f"{event.modality}, "
+    return f"{modality}{_size(event.shape_zyx)} pixels, {event.bits} bit, {spacing}"
 
 
 def _size(shape_zyx: Sequence[int]) -> str:
@@ -61,7 +61,7 @@ def _bytes(count: int) -> str:
 
 
 class Tally:
-    """What became of the images of a job, and which warnings they had.
+    """Counts of a job: its images that are done, skipped or failed, and their warnings.
 
     Attributes:
         images: number of images that were found.
@@ -69,7 +69,7 @@ class Tally:
         done, interpolated, warned: numbers of images.
         skipped: number of files for each reason.
         failed: number of files for each exit code.
-        seconds, memory_bytes, disk_bytes: of a dry run: the sum, the largest and the sum of the estimates.
+        seconds, memory_bytes, disk_bytes: sum, largest and sum of the estimates of a dry run; else 0.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Tally:
 
     @property
     def files(self) -> int:
-        """Number of files and images of which it is known what became of them."""
+        """Number of files and images that are done, skipped or failed."""
         return self.done + self.skipped.total() + self.failed.total()
 
     @property
@@ -117,8 +117,8 @@ class Tally:
             kind, numbers = _NUMBER.sub(_NUMBER_MARK, warning), _NUMBER.findall(warning)
             if kind not in self._kinds:
                 new.append(warning)
-            of_all = self._numbers.get(kind, numbers)
-            self._numbers[kind] = [a if a == b else "..." for a, b in zip(of_all, numbers, strict=True)]
+            earlier_numbers = self._numbers.get(kind, numbers)
+            self._numbers[kind] = [a if a == b else "..." for a, b in zip(earlier_numbers, numbers, strict=True)]
             self._kinds[kind] += 1
         return new
 
@@ -136,8 +136,8 @@ class Tally:
 class Terminal:
     """Lines for a person: a bar with the time left on stderr, results on stdout.
 
-    Of several images, each kind of warning is told once, and counted in a table at the end. That an image was
-    interpolated is told of each.
+    Of several images, each kind of warning is printed once, and counted in a table at the end. An image that was
+    interpolated is marked so in its own line.
 
     Args:
         bar: show the bar. Default True.
@@ -170,7 +170,7 @@ class Terminal:
             if self._tally.images == 1:
                 self._print(f"{event.name}: skipped, {event.reason}")
         elif isinstance(event, Failed):
-            self.stopped(event.error, event.error.exit_code)
+            self.report_end(event.error, event.error.exit_code)
         else:
             self._show_done(event, new_warnings)
         if self._in_parallel and self._bar is not None and isinstance(event, LAST_EVENTS):
@@ -180,17 +180,17 @@ class Terminal:
     def _in_parallel(self) -> bool:
         return self._tally.processes != 1 and self._tally.images > 1
 
-    def _show_found(self, found: Found) -> None:
+    def _show_found(self, event: Found) -> None:
         if self._in_parallel:
-            self._found[found.input, found.name] = found
+            self._found[event.input, event.name] = event
             return
-        self._print_found(found)
+        self._print_found(event)
         if not self.dry_run:
             self._open_bar(1.0, "{percentage:3.0f}%")
 
-    def _print_found(self, found: Found) -> None:
-        model = f"{found.bundle} {found.version} | x{found.scale} | {found.backend} on {found.device}"
-        self._print(f"{found.name}: {describe(found)} | {model}")
+    def _print_found(self, event: Found) -> None:
+        model = f"{event.bundle} {event.version} | x{event.scale} | {event.backend} on {event.device}"
+        self._print(f"{event.name}: {describe(event)} | {model}")
 
     def _show_done(self, event: Finished | Checked, new_warnings: Sequence[str]) -> None:
         if self._in_parallel:
@@ -213,18 +213,18 @@ class Terminal:
             self._print(f"  note: {warning}")
 
     def conclude(self) -> None:
-        """Print what became of several files: one line, and a table of what was remarkable."""
+        """Print a summary of several files: a line of counts, and a table of skips, failures and repeated warnings."""
         self._close_bar()
         tally = self._tally
         if max(tally.files, tally.images) < 2:
             return
         unfinished = max(0, tally.images - tally.files)
-        rest = f", {unfinished} not begun or not finished" if unfinished else ""
+        unfinished_clause = f", {unfinished} not begun or not finished" if unfinished else ""
         share = f" ({100 * tally.interpolated / tally.done:.1f} %)" if tally.done else ""
         self._print(
             f"{tally.files + unfinished} files: {tally.done} {'would be done' if self.dry_run else 'done'}, "
             f"{tally.interpolated}{share} of them interpolated, {tally.warned} with a warning; "
-            f"{tally.skipped.total()} skipped, {tally.failed.total()} failed{rest}; {tally.elapsed:.1f} s"
+            f"{tally.skipped.total()} skipped, {tally.failed.total()} failed{unfinished_clause}; {tally.elapsed:.1f} s"
         )
         rows = [(count, f"skipped: {reason}") for reason, count in tally.skipped.most_common()]
         rows += [(count, f"failed: {MEANINGS[code]} ({code})") for code, count in sorted(tally.failed.items())]
@@ -233,14 +233,14 @@ class Terminal:
             self._print(f"{count:>7}  {text}")
         if self.dry_run and tally.done:
             processes = tally.processes or 1
-            at_once = f" with {processes} processes" if processes > 1 else ""
+            in_parallel = f" with {processes} processes" if processes > 1 else ""
             self._print(
-                f"estimate: {tally.seconds / processes:.0f} s in the networks{at_once}, "
+                f"estimate: {tally.seconds / processes:.0f} s in the networks{in_parallel}, "
                 f"{_bytes(processes * tally.memory_bytes)} of memory, {_bytes(tally.disk_bytes)} on disk before "
                 "compression"
             )
 
-    def stopped(self, reason: object, exit_code: int) -> None:
+    def report_end(self, reason: object, exit_code: int) -> None:
         """Print one line on stderr about the end of the whole job."""
         if self._in_parallel:
             self._print_above_bar(f"monai-sr: error: {reason}", sys.stderr)
@@ -298,7 +298,7 @@ class JsonLines:
             self._write(type(event).__name__.lower(), **asdict(event))
 
     def conclude(self) -> None:
-        """Write `summary`: what became of all files, and the kinds of warnings with their counts."""
+        """Write `summary`: the counts of all files, and the kinds of warnings with their counts."""
         tally = self._tally
         warnings = [{"text": text, "count": count} for text, count in tally.warnings]
         self._write(
@@ -307,7 +307,7 @@ class JsonLines:
             seconds=round(tally.elapsed, 3),
         )  # fmt: skip
 
-    def stopped(self, reason: object, exit_code: int) -> None:
+    def report_end(self, reason: object, exit_code: int) -> None:
         """Write the `failed` of the whole job, for an interrupt or an error that belongs to no image."""
         self._write("failed", input=None, name=None, message=str(reason), exit_code=exit_code)
 

@@ -193,7 +193,7 @@ def run(options: argparse.Namespace) -> int:
     except (SuperResolutionError, MemoryError, KeyboardInterrupt) as error:
         reason, code = explain_end(error)
         listener.conclude()
-        listener.stopped(reason, code)
+        listener.report_end(reason, code)
         return code
     listener.conclude()
     return errors[0].exit_code if errors else 0

@@ -1,6 +1,6 @@
-"""One image of a job: read, enlarge, write, and tell a listener how far it is.
+"""One image of a job: it is read, enlarged and written, and a listener gets the progress.
 
-Every process of a job has an `Enlarger`. The worker of a viewer writes its files with `together`, too.
+Every process of a job has an `Enlarger`. The worker of a viewer writes its files with `remove_on_error`, too.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ImageOptions:
 
     @property
     def wants_error_bars(self) -> bool | None:
-        """Whether to compute error bars; None, for a report, if its bundle is calibrated for the sampler options."""
+        """True to compute error bars; None, for a report, to do so if its bundle is calibrated for the options."""
         if self.error_bars or self.calibration is not None or self.tolerance is not None:
             return True
         return None if self.report else False
@@ -106,7 +106,7 @@ class Task:
 
 
 class Enlarger:
-    """Opened bundles, and what is done with them to one image after the other.
+    """Opened bundles, which enlarge one image after the other.
 
     Args:
         options: options of the job.
@@ -118,7 +118,7 @@ class Enlarger:
         self._speed = Speed()
 
     def run(self, task: Task, listener: Listener) -> None:
-        """Enlarge one image; tell its events, the last of which says whether it failed.
+        """Enlarge one image and report its events, the last of which says whether it failed.
 
         Raises:
             BrokenPipeError: whoever reads what the listener is told has gone.
@@ -159,13 +159,13 @@ class Enlarger:
         if options.dry_run:
             listener(self._estimate(task, image, session, checked))
             return
-        require_room(task.target, _disk_bytes(task, image, session, checked))
+        require_disk_space(task.target, _disk_bytes(task, image, session, checked))
         progress = _Progress(task, listener)
         result = session.enhance(image, enhance_options, options.region, progress)
         if as_nifti and image.black_is_high:
             result = replace(result, warnings=(*result.warnings, INVERTED_NOTE))
         converted = dicom_to_nifti(result.image) if as_nifti else None
-        with together(task.planned) as written:
+        with remove_on_error(task.planned) as written:
             if converted is not None:
                 files.write(converted, result.provenance, task.target, overwrite=task.overwrite)
                 written.append(task.target)
@@ -211,7 +211,7 @@ class Enlarger:
             )
         )
 
-    def _estimate(self, task: Task, image: Image, session: Session, checked: engine.Checked) -> Checked:
+    def _estimate(self, task: Task, image: Image, session: Session, checked: engine.CheckedOptions) -> Checked:
         if checked.interpolated:
             session = self._sessions.open(find_bundle("bicubic").at_scale(session.bundle.scale))
         slices, rows, columns = image.pixels.shape
@@ -231,7 +231,7 @@ class Enlarger:
         )
 
 
-def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.Checked) -> int:
+def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.CheckedOptions) -> int:
     slices, rows, columns = image.pixels.shape
     extent = Extent((slices, rows, columns), checked.slices, checked.region)
     bars = bool(task.maps) and checked.calibration is not None
@@ -239,7 +239,7 @@ def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.Chec
 
 
 class _Progress:
-    """Tell the fraction of an image that is done, and the seconds left."""
+    """Report the fraction of an image that is done, and the seconds left."""
 
     def __init__(self, task: Task, listener: Listener) -> None:
         self._task, self._listener, self._start = task, listener, time.monotonic()
@@ -293,10 +293,10 @@ def check_tolerance(tolerance: float | None) -> None:
 
 
 @contextmanager
-def together(planned: Sequence[Path]) -> Iterator[list[Path]]:
-    """A list for what was written; after any exception, an interrupt included, those files are taken away again.
+def remove_on_error(planned: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a list for the written files, and remove them after any exception, an interrupt included.
 
-    A result without the report that was asked for would look finished. What replaced an older result stays.
+    A result without the report that was asked for would look finished. A file that replaced an older result stays.
     """
     older = [path for path in planned if os.path.lexists(path)]
     new_folders = [parent for parent in planned[0].absolute().parents if not parent.exists()]
@@ -320,7 +320,7 @@ def remove_files(paths: Iterator[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_room(out: Path, needed_bytes: int) -> None:
+def require_disk_space(out: Path, needed_bytes: int) -> None:
     """Raise OutputError if a result does not fit onto the disk; call it before hours of computing.
 
     Args:

@@ -126,10 +126,10 @@ def run_memory(options: argparse.Namespace) -> int:
         )
     write_memory(measurements, options.out, overwrite=options.overwrite)
     print(memory_markdown(measurements), end="")
-    missed = [each.what for each in measurements if not each.passed]
-    if missed:
-        print(f"monai-sr: error: more memory than the bound: {'; '.join(missed)}.", file=sys.stderr)
-    return 1 if missed else 0
+    exceeded = [each.what for each in measurements if not each.passed]
+    if exceeded:
+        print(f"monai-sr: error: more memory than the bound: {'; '.join(exceeded)}.", file=sys.stderr)
+    return 1 if exceeded else 0
 
 
 def _add_speed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -231,10 +231,10 @@ def run_benchmark(options: argparse.Namespace) -> int:
     require_results_folder(options.out, overwrite=options.overwrite)
     protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
     choice = {"limit": options.limit, "device": options.device}
-    of_films = {"trust": options.trust, "calibration": options.calibration}
+    film_options = {"trust": options.trust, "calibration": options.calibration}
     for protocol in protocols:
         if isinstance(protocol, FilmProtocol):
-            require_films(protocol, options.data, **choice, **of_films)
+            require_films(protocol, options.data, **choice, **film_options)
         elif options.calibration is not None:
             raise InputError(
                 f"--calibration: protocol {protocol.name} takes the bundles' own error bars. Leave the option out, or "
@@ -247,13 +247,13 @@ def run_benchmark(options: argparse.Namespace) -> int:
     with Workers(options.workers or (1 if on_gpu else min(4, torch.get_num_threads()))) as workers:
         for protocol in protocols:
             with progress_bar(protocol.name, "result", enabled=options.progress == "bar") as listen:
-                running = {**choice, "progress": listen, "workers": workers if workers.count > 1 else None}
+                run_options = {**choice, "progress": listen, "workers": workers if workers.count > 1 else None}
                 if isinstance(protocol, FilmProtocol):
-                    comparisons.append(measure_films(protocol, options.data, **running, **of_films))
+                    comparisons.append(measure_films(protocol, options.data, **run_options, **film_options))
                     continue
                 earlier = [comparison for comparison in comparisons if isinstance(comparison, Comparison)]
                 comparisons.append(
-                    measure(protocol, options.data, backbone=options.backbone, earlier=earlier, **running)
+                    measure(protocol, options.data, backbone=options.backbone, earlier=earlier, **run_options)
                 )
     command = shlex.join(["monai-sr", *options.arguments])
     write_all(comparisons, options.out, page, command=command, overwrite=options.overwrite)

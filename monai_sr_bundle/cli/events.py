@@ -1,4 +1,4 @@
-"""What a job tells whoever listens: plain records, so that they can come from another process or machine."""
+"""Events of a job: plain records, so that they can come from another process or machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Found(ImageEvent):
         bits, modality, spacing_source: see `Image` and `Grid`.
         spacing_xyz: millimetres; None where they are unknown.
         bundle, version, scale: the model.
-        backend, device: what computes it.
+        backend, device: runtime and device that compute the result.
     """
 
     output: str

@@ -33,7 +33,7 @@ def raise_terminated(number: int, frame: object) -> NoReturn:
 
 
 def explain_end(error: BaseException) -> tuple[str, int]:
-    """Return what to say of the error or signal that ended a command, and its exit code."""
+    """Return the message and the exit code for the error or signal that ended a command."""
     if isinstance(error, SuperResolutionError):
         return str(error), error.exit_code
     if isinstance(error, MemoryError):

@@ -9,9 +9,9 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr federated calibrate`."""
     parser.add_argument("name", metavar="NAME", help="name of a bundle with error bars, installed at all sites")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", type=Path, metavar="DIR", help="simulate sites that share these prepared images")
-    where.add_argument("--admin", type=Path, metavar="KIT", help="folder of a coordinator's kit: at its federation")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--data", type=Path, metavar="DIR", help="simulate sites that share these prepared images")
+    group.add_argument("--admin", type=Path, metavar="KIT", help="folder of a coordinator's kit: at its federation")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the results")
     parser.add_argument(
         "--sites", type=int, default=3, metavar="N", help="sites to simulate, or that have to answer (default 3)"

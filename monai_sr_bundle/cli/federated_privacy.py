@@ -1,4 +1,4 @@
-"""`monai-sr federated privacy`: what protecting the patients of a study costs, for several noises."""
+"""`monai-sr federated privacy`: the cost of protecting the patients of a study, for several noises."""
 
 from __future__ import annotations
 

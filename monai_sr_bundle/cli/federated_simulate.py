@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_simulation_options(parser: argparse.ArgumentParser, out_help: str) -> None:
-    """Add what every simulation of a study takes."""
+    """Add the options of every simulation of a study."""
     parser.add_argument("study", metavar="STUDY", help="name or YAML file of a study (docs/federated.md)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the prepared data sets")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out_help)

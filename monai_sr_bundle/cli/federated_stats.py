@@ -1,4 +1,4 @@
-"""`monai-sr federated stats`: histograms over all hospitals of what their images are like."""
+"""`monai-sr federated stats`: histograms of the intensity and sharpness of the images of all hospitals."""
 
 from __future__ import annotations
 

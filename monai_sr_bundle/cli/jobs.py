@@ -127,15 +127,15 @@ class Job(ImageOptions):
             for task in tasks:
                 enlarger.run(task, lambda event, task=task: listener(task, event))  # type: ignore[misc]
             return
-        workers: AbstractContextManager[Any]
+        pool: AbstractContextManager[Any]
         if self.engine == "local":
-            workers = Processes(options, min(self.jobs, len(tasks)))
+            pool = Processes(options, min(self.jobs, len(tasks)))
         else:
             from monai_sr_bundle.cli.ray_cluster import RayCluster
 
-            workers = RayCluster(options, self.address)
-        with workers as opened:
-            run_tasks(opened, tasks, listener)
+            pool = RayCluster(options, self.address)
+        with pool as workers:
+            run_tasks(workers, tasks, listener)
 
 
 def stems(targets: Sequence[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Several images of a job at the same time: who works on them is `processes` or `ray_cluster`."""
+"""Several images of a job at the same time, by the workers of `processes` or `ray_cluster`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monai_sr_bundle.errors import SuperResolutionError
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostProcess:
     """The process that worked on an image has ended in the middle of it.
 
     Attributes:
@@ -36,34 +36,34 @@ class Workers(Protocol):
     attempts: int
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Number of images that they take at the same time."""
         ...
 
     def submit(self, task: Task) -> None:
-        """Begin with an image; there is room for it."""
+        """Begin with an image; fewer than `capacity` are being worked on."""
         ...
 
-    def wait(self) -> Sequence[tuple[Task, Event | Lost]]:
-        """Return what has happened since the last call, at least one event; wait for it."""
+    def wait(self) -> Sequence[tuple[Task, Event | LostProcess]]:
+        """Return the events since the last call, and wait for one if there is none."""
         ...
 
 
 def run_tasks(workers: Workers, tasks: Iterable[Task], listener: Callable[[Task, Event], None]) -> None:
-    """Let the workers do all tasks, and tell what happens in the order in which it happens.
+    """Let the workers do all tasks, and report their events in the order in which they happen.
 
     An image whose process was lost comes again after all others, and what the process had written of it is removed.
     """
     waiting = deque((task, 1) for task in tasks)
     running: dict[int, tuple[int, list[Path]]] = {}  # attempts so far, and the files that were there before
     while waiting or running:
-        if waiting and len(running) < workers.room:
+        if waiting and len(running) < workers.capacity:
             task, attempt = waiting.popleft()
             running[task.index] = attempt, [path for path in task.planned if os.path.lexists(path)]
             workers.submit(task)
             continue
         for task, event in workers.wait():
-            if isinstance(event, Lost):
+            if isinstance(event, LostProcess):
                 attempt, older = running.pop(task.index)
                 remove_files(path for path in task.planned if path not in older)
                 if attempt < workers.attempts:

@@ -17,11 +17,11 @@ from monai_sr_bundle import _compat
 from monai_sr_bundle.cli.enlarging import Enlarger, ImageOptions, Task
 from monai_sr_bundle.cli.events import LAST_EVENTS, Event
 from monai_sr_bundle.cli.exit_codes import raise_terminated
-from monai_sr_bundle.cli.parallel import Lost
+from monai_sr_bundle.cli.parallel import LostProcess
 from monai_sr_bundle.errors import InternalError, OutOfMemoryError
 
 SECONDS_TO_END = 30.0
-"""What a process may take to remove its unfinished files before it is killed."""
+"""Seconds that a process has to remove its unfinished files before it is killed."""
 
 
 class Processes:
@@ -37,7 +37,7 @@ class Processes:
     attempts = 2
 
     def __init__(self, options: ImageOptions, count: int) -> None:
-        self._options, self.room = options, count
+        self._options, self.capacity = options, count
         self._threads = max(1, (psutil.cpu_count(logical=False) or 1) // count)
         # Threads and opened models do not survive a fork.
         self._context = multiprocessing.get_context("spawn")
@@ -51,7 +51,7 @@ class Processes:
             try:
                 connection.send(task)
             except OSError:  # it was killed while it had nothing to do
-                self._bury(connection)
+                self._remove_process(connection)
             else:
                 self._busy[connection] = task
                 return
@@ -59,14 +59,14 @@ class Processes:
         self._busy[connection] = task
         connection.send(task)
 
-    def wait(self) -> Sequence[tuple[Task, Event | Lost]]:
-        events: list[tuple[Task, Event | Lost]] = []
+    def wait(self) -> Sequence[tuple[Task, Event | LostProcess]]:
+        events: list[tuple[Task, Event | LostProcess]] = []
         for ready in wait(list(self._busy)):
             assert isinstance(ready, Connection)
             try:
                 event = ready.recv()
             except (EOFError, OSError):
-                events.append((self._busy.pop(ready), self._bury(ready)))
+                events.append((self._busy.pop(ready), self._remove_process(ready)))
                 continue
             events.append((self._busy[ready], event))
             if isinstance(event, LAST_EVENTS):
@@ -101,25 +101,27 @@ class Processes:
         self._processes[ours] = process
         return ours
 
-    def _bury(self, connection: Connection) -> Lost:
+    def _remove_process(self, connection: Connection) -> LostProcess:
         """Return why a process has ended."""
         process = self._processes.pop(connection)
         connection.close()
         process.join()
         code = process.exitcode or 0
         if code == -signal.SIGKILL:
-            self.room = max(1, self.room - 1)
-            return Lost(
+            self.capacity = max(1, self.capacity - 1)
+            return LostProcess(
                 OutOfMemoryError,
                 "its process was killed, as the system does when memory is short. Choose fewer --jobs, or a smaller "
                 "region with --roi.",
             )
         signal_or_code = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Lost(InternalError, f"its process ended ({signal_or_code}). Please report this line, without the image.")
+        return LostProcess(
+            InternalError, f"its process ended ({signal_or_code}). Please report this line, without the image."
+        )
 
 
 def _serve(connection: Connection, options: ImageOptions, log_level: int) -> None:
-    """Enlarge one image after the other, until the other end is closed; what a process of `Processes` does."""
+    """Enlarge one image after the other, in a process of `Processes`, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the keyboard reaches all; the first process decides
     signal.signal(signal.SIGTERM, raise_terminated)
     logging.basicConfig(format="monai-sr: %(message)s", level=log_level)

@@ -20,11 +20,11 @@ from ray.exceptions import RayError, RayTaskError
 from monai_sr_bundle import __version__
 from monai_sr_bundle.cli.enlarging import Enlarger, ImageOptions, Task
 from monai_sr_bundle.cli.events import Event
-from monai_sr_bundle.cli.parallel import Lost
+from monai_sr_bundle.cli.parallel import LostProcess
 from monai_sr_bundle.errors import BundleError, InputError, InternalError
 
 SECONDS_TO_END = 30.0
-"""What the processes may take to remove their unfinished files after an interrupt."""
+"""Seconds that the processes have to remove their unfinished files after an interrupt."""
 
 
 class RayCluster:
@@ -57,16 +57,16 @@ class RayCluster:
         self._running: dict[Any, Task] = {}
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Twice the cores that there are now, so that none waits for us."""
         return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def submit(self, task: Task) -> None:
         self._running[self._remote.remote(self._options, task)] = task
 
-    def wait(self) -> Sequence[tuple[Task, Event | Lost]]:
+    def wait(self) -> Sequence[tuple[Task, Event | LostProcess]]:
         ready, _ = ray.wait(list(self._running))
-        events: list[tuple[Task, Event | Lost]] = []
+        events: list[tuple[Task, Event | LostProcess]] = []
         for reference in ready:
             task = self._running.pop(reference)
             try:
@@ -75,7 +75,7 @@ class RayCluster:
                 events.append((task, task.failed(InternalError.of(task.source.name, error.cause))))
             except RayError as error:
                 reason = type(error).__name__
-                events.append((task, Lost(InternalError, f"the process that worked on it was lost ({reason}).")))
+                events.append((task, LostProcess(InternalError, f"the process that worked on it was lost ({reason}).")))
         return events
 
     def __enter__(self) -> RayCluster:

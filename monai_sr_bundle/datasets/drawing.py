@@ -77,7 +77,7 @@ class Canvas:
         return np.clip(inside, image.min(), image.max())  # the transform rings where sigma is below half a pixel
 
 
-def rise(along: np.ndarray, middle: float, width: float) -> np.ndarray:
+def sigmoid(along: np.ndarray, middle: float, width: float) -> np.ndarray:
     """Return a sigmoid that rises from 0 to 1 around `middle`."""
     return 1.0 / (1.0 + np.exp((middle - along) / width))
 
@@ -97,7 +97,7 @@ def smooth(points: Sequence[Point], closed: bool = True) -> list[Point]:
     return [(float(x), float(y)) for x, y in np.vstack(curve)]
 
 
-def thick(points: Sequence[Point], widths: Sequence[float]) -> list[Point]:
+def band(points: Sequence[Point], widths: Sequence[float]) -> list[Point]:
     """Return the outline of a round-ended band along a curve, whose width follows `widths` from end to end."""
     middle = np.array(points, dtype=np.float64)
     normal = _normals(middle)

@@ -1,4 +1,4 @@
-"""The manifest: which images there are, what is known about them, and who is trained or tested on.
+"""The manifest: the images of a set, the facts about them, and their splits for training and testing.
 
 A set is a folder with `manifest.csv`, one row per image, and perhaps `boxes.csv`. `file` is relative to that folder
 or to its parent (then it begins with the folder's name); which of the two holds is found out. Columns, all text:

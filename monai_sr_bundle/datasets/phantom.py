@@ -22,7 +22,7 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from monai_sr_bundle.datasets.drawing import Canvas, Point, box, ellipse, rise, smooth, thick
+from monai_sr_bundle.datasets.drawing import Canvas, Point, band, box, ellipse, sigmoid, smooth
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_write import code
 
@@ -173,7 +173,7 @@ def _new_file(out: Path) -> Iterator[BinaryIO]:
 def _draw_soft_tissue(canvas: Canvas) -> np.ndarray:
     body = canvas.polygon(smooth(BODY))
     rounded = canvas.blur(body, 0.035) * body
-    abdomen = rise(canvas.y, 0.76, 0.03)
+    abdomen = sigmoid(canvas.y, 0.76, 0.03)
     shoulders = np.exp(-(((canvas.y - 0.16) / 0.10) ** 2)) * (np.abs(canvas.x - 0.5) / 0.5) ** 1.5
     return canvas.blur(body, 0.0015) * (0.10 + 0.72 * rounded**1.6 + 0.45 * abdomen * rounded + 0.10 * shoulders)
 
@@ -197,7 +197,7 @@ def _draw_air(canvas: Canvas, lungs: np.ndarray) -> np.ndarray:
 
 def _draw_organs(canvas: Canvas, heart: np.ndarray) -> np.ndarray:
     middle = canvas.blur(canvas.polygon(smooth(MEDIASTINUM)), 0.0035)
-    outside_chest = 1.0 - rise(canvas.y, 0.15, 0.03) * (1.0 - rise(canvas.y, 0.74, 0.02))
+    outside_chest = 1.0 - sigmoid(canvas.y, 0.15, 0.03) * (1.0 - sigmoid(canvas.y, 0.74, 0.02))
     middle += outside_chest * (0.75 * canvas.blur(middle, 0.022) - middle)
     aorta = canvas.blur(canvas.tubes([[(0.575, 0.30), (0.570, 0.42), (0.562, 0.60), (0.552, 0.85)]], 0.05), 0.004)
     hilum_right = canvas.blur(canvas.polygon(ellipse((0.412, 0.435), 0.022, 0.058, 12)), 0.011)
@@ -214,11 +214,11 @@ def _draw_bones(canvas: Canvas) -> np.ndarray:
     total += _draw_hollow_tubes(canvas, front, 0.0265, 0.0040) * 0.085
     for side in (list, _mirror):
         widths = (0.044, 0.030, 0.027, 0.030, 0.038)
-        clavicle = canvas.polygon(thick(smooth(side(CLAVICLE), closed=False), widths))
+        clavicle = canvas.polygon(band(smooth(side(CLAVICLE), closed=False), widths))
         total += 0.20 * (0.45 * canvas.blur(clavicle, 0.001) + 0.55 * canvas.rim(clavicle, 0.0045))
         scapula = canvas.polygon(smooth(side(SCAPULA)))
         total += 0.045 * canvas.blur(scapula, 0.002) + 0.07 * canvas.rim(scapula, 0.006)
-        arm = canvas.polygon(thick(smooth(side(HUMERUS), closed=False), (0.090, 0.062, 0.056)))
+        arm = canvas.polygon(band(smooth(side(HUMERUS), closed=False), (0.090, 0.062, 0.056)))
         total += 0.16 * canvas.blur(arm, 0.002) + 0.12 * canvas.rim(arm, 0.007)
     return total + _draw_spine(canvas)
 

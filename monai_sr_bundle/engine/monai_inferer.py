@@ -115,7 +115,7 @@ class TiledInferer(Inferer):
         return torch.from_numpy(np.stack(results).reshape(batch, 1, *shape, *depth)).to(inputs.device)
 
     def artifacts(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:
-        """Return how probable it is that each pixel holds what a network removes.
+        """Return the probability that each pixel holds an artifact, which the network removes.
 
         Args:
             inputs: see `__call__`.

@@ -26,7 +26,7 @@ STRIP = 256
 
 
 @dataclass(frozen=True)
-class Enlarged:
+class EnlargedRegion:
     """Pixels of an enlarged region.
 
     Attributes:
@@ -52,14 +52,14 @@ def enlarge_image(
     error_factor: float | None = None,
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Enlarged:
+) -> EnlargedRegion:
     """Enlarge a region of an image.
 
     Args:
         image: the whole image, checked.
         bundle, backend: loaded networks and their bundle.
         options: resolved by the bundle's family.
-        padding: of the image, which is air to the networks. Default: it has none.
+        padding: padding of the image, which is air to the networks. Default: it has none.
         slices: first slice, and the one after the last.
         region: rows and columns.
         error_factor: factor of a calibration. Default: no error bars.
@@ -97,4 +97,4 @@ def enlarge_image(
         for row in range(0, len(high_res), STRIP):
             rows = slice(block.first_row + row, block.first_row + min(row + STRIP, len(high_res)))
             pixels[block.slice_index, rows] = unit.to_stored(image, high_res[row : row + STRIP], window)
-    return Enlarged(pixels, half_width, record)
+    return EnlargedRegion(pixels, half_width, record)

@@ -1,4 +1,4 @@
-"""An enlarged image, with all that is known of it: what to save, and what to say of it."""
+"""The result of an enlargement: the image, its provenance, measurements and warnings, and its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import InputComparison, slices_touch
 from monai_sr_bundle.images.input_comparison import resembles_training
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.images.unit import Padding, surroundings
+from monai_sr_bundle.images.unit import Padding, dilate
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency
 from monai_sr_bundle.report.build import (
     Consistency,
@@ -155,7 +155,7 @@ class Result:
         return contents
 
     def describe_error_bars(self, tolerance: float | None = None, maps: Sequence[Path] = ()) -> dict[str, Any] | None:
-        """Return what a report says of the error bars; None without. The arguments are those of `report`."""
+        """Describe the error bars as in a report; None without. The arguments are those of `report`."""
         if self.error_bars is None:
             return None
         return describe_error_bars(self.error_bars, self.tolerance(tolerance), self.unit, self.window, maps)
@@ -203,7 +203,7 @@ class Result:
 
     @cached_property
     def consistency(self) -> Consistency:
-        """The distance of the result, reduced again, from what it was made from; of its comparable pixels."""
+        """The distance of the reduced result from the input, over the pixels that can be compared."""
         family = self.bundle.family
         return measure_consistency(
             self.source,
@@ -216,14 +216,14 @@ class Result:
         """The provenance, with sentences on agreement with the input and on error bars, for files that hold them."""
         if math.isnan(self.consistency.rms):
             return self.provenance
-        followed = self.removed.agreement_mask if self.removed else None
+        agreement = self.removed.agreement_mask if self.removed else None
         findings = describe_findings(
             self.consistency,
             self.provenance.operator,
             self.error_bars,
             shipped=not self.site_calibration,
             resembles_training=resembles_training(self.input_comparison),
-            followed_share=1.0 if followed is None else float(followed.mean()),
+            followed_share=1.0 if agreement is None else float(agreement.mean()),
             before_consistency=self.before_consistency,
         )
         return replace(self.provenance, findings=findings)
@@ -277,7 +277,7 @@ class Result:
         if self.removed is not None:
             mask &= self.removed.agreement_mask[index]
         if self.padding is not None:
-            mask &= ~surroundings(self.padding[index], reach)
+            mask &= ~dilate(self.padding[index], reach)
         return mask
 
     def _interpolated(self, index: int) -> np.ndarray:

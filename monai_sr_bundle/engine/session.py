@@ -112,7 +112,7 @@ class Session:
                 f"bundle {self.bundle.name} does not fit into memory. Close other programs, or use another machine."
             ) from error
 
-    def calibrated(self, calibration: Path) -> Session:
+    def with_calibration(self, calibration: Path) -> Session:
         """Return a session with another calibration and the same loaded networks."""
         session = Session(self.bundle, self._backend, self._device, calibration)
         session.__dict__["backend"] = self.backend
@@ -124,7 +124,7 @@ class Session:
         options: EnhanceOptions = EnhanceOptions(),
         region: Region | None = None,
         has_pixels: bool = True,
-    ) -> Checked:
+    ) -> CheckedOptions:
         """Check all that can be checked of an image before anything is computed.
 
         Args:
@@ -160,9 +160,9 @@ class Session:
                 raise InputError(f"{image.path.name}: no error bars: {reason}. Leave the option out.")
             calibration, warnings = None, (*warnings, f"No error bars: {reason}.")
         undercoverage = describe_undercoverage(bundle, image) if calibration and not self.calibration else ""
-        of_error_bars = (undercoverage,) if undercoverage else ()
+        error_bar_warnings = (undercoverage,) if undercoverage else ()
         if not has_pixels:
-            return Checked(region, slices, sampler, calibration, (*warnings, *of_error_bars))
+            return CheckedOptions(region, slices, sampler, calibration, (*warnings, *error_bar_warnings))
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
         comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
@@ -172,9 +172,9 @@ class Session:
             )
             without = ("No error bars: interpolation has none.",) if calibration is not None else ()
             warnings = (sentence, *without, *warnings)
-            return Checked(region, slices, sampler, None, warnings, comparison, interpolated=True)
-        warnings = (*warnings, *describe_differences(comparison), *of_error_bars)
-        return Checked(region, slices, sampler, calibration, warnings, comparison, undercoverage)
+            return CheckedOptions(region, slices, sampler, None, warnings, comparison, interpolated=True)
+        warnings = (*warnings, *describe_differences(comparison), *error_bar_warnings)
+        return CheckedOptions(region, slices, sampler, calibration, warnings, comparison, undercoverage)
 
     def enhance(
         self,
@@ -235,8 +235,8 @@ class Session:
             restore_padding(enlarged.pixels, image.pixels, padding, bounded=bounded, part=part)
             padding = padding.cropped(part)
             if enlarged.half_width is not None:
-                for half_width, places in zip(enlarged.half_width, padding, strict=True):
-                    half_width[repeat_pixels(places, bundle.scale_zyx[1:])] = 0
+                for half_width, slice_padding in zip(enlarged.half_width, padding, strict=True):
+                    half_width[repeat_pixels(slice_padding, bundle.scale_zyx[1:])] = 0
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         is_part = region != Region.whole(*image.pixels.shape[1:])
@@ -276,7 +276,7 @@ class Session:
         self,
         image: Image,
         options: EnhanceOptions,
-        checked: Checked,
+        checked: CheckedOptions,
         progress: Callable[[float], None] | None,
     ) -> Result:
         """Interpolate an image that is outside the limits of the model, and say so."""
@@ -292,7 +292,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedOptions:
     """The checked options of one enlargement.
 
     Attributes:

@@ -67,17 +67,17 @@ def compile_parts(network: Any, inferer: Any, engine_dir: str, checkpoint: str, 
 
 
 def write_whole(compiler: Any) -> None:
-    """Have a `TrtCompiler` write its engine beside its place and move it there, so that nobody reads a part of it."""
-    build, place = compiler._build_and_save, Path(compiler.plan_path)
+    """Have a `TrtCompiler` write its engine beside its plan and move it there, so that nobody reads a part of it."""
+    build, plan = compiler._build_and_save, Path(compiler.plan_path)
 
     def build_and_move(model: torch.nn.Module, example: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(prefix=".monai-sr-", dir=place.parent) as folder:
-            compiler.plan_path = str(Path(folder, place.name))
+        with tempfile.TemporaryDirectory(prefix=".monai-sr-", dir=plan.parent) as folder:
+            compiler.plan_path = str(Path(folder, plan.name))
             try:
                 build(model, example)
-                os.replace(compiler.plan_path, place)
+                os.replace(compiler.plan_path, plan)
             finally:
-                compiler.plan_path = str(place)
+                compiler.plan_path = str(plan)
 
     compiler._build_and_save = build_and_move
 

@@ -194,7 +194,7 @@ class ModelFamily(ABC):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The functions that a backend must be able to run: here the network, and what finds artifacts if it does."""
+        """The functions that a backend must be able to run: here the network, and its detector of artifacts, if any."""
         model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
         return (model, ARTIFACTS) if self.finds_artifacts else (model,)
 
@@ -212,7 +212,7 @@ class ModelFamily(ABC):
         """Return whether a result at one of the scales is still of use; the scale "auto" is the largest such one."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what a viewer must know: whether texture can be chosen, and the number of steps."""
+        """Return the facts that a viewer needs: whether texture can be chosen, and the number of steps."""
         return {"textures": False, "steps": None}
 
     def check_installed(self) -> None:
@@ -243,7 +243,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        """Measure what is compared with the images that a bundle was trained on; see `images.input_checks`.
+        """Measure an input, to compare it with the images that a bundle was trained on; see `images.input_checks`.
 
         Of a volume it is the middle slice, with air in place of padding.
         """
@@ -277,7 +277,7 @@ class ModelFamily(ABC):
             )
 
     def sampling(self, options: SamplerOptions) -> Sampling | None:
-        """Return how a result is drawn, for its provenance; None where nothing is drawn."""
+        """Return the sampling of a result, for its provenance; None where nothing is drawn."""
         return None
 
     def generates(self, options: SamplerOptions) -> bool:
@@ -588,7 +588,7 @@ class InPlaneFamily(ModelFamily):
 
 
 def progress_of_part(progress: Progress | None, done: int, count: int) -> Progress | None:
-    """Return what one of `count` equal parts calls with the fraction of it that is done, when `done` are complete."""
+    """Return the progress function of one of `count` equal parts, of which `done` are complete."""
     if progress is None:
         return None
     return lambda fraction: progress((done + fraction) / count)

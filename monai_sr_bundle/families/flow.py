@@ -16,7 +16,7 @@ from monai_sr_bundle.images.unit import repeat_pixels
 from monai_sr_bundle.inferers.interpolate import shuffle, unshuffle
 from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.texture_places import find_untextured
+from monai_sr_bundle.inferers.texture_mask import find_untextured
 from monai_sr_bundle.inferers.tiling import middle
 
 
@@ -80,11 +80,11 @@ class Flow(SampledFamily):
         if self.process.limit is not None:
             widened = region.grown(consistency.margin + consistency.spread, rows, columns)
         untextured = find_untextured(low_res)[widened.as_slices]
-        drawn, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
+        super_res, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
         if self.process.limit is None and not untextured.any():
-            return drawn, tile
+            return super_res, tile
         expected, tile = InPlaneFamily.predict(self, stack, networks, options, region=widened, tile=tile)
-        texture = drawn - expected
+        texture = super_res - expected
         if self.process.limit is not None:
             # The input does not say more than its noise allows, and texture does not contradict what it says.
             noise = measure_sharpness_and_noise(crop_measured(low_res)).get("noise_percent", 0.0) / 100

@@ -35,7 +35,7 @@ class SampledFamily(InPlaneFamily):
 
     @abstractmethod
     def denoiser(self, networks: Networks) -> Denoiser:
-        """Return the loaded networks as what the sampler calls."""
+        """Return the loaded networks as the `Denoiser` that the sampler calls."""
 
     def describe(self) -> dict[str, Any]:
         return {"textures": False, "steps": self.defaults.get("steps")}

@@ -13,8 +13,8 @@ class BySited(Transform):
     """Treat an image as its site does.
 
     Args:
-        transforms: what each site does with an image, by the name of the site, which is that of the folder two above
-            the image's file.
+        transforms: transform of each site, by the name of the site, which is that of the folder two above the image's
+            file.
     """
 
     def __init__(self, transforms: Mapping[str, Callable[[Any], Any]]) -> None:

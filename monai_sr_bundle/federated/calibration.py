@@ -88,7 +88,7 @@ class CalibrateExecutor(Executor):
 
 
 def as_message(curves: Sequence[LossCurve]) -> dict[str, dict[str, Any]]:
-    """Return what leaves a site: of every curve its numbers and sums, by its place in `calibration_runs`.
+    """Return the message of a site: numbers and sums of every curve, by its position in `calibration_runs`.
 
     Raises:
         InputError: the curve is of so few patients that it says too much about each.

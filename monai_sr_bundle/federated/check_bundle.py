@@ -35,7 +35,7 @@ MODULE_NAMES = {
     *("torch.bfloat16", "torch.channels_last", "torch.cuda.is_available", "torch.device"),
     *("monai.handlers.from_engine", "monai.utils.set_determinism"),
 }
-"""What an expression may take from the modules that a text imports."""
+"""Names that an expression may take from the modules that a text imports."""
 IMPORTS = {
     "monai_sr_bundle.bundles": {"released_weights"},
     "monai_sr_bundle.degradation": {"Degradation", "along_slices", "at_scale"},

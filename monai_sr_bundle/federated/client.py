@@ -52,18 +52,18 @@ def _answer_server(task: TrainingTask, settings_file: Path) -> None:
 
     training = None
     while flare.is_running():
-        arrived = flare.receive()
-        if arrived is None:
+        global_model = flare.receive()
+        if global_model is None:
             break
         if training is None:
             settings = read_site_settings(settings_file)
             output = settings.work / str(flare.get_job_id())
             training = SiteTraining(task, task.require_bundle(), settings, flare.get_site_name(), output)
-        training.load(arrived.params, arrived.current_round or 0)
+        training.load(global_model.params, global_model.current_round or 0)
         if flare.is_evaluate():
             flare.send(FLModel(metrics=training.validate(), meta={IMAGES: training.images}))
             continue
-        result = training.run_round(arrived.current_round, (arrived.meta or {}).get(BOX_FACTOR, 1.0))
+        result = training.run_round(global_model.current_round, (global_model.meta or {}).get(BOX_FACTOR, 1.0))
         meta = {
             FLMetaKey.NUM_STEPS_CURRENT_ROUND: result.images,  # what the server weighs by
             IMAGES: result.images,

@@ -1,4 +1,4 @@
-"""The table of a simulation: what federated training is worth beside the alternatives, at each site and elsewhere."""
+"""The table of a simulation: federated training compared with the alternatives, at each site and at the others."""
 
 from __future__ import annotations
 

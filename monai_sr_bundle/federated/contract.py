@@ -28,7 +28,7 @@ _TRIAL_IMAGES = 8
 
 @dataclass(frozen=True)
 class SiteData:
-    """What a site brings into a study.
+    """Numbers of the images and patients with which a site takes part in a study.
 
     Attributes:
         training_images, validation_images, patients: how many there are.

@@ -211,11 +211,13 @@ def weighted_mean(differences: Sequence[dict[str, np.ndarray]], weights: Sequenc
     names = sorted({name for difference in differences for name in difference})
     means = {}
     for name in names:
-        having = [
+        weighted_values = [
             (difference[name], weight)
             for difference, weight in zip(differences, weights, strict=True)
             if name in difference
         ]
-        total = sum(np.asarray(value, dtype=np.float64) * weight for value, weight in having)
-        means[name] = np.asarray(total / sum(weight for _, weight in having), dtype=np.asarray(having[0][0]).dtype)
+        total = sum(np.asarray(value, dtype=np.float64) * weight for value, weight in weighted_values)
+        means[name] = np.asarray(
+            total / sum(weight for _, weight in weighted_values), dtype=np.asarray(weighted_values[0][0]).dtype
+        )
     return means

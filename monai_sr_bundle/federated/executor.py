@@ -1,4 +1,4 @@
-"""What a job may start at a site: our trainer, with a training task whose values are within bounds."""
+"""The one executor that a job may start at a site: our trainer, with a training task whose values are within bounds."""
 
 from __future__ import annotations
 

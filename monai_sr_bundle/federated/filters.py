@@ -95,7 +95,7 @@ class ListedOnly(Filter):
         return answer
 
     def release(self, dxo: DXO, fl_ctx: FLContext) -> DXO:
-        """Return what leaves of a message whose parts are all on the list."""
+        """Return the part that leaves of a message whose parts are all on the list."""
         return dxo
 
     def _listed_data(self, dxo: DXO) -> dict[str, Any]:
@@ -123,10 +123,10 @@ class ListedOnly(Filter):
         listed: dict[str, Any] = _numbers(meta, META)
         if dxo.meta.get(PROCESS_OF):
             untrained = [0.0] * len(self._fingerprint)
-            known = [each for each in (self._fingerprint, untrained) if same_process(dxo.meta[PROCESS_OF], each)]
-            if not known:
+            matching = [each for each in (self._fingerprint, untrained) if same_process(dxo.meta[PROCESS_OF], each)]
+            if not matching:
                 raise RefusedMessageError("the fingerprint of a process is another one than the bundle's.")
-            listed[PROCESS_OF] = known[0]  # the bundle's own numbers leave, not the site's
+            listed[PROCESS_OF] = matching[0]  # the bundle's own numbers leave, not the site's
         if dxo.meta.get(MetaKey.INITIAL_METRICS):
             listed[MetaKey.INITIAL_METRICS] = _numbers(dxo.meta[MetaKey.INITIAL_METRICS], METRICS)
         return listed

@@ -1,4 +1,4 @@
-"""Histograms of what a site's images are like, for a look at all hospitals before a study."""
+"""Histograms of the intensity and sharpness of a site's images, for a look at all hospitals before a study."""
 
 from __future__ import annotations
 

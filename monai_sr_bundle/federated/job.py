@@ -23,7 +23,7 @@ CALIBRATE_EXECUTOR = "monai_sr_bundle.federated.calibration.CalibrateExecutor"
 TASK_SECONDS = 0.5
 """Time after which a site asks for its next task; NVFlare's own 2 s would be most of a short round."""
 SERVER_CLASSES, SITE_CLASSES = (CONTROLLER, PERSISTOR, BROADCAST, COLLECTOR), (EXECUTOR, CALIBRATE_EXECUTOR)
-"""What `class_allow_list` of a server and of a site must hold for our jobs."""
+"""Classes that the `class_allow_list` of a server and of a site must hold for our jobs."""
 
 
 def write_job(

@@ -179,7 +179,7 @@ def _same_files(one: Path, other: Path) -> bool:
 
 
 def run_nvflare(*arguments: str) -> dict[str, object]:
-    """Run a command of NVFlare and return what it says.
+    """Run a command of NVFlare and return its output.
 
     Raises:
         InputError: it fails; the message is NVFlare's.

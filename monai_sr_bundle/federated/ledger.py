@@ -1,4 +1,4 @@
-"""What a site has spent of its privacy budget, over all rounds and jobs, and when nothing more may leave it.
+"""The ledger of a site's privacy budget: all that has left it, over all rounds and jobs, and what may still leave.
 
 Epsilon is that of Rényi differential privacy (Mironov, CSF 2017, https://arxiv.org/abs/1702.07476; with sampling,
 Mironov, Talwar and Zhang, 2019, https://arxiv.org/abs/1908.10530), computed by Opacus.
@@ -26,13 +26,13 @@ class BudgetSpentError(SuperResolutionError):
 
 @dataclass(frozen=True)
 class Release:
-    """What left a site once, or is about to.
+    """A release of noisy numbers from a site, past or next.
 
     Attributes:
         noise_multiplier: standard deviation of the noise in units of how far one patient can move what is released.
         sample_rate: probability with which a patient takes part in a step; 1 for all patients.
         steps: number of such steps.
-        job, time: of the ledger's reader; they change no number.
+        job, time: job and time of the release, for a reader of the ledger; they change no number.
     """
 
     noise_multiplier: float

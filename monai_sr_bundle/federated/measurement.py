@@ -54,7 +54,7 @@ def measure_models(
 
     Args:
         study: the study that the models are of.
-        settings: where the images are, and how they lose their resolution.
+        settings: folder of the site's images, and how they lose their resolution.
         models: state dicts, by names of the models.
         split: "train", "val" or "test". Default "test".
 

@@ -1,4 +1,4 @@
-"""Names of what travels between server and sites. Nothing else may leave a site: see `filters`."""
+"""Names of the values that travel between server and sites. No others may leave a site: see `filters`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = "seconds"
 PROCESS_OF = "process"
 """Fingerprint of the process of a diffusion model or flow."""
 BOX_FACTOR = "box_factor"
-"""How many times the loss inside boxes counts at a site that has some."""
+"""Factor of the loss inside boxes at a site that has some."""
 EPSILON, DELTA, SAMPLE_RATE = "epsilon", "delta", "sample_rate"
 """Privacy that a site has spent in all, and the probability with which a patient took part in a step of this round."""
 
@@ -31,9 +31,9 @@ METRICS = (
 )
 """Figures of the weights that arrived: means over all validation images of a site."""
 CALIBRATION_NUMBERS, CALIBRATION_CURVE = ("images", "patients", "cases", "scale_sum"), "loss_sum"
-"""Of a calibration: numbers, and a sum over the patients for every candidate factor."""
+"""Values of a calibration: numbers, and a sum over the patients for every candidate factor."""
 LEAST_PATIENTS_OF_SITE = 5
-"""Patients that such a sum is of at least."""
+"""Least number of patients in such a sum."""
 
 
 def same_process(first: Any, second: Any) -> bool:

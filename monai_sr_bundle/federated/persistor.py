@@ -1,4 +1,4 @@
-"""The global model on the server: what it starts from, and where it is kept."""
+"""The global model on the server: its first weights, and the file in which it is kept."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PROTECTED = ("training", "difference")
 
 @dataclass(frozen=True)
 class Privacy:
-    """What protects the patients whose images a study trains with. Nothing beyond keeping them at home, by default.
+    """Protection of the patients whose images a study trains with; by default, their images only stay at home.
 
     Attributes:
         protect: "training" for DP-SGD at the sites, "difference" to clip a round's whole difference and add noise to

@@ -1,4 +1,4 @@
-"""What protection costs: the PSNR of a study's global model against the epsilon of its patients, for several noises."""
+"""The cost of privacy: the PSNR of a study's global model against the epsilon of its patients, for several noises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole study on one machine: federated training, and what it has to be compared with."""
+"""A whole study on one machine: federated training, and the trainings to compare it with."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def simulate(
             for future in futures:
                 future.result()
                 report(1)
-            measuring = {site: pool.submit(parts.measure, site) for site in settings}
+            measure_futures = {site: pool.submit(parts.measure, site) for site in settings}
             measures = {}
-            for site, measured in measuring.items():
+            for site, measured in measure_futures.items():
                 measures[site] = SiteMeasures(**measured.result())
                 report(1)
         except BaseException:

@@ -48,7 +48,7 @@ def write_site_data(
 
     Args:
         sites: the sites.
-        bundle: what they train; its modality decides which images.
+        bundle: bundle that they train; its modality decides which images.
         data: folder with a manifest, or of such folders.
         out: folder for those of the sites.
         limit: most images of a site in each split. Default: all.

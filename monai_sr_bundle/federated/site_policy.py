@@ -1,4 +1,4 @@
-"""What a hospital lets a federation do on its machine: the classes that a job may build, the rights of the coordinator.
+"""The policy of a hospital: the classes that a job may build on its machine, and the rights of the coordinator.
 
 NVFlare reads the policy from the folder `local` of a kit. It comes from the package that is installed at the
 hospital, or from a folder of its own, and never from the kit that was sent. Every class is listed by itself: NVFlare
@@ -19,11 +19,11 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.staging import write_file
 
 FORBIDDEN_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
-"""What no role may do: bring code, read files of the site, or start other software."""
+"""Rights that no role may have: to bring code, read files of the site, or start other software."""
 _FILES = ("resources.json", "authorization.json", "privacy.json")
 _STORAGE, _BUNDLE = "{storage}", "{bundle}"
 FILTERS = ("monai_sr_bundle.federated.filters.ListedOnly", "monai_sr_bundle.federated.filters.ClipAndNoise")
-"""One of these every answer of a site passes."""
+"""Filters of which every answer of a site passes one."""
 
 
 def policy_folder(role: str) -> Path:

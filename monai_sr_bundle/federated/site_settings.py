@@ -1,4 +1,4 @@
-"""What a site tells its own trainer: where its images are. Nothing of it comes from a job or leaves the site."""
+"""Settings that a site gives its own trainer, as the folder of its images; none comes from a job or leaves a site."""
 
 from __future__ import annotations
 

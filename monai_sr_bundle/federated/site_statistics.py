@@ -1,4 +1,4 @@
-"""Histograms over all hospitals of what their images are like, by NVFlare's federated statistics."""
+"""Histograms of the intensity and sharpness of the images of all hospitals, by NVFlare's federated statistics."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_statistics_job(bundle: str, sites: Sequence[str], folder: Path) -> Pat
 def collect_statistics(
     session: Session, bundle: str, out: Path, *, report: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Ask every hospital that is connected, and write what they answer.
+    """Ask every hospital that is connected, and write the answers.
 
     Args:
         session: see `submit.open_session`.

@@ -1,4 +1,4 @@
-"""The training of one site in a study: global weights in, what a round changed about them out."""
+"""The training of one site in a study: it gets global weights, and gives their change in a round."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ PROCESS = "process"
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What a site answers after a round.
+    """The result of a round at a site, which is its answer to the server.
 
     Attributes:
-        difference: by how much the round changed each weight, on the CPU; empty if nothing was trained.
+        difference: change of each weight in the round, on the CPU; empty if nothing was trained.
         metrics: figures of exactly the weights that arrived, on the site's validation images.
         images, boxed_images: number of training images, and of those among them with boxes.
         iterations, seconds: length of the round.
         process: fingerprint of the process of a diffusion model or flow; empty for others.
-        privacy: of a round of DP-SGD, the `EPSILON` that the site has spent in all at a `DELTA`, and the `SAMPLE_RATE`;
-            else empty.
+        privacy: after a round of DP-SGD, the `EPSILON` that the site has spent in all at a `DELTA`, and the
+            `SAMPLE_RATE`; else empty.
     """
 
     difference: dict[str, torch.Tensor]
@@ -61,9 +61,9 @@ class SiteTraining:
     """A site's own training, which every round begins with the weights that arrived.
 
     Args:
-        task: what the study trains.
-        bundle: the bundle, of `TrainingTask.require_bundle`.
-        settings: where the site's images are.
+        task: training of the study.
+        bundle: the bundle, from `TrainingTask.require_bundle`.
+        settings: settings with the folder of the site's images.
         site: name of the site; with the study's seed it decides which patches are drawn.
         output: new folder of this training.
 
@@ -106,8 +106,8 @@ class SiteTraining:
                 f"the global model does not belong to {self.task.bundle}: {odd} is in one of them alone. "
                 "Use the same version at the server and at the sites."
             )
-        arrived = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
-        self.training.load_weights(arrived | self._kept_normalisation(rounds_before))
+        global_weights = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
+        self.training.load_weights(global_weights | self._kept_normalisation(rounds_before))
         self._global = {key: value.clone() for key, value in self.training.network.state_dict().items()}
 
     def validate(self) -> dict[str, float]:
@@ -163,7 +163,7 @@ class SiteTraining:
             other.unlink()
 
     def _kept_normalisation(self, rounds_before: int) -> dict[str, torch.Tensor]:
-        """Return what the site kept in this study; of an earlier study with the same task, nothing."""
+        """Return the normalisation that the site kept in this study, and not in an earlier one with the same task."""
         for file in self.settings.work.glob(self._normalisation_files):
             # A round of which the server lost the result is done again.
             if 0 < rounds_before >= int(file.stem.rpartition("_")[2]):
@@ -194,7 +194,7 @@ class SiteTraining:
         )
 
     def _trained_keys(self) -> list[str]:
-        """Return what a round may change and the site does not keep: trained parameters and measured statistics."""
+        """Return the keys that a round may change and the site does not keep: parameters and measured statistics."""
         network = self.training.network
         frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         return [

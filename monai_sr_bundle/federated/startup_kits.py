@@ -45,12 +45,12 @@ ROOT_VALID_DAYS = 1825
 _SCHEME = "grpc"
 _STARTUP = "startup"
 _KIT_KEYS = {"format_version", "servers", "client", "require_signed_jobs"}
-"""What the settings of a kit may hold: none of these builds anything."""
+"""Keys that the settings of a kit may hold: none of these builds anything."""
 
 
 @dataclass(frozen=True)
 class ProvisionedKits:
-    """What `provision` has made.
+    """The startup kits that `provision` has written.
 
     Attributes:
         folder: folder with one zip file for each participant.

@@ -1,4 +1,4 @@
-"""A federated study: what is trained, for how long, and with whom, read from a YAML text."""
+"""A federated study, read from a YAML text: its training, its rounds, its privacy and its sites."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Study:
     Attributes:
         name: name of its text, which is the name of its job.
         title: one line that says what is studied.
-        task: what every site trains.
+        task: training of every site.
         start: "shipped" for the bundle's weights, "random", or a file on the server. Default "shipped".
         minimum_sites: sites that have to answer in a round; below that the study ends with an error. Default 2.
         round_seconds: longest round. Default 3600.
         grace_seconds: how long the other sites are waited for once `minimum_sites` have answered. Default 600.
         personal_rounds: last rounds that a personalised model trains at its own site instead. Default 1.
-        privacy: what protects the differences that leave a site.
+        privacy: protection of the differences that leave a site.
         sites: sites of a simulation; a real study has none here.
     """
 
@@ -96,8 +96,8 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
         raise InputError(f"{source}: the study's name is {name!r}, expected up to 60 letters, digits and underscores.")
     unknown = set(content) - {*_TASK, *_OWN}
     if unknown:
-        known = ", ".join((*_TASK, *_OWN))
-        raise InputError(f"{source}: has the unknown {', '.join(sorted(map(str, unknown)))}; a study states {known}.")
+        allowed = ", ".join((*_TASK, *_OWN))
+        raise InputError(f"{source}: has the unknown {', '.join(sorted(map(str, unknown)))}; a study states {allowed}.")
     missing = {"bundle", "rounds"} - set(content)
     if missing:
         raise InputError(f"{source}: lacks {', '.join(sorted(missing))}. Add it to the text.")

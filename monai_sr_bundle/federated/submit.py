@@ -47,7 +47,7 @@ _ENDINGS: dict[str, str] = {
     RunStatus.ABANDONED: "the server gave it up",
 }
 _LOST = (AuthenticationError, ConnectionError, InternalError, NoReply, RuntimeError, SessionClosed)
-"""What NVFlare's session raises when its server is gone."""
+"""Exceptions of NVFlare's session when its server is gone."""
 
 
 _ARCHIVED = (
@@ -66,13 +66,13 @@ class StudyEnded(SuperResolutionError):
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended.
+    """The end of a job: its status, its rounds and its model.
 
     Attributes:
         job: NVFlare's identifier.
         status: NVFlare's word for it.
         explanation: the same in words, with what the sites said.
-        rounds: what happened in each round, as the controller wrote it.
+        rounds: record of each round, as the controller wrote it.
         model: the global model; None if there is none.
     """
 
@@ -263,7 +263,7 @@ def _server_lost(job: str) -> StudyEnded:
 
 
 def fetch_end(session: Session, job: str, meta: dict[str, Any], result: Path) -> JobEnd:
-    """Return how a job ended, with its result unpacked in a folder."""
+    """Return the end of a job, with its result unpacked in a folder."""
     status = str(meta.get(JobMetaKey.STATUS.value))
     explanation = _ENDINGS.get(status, f"NVFlare says {status}")
     if status == RunStatus.FAILED_TO_RUN:

@@ -1,4 +1,4 @@
-"""What every site of a study trains: the only values that a job may bring to a site, each within bounds."""
+"""The training task of every site of a study: the only values that a job may bring to a site, each within bounds."""
 
 from __future__ import annotations
 

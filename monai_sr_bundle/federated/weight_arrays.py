@@ -25,7 +25,7 @@ _READ_ERRORS = (
     zipfile.BadZipFile, pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError,
     AttributeError, OverflowError, struct.error, zlib.error,
 )  # fmt: skip
-"""What the readers of zips and pickles raise for damaged files."""
+"""Exceptions of the readers of zips and pickles for damaged files."""
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -41,7 +41,7 @@ PARSE_ERRORS = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
     IndexError, AssertionError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error,
 )  # fmt: skip
-"""What pydicom raises for damaged files, when they are read and when a value is looked at."""
+"""Exceptions of pydicom for damaged files, when they are read and when a value is looked at."""
 _DECIDING = frozenset(
     (
         "SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
@@ -79,7 +79,7 @@ def is_dicom(path: Path) -> bool:
         header = read_file(path, stop_before_pixels=True, tags=["SOPClassUID", "Rows"])
     except SuperResolutionError:
         return False
-    with calm():
+    with quiet_pydicom():
         return UID(str(header.get("SOPClassUID") or "")).is_valid or isinstance(header.get("Rows"), int)
 
 
@@ -125,7 +125,7 @@ def items_of(header: Dataset, keyword: str) -> list[Dataset]:
 
 
 @contextmanager
-def calm() -> Iterator[None]:
+def quiet_pydicom() -> Iterator[None]:
     """Silence pydicom: it quotes odd values, patients' names among them, and prints each failed decoder's traceback."""
     pydicom_logger = logging.getLogger("pydicom")
     level = pydicom_logger.level
@@ -146,7 +146,7 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
         OutOfMemoryError: a deflated data set does not fit into the memory.
     """
     try:
-        with calm():
+        with quiet_pydicom():
             if not stop_before_pixels:
                 require_memory(file.name, file.stat().st_size, "its bytes")
             _check_deflated(file)

@@ -27,7 +27,7 @@ from pydicom.uid import (
 from pydicom.valuerep import format_number_as_ds
 
 from monai_sr_bundle.errors import InputError, OutputError, quote
-from monai_sr_bundle.images.dicom_file import calm
+from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_geometry import decimal, orientation, position, positive_pair
 from monai_sr_bundle.images.dicom_write import (
     DERIVATION_LENGTH,
@@ -100,7 +100,7 @@ def check_dicom_maps(sources: Sequence[Dataset], shape_zyx: Sequence[int]) -> No
 
 def read_result_headers(result: Path) -> list[Dataset]:
     """Read the headers of a written result, slice by slice, from a file, a series folder or a zip."""
-    with ExitStack() as stack, calm():
+    with ExitStack() as stack, quiet_pydicom():
         if result.is_dir():
             streams: Iterable[Any] = sorted(result.iterdir())
         elif zipfile.is_zipfile(result):
@@ -127,7 +127,7 @@ def write_error_bar(
     Raises:
         OutputError: highdicom refuses the header.
     """
-    with calm(), _refusals_of_error_bars(out):
+    with quiet_pydicom(), _refusals_of_error_bars(out):
         if not lies_in_patient(result):
             _write_capture(half_width, result, out, meaning, unit, "Error bar", 1)
             return
@@ -173,7 +173,7 @@ def write_trust_mask(
     Raises:
         OutputError: highdicom refuses the header.
     """
-    with calm(), _refusals_of_error_bars(out):
+    with quiet_pydicom(), _refusals_of_error_bars(out):
         in_patient = lies_in_patient(result)
         if not in_patient and (len(mask) > 1 or result[0].SOPClassUID == CTImageStorage):
             # highdicom needs a position in the patient for several frames, and for any CT.

@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.decoder_process import DecoderProcess
-from monai_sr_bundle.images.dicom_file import calm, is_localizer, make_writable, open_header, read_file
+from monai_sr_bundle.images.dicom_file import is_localizer, make_writable, open_header, quiet_pydicom, read_file
 from monai_sr_bundle.images.dicom_geometry import (
     file_name,
     numbers,
@@ -90,7 +90,7 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
         InputError: not DICOM, cut off, no pixels, colour, an image class or transfer syntax that is not supported, or
             files that do not form one regular volume.
     """
-    with calm():
+    with quiet_pydicom():
         headers, notes = read_headers(files, path)
         first = headers[0]
         modality = modality_of(first)
@@ -130,7 +130,7 @@ def read_headers(files: Sequence[Path], path: Path) -> tuple[list[Dataset], tupl
     Raises:
         InputError: the reasons of `read_dicom`, except those about pixels, which are not decoded.
     """
-    with calm():
+    with quiet_pydicom():
         headers = [open_header(file) for file in files]
         for header in headers:
             _check_image(header)

@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.dicom_file import calm
+from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_geometry import (
     decimal,
     normal,
@@ -92,7 +92,7 @@ def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
             "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
         )
     series_uid = generate_uid(prefix=None)
-    with calm():
+    with quiet_pydicom():
         if not series:
             single = _derive(result, provenance, [sources[0]], series_uid)
             if sources[0].SOPClassUID == CTImageStorage:
@@ -203,7 +203,7 @@ def _image_type(derived: Dataset) -> list[str]:
 
 
 def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
-    """Say in words and codes how the image was made, from which images and by what."""
+    """Describe in words and codes how the image was made, from which images and by which bundle."""
     sentence = ascii_only(provenance.sentence)
     if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
         sentence += f" Pixel spacing {ascii_only(result.grid.spacing_source)}."

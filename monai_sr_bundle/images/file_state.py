@@ -1,4 +1,4 @@
-"""Whether a file is still the one that was read: by its place on the disk, its size and the time of its last change."""
+"""The state of a file when it was read, to notice a change: its place on the disk, its size and time of last change."""
 
 from __future__ import annotations
 

@@ -345,14 +345,14 @@ def _leave_out(sources: list[Source], path: Path, left_out: list[LeftOutFile]) -
     reasons = [_RESULT if _is_result(source) else _LOCALIZER if _is_localizer(source) else "" for source in sources]
     if all(reasons):
         return sources
-    found = [LeftOutFile(path, source.name, reason) for source, reason in zip(sources, reasons, strict=True) if reason]
-    if results := [file.name for file in found if file.reason == _RESULT]:
+    files = [LeftOutFile(path, source.name, reason) for source, reason in zip(sources, reasons, strict=True) if reason]
+    if results := [file.name for file in files if file.reason == _RESULT]:
         names = ", ".join(results[:5]) + (", ..." if len(results) > 5 else "")
         logger.warning(
             "%s: %d result(s) of earlier runs are left out: %s. To enlarge one of them again, pass its path.",
             path, len(results), names,
         )  # fmt: skip
-    left_out += found
+    left_out += files
     return [source for source, reason in zip(sources, reasons, strict=True) if not reason]
 
 
@@ -400,12 +400,12 @@ def _group_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
     singles = [files[0] for files in slices.values() if len(files) == 1]
     sources = [Source("dicom", (file,), folder, _relative(file, folder, file.name)) for file in singles]
     several = [files for files in slices.values() if len(files) > 1]
-    homes = [Path(os.path.commonpath([file.parent for file in files])) for files in several]
-    of_home, number = Counter(homes), Counter[Path]()
-    for files, home in zip(several, homes, strict=True):
-        number[home] += 1
-        name = folder.resolve().name if home == folder else str(home.relative_to(folder))
-        ending = f"_series{number[home]}" if of_home[home] > 1 else ""
+    parents = [Path(os.path.commonpath([file.parent for file in files])) for files in several]
+    series_count, number = Counter(parents), Counter[Path]()
+    for files, parent in zip(several, parents, strict=True):
+        number[parent] += 1
+        name = folder.resolve().name if parent == folder else str(parent.relative_to(folder))
+        ending = f"_series{number[parent]}" if series_count[parent] > 1 else ""
         sources.append(Source("dicom", tuple(files), folder, (name or "series") + ending))
     return sources
 

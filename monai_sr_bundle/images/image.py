@@ -38,7 +38,7 @@ class Image:
         black_is_high: MONOCHROME1; the largest number is shown black.
         header: source data sets, NIfTI header or tags, as the writer of this format needs them.
         notes: remarks of the reader for the user, one sentence each.
-        derivation: what the file says of how it was made from another image; empty if it says nothing.
+        derivation: description, in the file, of how it was made from another image; empty if it has none.
         padding: lowest and highest stored number that the file says are padding; None where it says nothing.
         kernel: Convolution Kernel (0018,1210) of a CT, its first value; empty where nothing says it.
         files: files it was read from; empty for an array.

@@ -1,4 +1,4 @@
-"""What an image is compared with before it is enlarged: what its kind is expected to be, and the training inputs.
+"""Checks of an image before it is enlarged: against what is expected of its kind, and against the training inputs.
 
 Signs that an image is not what the models expect are one sentence each, which the user is told; they are read from the
 file's own header and from the pixels. What cannot be enlarged at all, such as a screenshot in colour, is refused by the
@@ -100,9 +100,9 @@ def _check_values(image: Image, modality: str) -> Iterator[str]:
     hu = image.slope * middle[::step, ::step].astype(np.float64) + image.intercept - (modality == "CXR") * 1024
     air, between, tissue, dense = np.histogram(hu, (-np.inf, -600, -200, 200, np.inf))[0] / hu.size
     if modality == "CT" and (lowest > AIR_HU or between + dense > 0.3 or tissue < 0.01):
-        found = f"Nothing in the middle slice is as dark as air ({AIR_HU:g} HU or less)"
-        found = found if lowest > AIR_HU else "Too little of the middle slice is air or soft tissue"
-        yield f"{found}: its numbers are no HU, or this is no chest CT."
+        reason = f"Nothing in the middle slice is as dark as air ({AIR_HU:g} HU or less)"
+        reason = reason if lowest > AIR_HU else "Too little of the middle slice is air or soft tissue"
+        yield f"{reason}: its numbers are no HU, or this is no chest CT."
     elif modality == "CXR" and (lowest <= AIR_HU or (min(air, tissue) > 0.1 and between < 0.06 and dense < 0.12)):
         words = f"go down to {lowest:.4g}" if lowest <= AIR_HU else "are those of air and soft tissue plus 1024"
         yield f"Its values {words}, as in CT: it may be no radiograph."

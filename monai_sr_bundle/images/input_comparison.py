@@ -1,4 +1,4 @@
-"""What the measures of an input say, beside the ranges of those that a model was trained on."""
+"""Comparison of an input's measures with the ranges of the inputs that a model was trained on."""
 
 from __future__ import annotations
 

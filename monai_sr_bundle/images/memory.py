@@ -28,7 +28,7 @@ def require_memory(name: str, needed: int, what: str) -> None:
     Args:
         name: name of the file.
         needed: bytes.
-        what: what needs them, as in "its 512 x 512 x 300 pixels".
+        what: subject of the message, such as "its 512 x 512 x 300 pixels".
 
     Raises:
         OutOfMemoryError: they are more than are free.

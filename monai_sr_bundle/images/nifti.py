@@ -291,10 +291,10 @@ def _read_qform(raw: Header, slices: int) -> np.ndarray | None:
     spacing = _read_pixdim(raw, slices)
     if spacing is None:
         return None
-    spaced = raw.copy()
-    spaced["pixdim"][1:4] = spacing
+    with_spacing = raw.copy()
+    with_spacing["pixdim"][1:4] = spacing
     try:
-        affine = np.array(spaced.get_qform(), dtype=np.float64)
+        affine = np.array(with_spacing.get_qform(), dtype=np.float64)
     except (HeaderDataError, ValueError):  # a quaternion longer than 1
         return None
     return affine if _is_grid(affine) else None

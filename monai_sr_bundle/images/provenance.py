@@ -104,7 +104,7 @@ class Provenance:
 
     @property
     def process(self) -> str:
-        """What was done, as a noun."""
+        """The process as a noun: "Super-resolution" or "Interpolation"."""
         return "Interpolation" if self.is_interpolated else "Super-resolution"
 
     @property
@@ -120,9 +120,9 @@ class Provenance:
     def sentence(self) -> str:
         """One ASCII sentence for DICOM Derivation Description and picture tags (at most 1024 characters)."""
         weights = f", weights sha256 {self.weights_sha256[:12]}" if self.weights_sha256 else ""
-        drawn = f", {self.sampling.words}" if self.sampling else ""
+        method = f", {self.sampling.words}" if self.sampling else ""
         noise = "" if self.strength is None else f", noise reduced with strength {self.strength:g} of 1"
-        how = f"{self.process} {self.factor} by {self.bundle} {self.version}{weights}{drawn}{noise}, seed {self.seed}."
+        how = f"{self.process} {self.factor} by {self.bundle} {self.version}{weights}{method}{noise}, seed {self.seed}."
         count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
         removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
         outside = f" The image is outside the limits of {self.instead_of}." if self.instead_of else ""

@@ -1,4 +1,4 @@
-"""Convert stored numbers to the unit range of networks and back, and the padding around a CT slice to air and back."""
+"""Conversion of stored numbers to the unit range of networks and back, and of the padding of a CT to air and back."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def find_padding(hu: np.ndarray, tagged: tuple[float, float] | None = None) -> n
 
 
 class Padding:
-    """Where the slices of a CT were not reconstructed.
+    """The padding of a CT: the pixels of its slices that were not reconstructed.
 
     Each slice is found when it is asked for: booleans of a volume would take half of its memory again.
 
@@ -195,7 +195,7 @@ class FilledSlices:
     Each slice is filled when it is asked for, and the last few are kept, which neighbours ask for again.
 
     Args:
-        padding: of the whole image.
+        padding: padding of the whole image.
     """
 
     def __init__(self, padding: Padding) -> None:
@@ -211,13 +211,13 @@ class FilledSlices:
 
 
 def _fill(padding: Padding, index: int) -> np.ndarray:
-    image, places = padding.image, padding[index]
+    image, mask = padding.image, padding[index]
     pixels = image.pixels[index]
-    if not places.any():
+    if not mask.any():
         return pixels
     air = (AIR - image.intercept) / image.slope
     filled = pixels.copy()
-    filled[places] = _faded(pixels, places, air)[places]
+    filled[mask] = _fade(pixels, mask, air)[mask]
     return filled
 
 
@@ -231,7 +231,7 @@ def image_padding(image: Image, modality: str) -> Padding | None:
     if "CT" not in (image.modality, modality):
         return None
     padding = Padding(image)
-    return padding if any(places.any() for places in padding) else None
+    return padding if any(mask.any() for mask in padding) else None
 
 
 def fill_padding(image: Image, modality: str) -> tuple[Image, np.ndarray | None]:
@@ -278,14 +278,14 @@ def restore_padding(
     )
     for index, pixels in enumerate(enlarged):
         number = (slices.start or 0) + index // scale_z
-        places, values = padding[number], source[number]
-        if places.any():
+        mask, values = padding[number], source[number]
+        if mask.any():
             if bounded:
-                near = surroundings(places, NEAR_PADDING) & ~places
-                brightest = largest_around(np.where(places, values.min(), values), NEAR_PADDING)
+                near_padding = dilate(mask, NEAR_PADDING) & ~mask
+                brightest = largest_around(np.where(mask, values.min(), values), NEAR_PADDING)
                 limits = repeat_pixels(brightest[*inside], scales)
-                np.minimum(pixels, limits, out=pixels, where=repeat_pixels(near[*inside], scales))
-            repeated = repeat_pixels(places[*inside], scales)
+                np.minimum(pixels, limits, out=pixels, where=repeat_pixels(near_padding[*inside], scales))
+            repeated = repeat_pixels(mask[*inside], scales)
             pixels[repeated] = repeat_pixels(values[*inside], scales)[repeated]
 
 
@@ -302,29 +302,29 @@ def repeat_pixels(values: np.ndarray, scales: Sequence[int]) -> np.ndarray:
     return values.repeat(scales[0], axis=0).repeat(scales[1], axis=1)
 
 
-def surroundings(places: np.ndarray, reach: int) -> np.ndarray:
-    """Return the places and all pixels at most `reach` rows and columns away, as booleans of the same shape."""
+def dilate(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Return a mask with all pixels at most `reach` rows and columns away from it, as booleans of the same shape."""
     for axis in (-2, -1):
-        grown = places.copy()
+        grown = mask.copy()
         for step in range(1, reach + 1):
-            lines, source = np.moveaxis(grown, axis, 0), np.moveaxis(places, axis, 0)
+            lines, source = np.moveaxis(grown, axis, 0), np.moveaxis(mask, axis, 0)
             lines[step:] |= source[:-step]
             lines[:-step] |= source[step:]
-        places = grown
-    return places
+        mask = grown
+    return mask
 
 
-def _faded(pixels: np.ndarray, places: np.ndarray, air: float) -> np.ndarray:
-    """Return ``[rows, columns]`` float32 with the places filled from their border inwards, each step nearer to air."""
+def _fade(pixels: np.ndarray, padding: np.ndarray, air: float) -> np.ndarray:
+    """Return ``[rows, columns]`` float32 with the padding filled from its border inwards, each step nearer to air."""
     rows, columns = pixels.shape
-    # Contrast to air, with a border of nothing; and how many known pixels each sum is of.
-    contrast, known = (np.zeros((rows + 2, columns + 2), dtype=np.float32) for _ in range(2))
-    contrast[1:-1, 1:-1], known[1:-1, 1:-1] = np.where(places, 0, pixels - np.float32(air)), ~places
+    # Contrast to air, 0 where it is not yet known; and 1 where it is, to count the pixels in each sum.
+    contrast, weight = (np.zeros((rows + 2, columns + 2), dtype=np.float32) for _ in range(2))
+    contrast[1:-1, 1:-1], weight[1:-1, 1:-1] = np.where(padding, 0, pixels - np.float32(air)), ~padding
     for step in range(1, FADE):
-        total, count = (_sum_of_neighbours(values) for values in (contrast, known))
-        reached = (count > 0) & (known[1:-1, 1:-1] == 0)
-        contrast[1:-1, 1:-1][reached] = (1 - step / FADE) * total[reached] / count[reached]
-        known[1:-1, 1:-1][reached] = 1
+        total, count = (_sum_of_neighbours(values) for values in (contrast, weight))
+        border = (count > 0) & (weight[1:-1, 1:-1] == 0)
+        contrast[1:-1, 1:-1][border] = (1 - step / FADE) * total[border] / count[border]
+        weight[1:-1, 1:-1][border] = 1
     return np.asarray(np.float32(air) + contrast[1:-1, 1:-1])
 
 
@@ -334,6 +334,6 @@ def _sum_of_neighbours(values: np.ndarray) -> np.ndarray:
 
 
 def reaches_an_edge(low: np.ndarray, axis: int) -> np.ndarray:
-    """Return which of the places are joined to an edge by places alone, along an axis."""
+    """Return which true pixels are joined to an edge of the image by true pixels alone, along an axis."""
     from_start = np.logical_and.accumulate(low, axis)
     return np.asarray(from_start | np.flip(np.logical_and.accumulate(np.flip(low, axis), axis), axis))

@@ -56,7 +56,7 @@ def working_folder(parent: Path) -> Iterator[Path]:
 
 @lru_cache(maxsize=1024)
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders of this kind in `parent` whose makers are gone; only this user's, and no links."""
+    """Remove the folders of this kind in `parent` whose processes have ended; only this user's, and no links."""
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name)

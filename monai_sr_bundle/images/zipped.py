@@ -19,7 +19,7 @@ ZIP_ERRORS = (
     zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, IndexError, OverflowError, struct.error,
     zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What Python's reader of zips raises for damaged ones."""
+"""Exceptions of Python's reader of zips for damaged ones."""
 MAX_UNZIPPED_BYTES = 8 * 1024**3
 MAX_ZIPPED_FILES = 50_000
 

@@ -35,7 +35,7 @@ Limits = tuple[float, float]
 
 
 class ResidualStats:
-    """RMS and maximum of what a reduced result lacks of the input, added slice by slice.
+    """RMS and maximum of the input minus the reduced result, added slice by slice.
 
     Attributes:
         count: residuals that were added.
@@ -301,7 +301,7 @@ class ArtifactReport:
 
 
 def percent(share: float) -> str:
-    """Return a share from 0 to 1 in words; what is nearly nothing or everything is not called so."""
+    """Return a share from 0 to 1 in percent; if it would be rounded to 0 or 100, "under 0.1 %" or "over 99.9 %"."""
     if 0 < share < 0.001:
         return "under 0.1 %"
     return "over 99.9 %" if 0.999 < share < 1 else f"{100 * share:.3g} %"

@@ -73,8 +73,8 @@ def unshuffle(pixels: np.ndarray, factor: int) -> np.ndarray:
         ``[B, factor**2, rows, columns]``.
     """
     batch, _, rows, columns = pixels.shape
-    parted = pixels.reshape(batch, rows // factor, factor, columns // factor, factor)
-    return np.ascontiguousarray(parted.transpose(0, 2, 4, 1, 3)).reshape(
+    squares = pixels.reshape(batch, rows // factor, factor, columns // factor, factor)
+    return np.ascontiguousarray(squares.transpose(0, 2, 4, 1, 3)).reshape(
         batch, factor * factor, rows // factor, columns // factor
     )
 
@@ -82,5 +82,5 @@ def unshuffle(pixels: np.ndarray, factor: int) -> np.ndarray:
 def shuffle(cells: np.ndarray, factor: int) -> np.ndarray:
     """Turn channels back into squares of pixels; the inverse of `unshuffle`."""
     batch, _, rows, columns = cells.shape
-    parted = cells.reshape(batch, factor, factor, rows, columns).transpose(0, 3, 1, 4, 2)
-    return np.ascontiguousarray(parted).reshape(batch, 1, factor * rows, factor * columns)
+    squares = cells.reshape(batch, factor, factor, rows, columns).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(squares).reshape(batch, 1, factor * rows, factor * columns)

@@ -1,4 +1,4 @@
-"""Postprocessing: noise given back, data consistency, and measurements before it; the means of thin slices. Only numpy.
+"""Postprocessing in numpy alone: noise is added again, then data consistency; for thin slices, their means.
 
 Every interface calls it here.
 """
@@ -77,7 +77,7 @@ class Postprocessing:
         strength: float | None = None,
         record: PostprocessingRecord | None = None,
     ) -> np.ndarray:
-        """Give noise back and make an enlarged image consistent with its input, in place; not where an artifact was.
+        """Add the noise again and make an enlarged image consistent with its input, in place, but not at artifacts.
 
         Args:
             high_res: ``[scale * rows, scale * columns]`` float32 of the region; changed.

@@ -112,7 +112,7 @@ class DiffusionProcess:
         return scheduler
 
     def solver(self, options: SamplerOptions) -> _DdimSolver:
-        """Return what takes the steps of a sampler.
+        """Return the solver that takes the steps of a sampler.
 
         Raises:
             InputError, BundleError: see `scheduler`.
@@ -124,7 +124,7 @@ class DiffusionProcess:
         return self.scheduler().alphas_cumprod.double().numpy()
 
     def sampling(self, options: SamplerOptions) -> Sampling:
-        """Return what a result's provenance says of its sampler.
+        """Return the sampling as a result's provenance states it.
 
         Raises:
             InputError: steps outside the process.
@@ -279,10 +279,10 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        stated = _select_stated(cls, facts, {"steps", "samples", "texture"})
+        attributes = _select_stated(cls, facts, {"steps", "samples", "texture"})
         if "texture" not in facts:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
-        return cls(**stated)
+        return cls(**attributes)
 
     def check_installed(self) -> None:
         """Do nothing: a flow needs no further package."""
@@ -297,7 +297,7 @@ class RectifiedFlow:
             raise InputError(f"--steps {steps}: a flow takes 1 to {MOST_STEPS} steps; 1, 2, 4 and 8 are usual.")
 
     def sampling(self, options: SamplerOptions) -> Sampling | None:
-        """Return what a result's provenance says of its sampler; None where nothing is drawn.
+        """Return the sampling as a result's provenance states it; None where nothing is drawn.
 
         Raises:
             InputError: see `check_steps`.
@@ -308,7 +308,7 @@ class RectifiedFlow:
         return Sampling("flow", options.steps or 1, options.samples or 1, options.texture)
 
     def solver(self, options: SamplerOptions) -> _AdamsBashforth:
-        """Return what takes the steps of a sampler.
+        """Return the solver that takes the steps of a sampler.
 
         Raises:
             InputError: see `check_steps`.

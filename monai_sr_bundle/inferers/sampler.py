@@ -91,7 +91,7 @@ def sample(
     tile: int,
     region: Region | None = None,
     progress: Callable[[float], None] | None = None,
-    watch: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+    on_step: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Enlarge an image by a diffusion model or a flow.
 
@@ -110,7 +110,7 @@ def sample(
         tile: side of a tile in cells.
         region: rows and columns to enlarge. Default: all.
         progress: called with the fraction of all steps that is done.
-        watch: called after every step with its number from 0, ``x_t`` before it, and the estimate of ``x_0``.
+        on_step: called after every step with its number from 0, ``x_t`` before it, and the estimate of ``x_0``.
 
     Returns:
         ``[scale * rows, scale * columns]`` float32 of the region, not clipped, and the tile side that fitted.
@@ -137,8 +137,8 @@ def sample(
         for step, level in enumerate(solver.levels):
             prediction = tiled.denoise(x_t, level, step)
             x_next, x_0 = solver.step(step, x_t, prediction, noise)
-            if watch is not None:
-                watch(step, x_t, x_0)
+            if on_step is not None:
+                on_step(step, x_t, x_0)
             x_t = x_next
             if progress is not None:
                 progress((first + tiled.share_done(step) * len(generators)) / num_samples)

@@ -24,7 +24,7 @@ LEAST_PIXELS = 20_481
 """Pixels of every window that is not the whole image. PyTorch gives smaller ones to another convolution (`use_mkldnn`
 in ATen/native/Convolution.cpp), whose sums differ in the last bit; a result must not depend on the free memory."""
 LEAST_SIDE = 144
-"""Of those windows, as far as the image reaches: about the square root of `LEAST_PIXELS`."""
+"""Least side of those windows, as far as the image reaches: about the square root of `LEAST_PIXELS`."""
 Predict = Callable[[np.ndarray], np.ndarray]
 """``[1, C, rows, columns]`` float32 to ``[1, D, scale * rows, scale * columns]``; MemoryError if it does not fit."""
 
@@ -159,8 +159,8 @@ def infer_tiled(
                         f"{len(enlarged)} channels, expected {channels or 1}. "
                         "The bundle's scale is not that of its network."
                     )
-                kept = enlarged[..., *inner.relative_to(window).scaled(scale).as_slices]
-                result[..., *inner.relative_to(region).scaled(scale).as_slices] = kept[0] if channels is None else kept
+                core = enlarged[..., *inner.relative_to(window).scaled(scale).as_slices]
+                result[..., *inner.relative_to(region).scaled(scale).as_slices] = core[0] if channels is None else core
                 if progress is not None:
                     progress(done / len(pieces))
             return result, tile

@@ -157,10 +157,10 @@ class MDSR(nn.Module):
                 result = enlarge(middle).add_(pixel_shuffle(tail(features), chosen))
         return result
 
-    def begin_with_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
-        """Take over head, body and tail of a trained `EDSR` of fewer blocks.
+    def load_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
+        """Copy head, body and tail of a trained `EDSR` of fewer blocks.
 
-        The network then gives what that `EDSR` gives at its own scale, since the further blocks begin as the identity.
+        The network then gives the same as that `EDSR` at its own scale, since the further blocks begin as the identity.
         The tails of other scales begin as the mean of the trained one over the output pixel.
 
         Args:
@@ -194,7 +194,7 @@ def _middle(image: torch.Tensor, slices: int) -> torch.Tensor:
 
 
 def _phase_overlap(scale: int, other: int) -> torch.Tensor:
-    """Return what makes the output channels of a tail for `other` from those for `scale`: ``[other^2, scale^2]``.
+    """Return the matrix from the output channels of a tail for `scale` to those for `other`: ``[other^2, scale^2]``.
 
     Every new phase is the mean of the trained ones that lie in its part of the input pixel, by the area of the overlap.
     """

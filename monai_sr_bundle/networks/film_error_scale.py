@@ -17,7 +17,7 @@ FLOOR = 1e-4
 USUAL = 0.01
 """Scale that an untrained network begins near, in units of the window."""
 LARGEST_EXPONENT = 4.0
-"""Of the largest and smallest multiple of the usual scale: a factor of 55 each way."""
+"""Exponent of the largest and smallest multiple of the usual scale: a factor of 55 each way."""
 
 
 class FilmErrorScale(nn.Module):
@@ -27,7 +27,7 @@ class FilmErrorScale(nn.Module):
         scales: all scales of the weights.
         scale: output pixels per input pixel along each axis, one of them.
         channels: features of every convolution.
-        dilations: of the convolutions that all scales share.
+        dilations: dilations of the convolutions that all scales share.
 
     Shape:
         cells: ``[B, scale * scale + 5, rows, columns]``: the enlarged image, its pixels as channels; the input; and

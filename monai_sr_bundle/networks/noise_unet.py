@@ -166,24 +166,24 @@ class NoiseUNet(nn.Module):
         nn.init.normal_(self.tail.weight, std=1e-3)
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 
-    def fall(self, cells: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+    def encode(self, cells: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """Return the features at the bottom, the skip connections, and the embedded level of cells."""
         embedded = self.embed(level)
         features = self.head(cells)
-        passed: list[torch.Tensor] = []
+        skips: list[torch.Tensor] = []
         for stage, shrink in zip(self.falls, self.shrink, strict=True):
             for block in stage:  # type: ignore[attr-defined]
                 features = block(features, embedded)
-            passed.append(features)
+            skips.append(features)
             features = shrink(features)
         first, second = self.bottom
-        return second(self.attention(first(features, embedded)), embedded), passed, embedded
+        return second(self.attention(first(features, embedded)), embedded), skips, embedded
 
-    def rise(self, features: torch.Tensor, passed: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
+    def decode(self, features: torch.Tensor, skips: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
         """Return the prediction from the features at the bottom."""
         for stage, enlarge in zip(reversed(self.rises), reversed(self.enlarge), strict=True):
             features = enlarge(interpolate(features, scale_factor=2.0, mode="nearest"))
-            features = torch.cat((features, passed.pop()), dim=1)
+            features = torch.cat((features, skips.pop()), dim=1)
             for block in stage:  # type: ignore[attr-defined]
                 features = block(features, embedded)
         return self.tail(silu(self.tail_norm(features)))
@@ -192,7 +192,7 @@ class NoiseUNet(nn.Module):
         rows, columns = cells.shape[2], cells.shape[3]
         if rows % self.grid or columns % self.grid:
             raise ValueError(f"{rows}x{columns} cells, expected multiples of {self.grid}, which the U-Net halves.")
-        return self.rise(*self.fall(cells, level))
+        return self.decode(*self.encode(cells, level))
 
 
 def _receptive_radius(levels: int, blocks: int) -> int:
@@ -213,7 +213,7 @@ class Ddim(nn.Module):
 
     Args:
         schedule, training_steps, beta_start, beta_end, zero_terminal_snr: the process in training.
-        prediction: what the network predicts: "epsilon", "sample" or "v_prediction".
+        prediction: prediction of the network: "epsilon", "sample" or "v_prediction".
         clip_sample: clip the noise-free cells to ``[-1, 1]`` in every step.
         sampler: "ddim", or "ddpm", which adds noise in every step but the last.
         steps: number of steps, which divides `training_steps`.
@@ -245,8 +245,8 @@ class Ddim(nn.Module):
         self.eta = DDPM_ETA if sampler == "ddpm" else 0.0
         alphas = alphas_cumprod(schedule, training_steps, beta_start, beta_end, zero_terminal_snr)
         # The first step begins in the last of training; after the last one no noise is left.
-        visited = torch.cat((alphas.flip(0)[:: training_steps // steps], alphas.new_ones(1)))
-        self.register_buffer("alphas", visited.float(), persistent=False)
+        step_alphas = torch.cat((alphas.flip(0)[:: training_steps // steps], alphas.new_ones(1)))
+        self.register_buffer("alphas", step_alphas.float(), persistent=False)
 
     def level(self, step: int, images: int) -> torch.Tensor:
         """Return the noise level before a step, for each image of a batch: ``[B]``, 0 for noise alone."""

@@ -40,7 +40,7 @@ def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*[ResidualBlock(inputs, inputs) for _ in range(blocks - 1)], ResidualBlock(inputs, outputs))
 
 
-class Rise(nn.Module):
+class DecoderStage(nn.Module):
     """One step of the decoder: pixel shuffle, join the encoder's features, normalise, two convolutions."""
 
     def __init__(self, inputs: int, joined: int, outputs: int) -> None:
@@ -98,7 +98,7 @@ class RUNet(nn.Module):
             nn.ReLU(inplace=True),
         )
         rises = [(8 * w, 8 * w, 8 * w), (8 * w, 4 * w, 6 * w), (6 * w, 2 * w, 4 * w), (4 * w, w, 3 * w // 2)]
-        self.rises = nn.ModuleList([Rise(*widths) for widths in rises])
+        self.rises = nn.ModuleList([DecoderStage(*widths) for widths in rises])
         last = 3 * w // 2 + 1
         self.tail = nn.Sequential(
             nn.Conv2d(last, last, 3, padding=1),
@@ -116,11 +116,11 @@ class RUNet(nn.Module):
         rows, columns = enlarged.shape[2], enlarged.shape[3]
         padded = pad(enlarged, [0, -columns % self.multiple, 0, -rows % self.multiple], mode="replicate")
         features = self.stem(padded - 0.5)
-        passed: list[torch.Tensor] = []
+        skips: list[torch.Tensor] = []
         for stage in self.stages:
-            passed.append(features)
+            skips.append(features)
             features = stage(nn.functional.max_pool2d(features, 2))
         features = self.bottom(features)
         for index, rise in enumerate(self.rises):
-            features = rise(features, passed[-1 - index])
+            features = rise(features, skips[-1 - index])
         return self.tail(torch.cat((features, padded), dim=1)).add_(padded)[..., :rows, :columns]

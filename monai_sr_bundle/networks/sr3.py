@@ -153,11 +153,11 @@ class SR3(nn.Module):
         if rows % self.grid or columns % self.grid:
             raise ValueError(f"{rows}x{columns} cells, expected multiples of {self.grid}, which the U-Net halves.")
         cells = torch.cat((pixel_shuffle(noisy, self.spread), pixel_shuffle(condition, self.spread)), dim=1)
-        features, passed, embedded = self.unet.fall(cells, level)
+        features, skips, embedded = self.unet.encode(cells, level)
         divergence = reconstruction = features.new_zeros(())
         if self.bottleneck is not None:
             features, divergence, reconstruction = self.bottleneck(features)
-        predicted = self.unet.rise(features, passed, embedded)
+        predicted = self.unet.decode(features, skips, embedded)
         return Prediction(pixel_unshuffle(predicted, self.spread), divergence, reconstruction)
 
     def denoise(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""What follows from a packed bundle's files in its card: commands of the bundle alone, picture, training curve.
+"""The part of a packed bundle's card that follows from its files: its commands, picture and training curve.
 
-The card in a bundle's source folder says what nobody can derive; what a packed bundle can do stands in its folder.
+The card in a bundle's source folder holds all that cannot be derived from files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.training.stages import training_stages
 
 PICTURE = "example.jpg"
-"""In the source folder of a bundle: original, input, bicubic interpolation and result of a test image in one row."""
+"""Picture in a bundle's source folder: original, input, bicubic interpolation and result of a test image in one row."""
 CURVE = "training_curve.csv"
 _CREDITS = {
     "CXR": "D. Kermany, K. Zhang, M. Goldbaum, Mendeley Data 2018, doi:10.17632/rscbjbr9sj, CC BY 4.0",
@@ -44,8 +44,8 @@ def complete_card(bundle: Bundle, folder: Path) -> None:
     for name in copied:
         shutil.copyfile(bundle.folder / name, docs / name)
     card = docs / "README.md"
-    title, _, rest = card.read_text(encoding="utf-8").partition("\n")
-    body, heading, end = rest.partition("## References\n")
+    title, _, content = card.read_text(encoding="utf-8").partition("\n")
+    body, heading, end = content.partition("## References\n")
     picture = _picture(bundle) if PICTURE in copied else ""
     commands = _commands(bundle, folder) + _notes(bundle, folder, CURVE in copied)
     text = f"{title}\n{picture}{body.rstrip()}\n\n{commands}\n{heading}{end}"
@@ -148,7 +148,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
 
 
 def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
-    """Return what is to be known of files that are packed, and of some that are not."""
+    """Return notes on files that are packed, and on some that are not."""
     onnx_files = [name for scale in bundle.scales for name in bundle.at_scale(scale).onnx_files]
     names = ", ".join(f"`models/{name}`" for name in onnx_files)
     notes = [
@@ -185,8 +185,8 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
 
 
 def _requirements(metadata: dict[str, Any]) -> list[str]:
-    own = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
-    versions = {name: metadata[key] for name, key in own.items()} | metadata["required_packages_version"]
+    version_keys = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+    versions = {name: metadata[key] for name, key in version_keys.items()} | metadata["required_packages_version"]
     return [f"{name}=={version}" for name, version in versions.items()]
 
 

@@ -216,7 +216,7 @@ def imports(tree: ast.Module) -> list[str]:
 
 
 def _texts_that_name_code(bundle: Bundle) -> list[str]:
-    """Return what names the code that every packed bundle carries: the workflows, and what they use of each model.yaml.
+    """Return the texts that name the code of every packed bundle: the workflows, and their keys of each model.yaml.
 
     Other keys of model.yaml are for those who have the package.
     """
@@ -351,8 +351,8 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
                     f"bundle {bundle.name}: {name} has {mebibytes:.1f} MiB, more than the 25 MiB of a zoo file. "
                     "Make it smaller, or state its URL under weights_url in metadata.json."
                 )
-            place = f"models/{target.relative_to(models).as_posix()}"
-            large_files.append({"path": place, "url": url, "hash_val": hashes[name], "hash_type": "sha256"})
+            packed_path = f"models/{target.relative_to(models).as_posix()}"
+            large_files.append({"path": packed_path, "url": url, "hash_val": hashes[name], "hash_type": "sha256"})
     return hashes, large_files
 
 

@@ -92,8 +92,8 @@ def keep_error_bars(name: str, earlier: str) -> None:
         shutil.copyfile(before.weights(file)[0], bundle.folder / file)
     metadata = _read_metadata(bundle)
     metadata["weights_sha256"] |= {file: before.metadata["weights_sha256"][file] for file in names}
-    kept = ("input_range", "input_limits", "error_bars_training")
-    metadata |= {key: before.metadata[key] for key in kept if key in before.metadata}
+    keys = ("input_range", "input_limits", "error_bars_training")
+    metadata |= {key: before.metadata[key] for key in keys if key in before.metadata}
     _write_metadata(bundle, metadata)
 
 

@@ -86,7 +86,7 @@ def check_signature(folder: Path, public_key: Path) -> None:
 
 
 def _every_file() -> Any:
-    """Return what is hashed: all but the signature, and so what git would run, too."""
+    """Return the files that are hashed: all but the signature, so the files that git would run, too."""
     from model_signing import hashing
 
     return hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)

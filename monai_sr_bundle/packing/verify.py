@@ -43,7 +43,7 @@ _HOME = re.compile(
     r"(?<![\w.:/~-])(?:/(?:home|root|Users|tmp|mnt|media|private|work)/[\w.-]+|[A-Za-z]:\\\\?Users\\\\?\w+)"
 )
 _NOT_SCRIPTED = "TorchScript cannot compile the denoiser of a diffusion bundle; models/*.onnx hold its parts."
-"""What the zoo excuses: the compiler knows no `reversed` of the layers of `NoiseUNet`."""
+"""Note on bundles that the zoo excuses: the compiler knows no `reversed` of the layers of `NoiseUNet`."""
 _DISTRIBUTIONS = {"PIL": "pillow", "yaml": "PyYAML", "ignite": "pytorch-ignite"}
 _OWN_KEYS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
 
@@ -395,7 +395,7 @@ def _compare_with_torch(name: str, part: Part, network: Any, exported: Callable[
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the warnings of MONAI; the result of a check is what it returns."""
+    """Silence the warnings of MONAI, so that checks print nothing but their results."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Lay out a pull request to the model zoo: packed bundles, a unit test and its twin for several GPUs, list entries.
+"""Lay out a pull request to the model zoo: packed bundles, unit tests for one and several GPUs, list entries.
 
 The tests need nothing but the zoo's own `ci/unit_tests/utils.py`: they draw their images, and run on a CPU too.
 """
@@ -22,7 +22,7 @@ from monai_sr_bundle.packing.pack import pack, require_replaceable
 from monai_sr_bundle.packing.verify import PUBLISHED, ZOO_CHECKS, verify
 
 LISTS = "ci/bundle_custom_data.py"
-"""Where the zoo keeps the lists of bundles that its CI excuses from a check."""
+"""File of the zoo with the lists of bundles that its CI excuses from a check."""
 
 
 def pack_for_zoo(names: Sequence[str], out: Path, *, overwrite: bool = False) -> Iterator[str]:

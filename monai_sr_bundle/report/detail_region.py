@@ -25,7 +25,7 @@ LEAST_LUNG = 0.75
 AIR_HU, THINNEST_LUNG_HU = -400.0, -960.0
 """Mean HU of a cell below which it is air or lung; that of lung is above the second one."""
 LUNGS = ((0.45, 0.15), (0.29, 0.08))
-"""Where the lungs of a whole film are: mean and width along the rows, and, from either side, along the columns."""
+"""Position of the lungs in a whole film: mean and width along the rows, and, from either side, along the columns."""
 
 Square = tuple[int, int, int]
 
@@ -59,14 +59,14 @@ def find_detail_region(
     if min(rows // cell[0], columns // cell[1]) < CELLS:
         return _middle((rows, columns), size, scale_yx)
     low, high = window
-    shown = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
-    structure = _cells(np.square(_mean(shown, 1) - _mean(shown, max(cell))), cell, np.mean)
-    spoilt = _cells(shown, cell, np.ptp) <= 1e-6
+    grey = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+    structure = _cells(np.square(_mean(grey, 1) - _mean(grey, max(cell))), cell, np.mean)
+    spoilt = _cells(grey, cell, np.ptp) <= 1e-6
     if not hu:
-        spoilt |= _cells(np.abs(shown - _mean(shown, 2)), cell, np.max) > HARD
+        spoilt |= _cells(np.abs(grey - _mean(grey, 2)), cell, np.max) > HARD
     score = np.sqrt(np.median(_squares(structure), axis=(2, 3)))
     if hu:
-        body, lung = (_squares(places).mean(axis=(2, 3)) for places in _find_body(_cells(values, cell, np.mean)))
+        body, lung = (_squares(mask).mean(axis=(2, 3)) for mask in _find_body(_cells(values, cell, np.mean)))
         score = score * (lung > LEAST_LUNG if (lung > LEAST_LUNG).any() else body == 1)
     elif whole_film:
         score = score * _lung_prior(score.shape, structure.shape)
@@ -116,9 +116,9 @@ def _inside(shape: tuple[int, ...], cells: tuple[int, ...]) -> np.ndarray:
 def _lung_prior(shape: tuple[int, ...], cells: tuple[int, ...]) -> np.ndarray:
     """Return how likely each square of a whole frontal film lies in a lung, 1 at most."""
     y, x = ((np.arange(count) + CELLS / 2) / total for count, total in zip(shape, cells, strict=True))
-    (row, tall), (column, wide) = LUNGS
-    across = np.exp(-0.5 * ((np.minimum(x, 1 - x) - column) / wide) ** 2)
-    return np.asarray(np.exp(-0.5 * ((y - row) / tall) ** 2)[:, None] * across)
+    (row, row_width), (column, column_width) = LUNGS
+    across = np.exp(-0.5 * ((np.minimum(x, 1 - x) - column) / column_width) ** 2)
+    return np.asarray(np.exp(-0.5 * ((y - row) / row_width) ** 2)[:, None] * across)
 
 
 def _find_body(hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,15 +142,15 @@ def _frame(shape: tuple[int, ...]) -> np.ndarray:
     return frame
 
 
-def _connected(places: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Return the places that are joined to the seeds along rows and columns."""
-    reached, count = seeds & places, -1
-    while reached.sum() != count:
-        count = reached.sum()
-        grown = reached.copy()
-        grown[1:] |= reached[:-1]
-        grown[:-1] |= reached[1:]
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        reached = grown & places
-    return np.asarray(reached)
+def _connected(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Return the part of a mask that is joined to the seeds along rows and columns."""
+    region, count = seeds & mask, -1
+    while region.sum() != count:
+        count = region.sum()
+        grown = region.copy()
+        grown[1:] |= region[:-1]
+        grown[:-1] |= region[1:]
+        grown[:, 1:] |= region[:, :-1]
+        grown[:, :-1] |= region[:, 1:]
+        region = grown & mask
+    return np.asarray(region)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image as Picture
 from PIL import ImageFilter
 
-from monai_sr_bundle.report.preview import PANEL, display_shape, nice_above, resized
+from monai_sr_bundle.report.preview import PANEL, display_shape, nice_above, resize
 
 DARK, LIGHT = (24, 26, 31), (255, 214, 120)
 """Colours of error bars of no width, and of those at the limit of the scale and beyond."""
@@ -56,11 +56,11 @@ def draw_error_bars(
     colours = _grey(values, spacing, window, black_is_high)
     shape = (colours.shape[0], colours.shape[1])
     # The share of marked pixels is that of the image, however large it is shown.
-    share = OPACITY * resized((half_width > tolerance).astype(np.float32), shape, BOX).clip(0, 1)[..., None]
+    share = OPACITY * resize((half_width > tolerance).astype(np.float32), shape, BOX).clip(0, 1)[..., None]
     marked = colours * (1 - share) + share * np.array(MARK)
     typical = float(np.percentile(half_width, 99.0))
     limit = nice_above(typical) if typical > 0 else 1.0
-    brightness = np.clip(resized(half_width, shape, BOX) / limit, 0, 1)[..., None]
+    brightness = np.clip(resize(half_width, shape, BOX) / limit, 0, 1)[..., None]
     return ErrorBarPictures(_png(marked), _png(np.array(DARK) + brightness * (np.array(LIGHT) - np.array(DARK))), limit)
 
 
@@ -81,7 +81,7 @@ def draw_removed_outlines(
     """
     colours = _grey(values, spacing, window, black_is_high)
     # An artifact that is smaller than a pixel of the picture is outlined, too.
-    mask = resized(artifact_mask.astype(np.float32), (colours.shape[0], colours.shape[1]), BOX) > 0
+    mask = resize(artifact_mask.astype(np.float32), (colours.shape[0], colours.shape[1]), BOX) > 0
     inside = Picture.fromarray(mask).convert("L")
     around = inside.filter(ImageFilter.MaxFilter(2 * LINE + 1))
     colours[np.asarray(around) > np.asarray(inside)] = MARK
@@ -93,7 +93,7 @@ def _grey(
 ) -> np.ndarray:
     shape = display_shape(values.shape, spacing, (PANEL, PANEL))  # type: ignore[arg-type]
     low, high = window
-    grey = np.clip((resized(values, shape, BOX) - low) / max(high - low, 1e-12), 0, 1)
+    grey = np.clip((resize(values, shape, BOX) - low) / max(high - low, 1e-12), 0, 1)
     return np.repeat(255 * (1 - grey if black_is_high else grey)[..., None], 3, axis=2)
 
 

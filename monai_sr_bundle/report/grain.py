@@ -1,4 +1,4 @@
-"""How much an image varies where the interpolated input varies least: did grain of the input become structure?"""
+"""Grain: the variation of a result where the interpolated input varies least, to see if noise has become structure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Grain(NamedTuple):
     """Standard deviations in the evenest blocks around their smooth trend, root mean square over the blocks.
 
     Attributes:
-        result, interpolation: of both images, in modality values.
+        result, interpolation: standard deviations of both images, in modality values.
     """
 
     result: float
@@ -65,7 +65,7 @@ def describe_more_grain(grain: Grain | None, interpolation: str) -> tuple[str, .
     """Return a sentence where a result varies more than the interpolated input; none where it does not.
 
     Args:
-        grain: of `measure_grain`.
+        grain: result of `measure_grain`.
         interpolation: name of the interpolation.
     """
     if grain is None or grain.result <= MORE * grain.interpolation:

@@ -35,7 +35,7 @@ TITLE, LABEL, SMALL = 34, 26, 21
 BACKGROUND, FRAME = (18, 19, 22), (52, 54, 60)
 BRIGHT, DIM, AMBER = (236, 238, 242), (160, 164, 172), (255, 196, 84)
 BAR = (255, 255, 255)
-"""Of the scale bar; no word is drawn in it."""
+"""Colour of the scale bar; no word is drawn in it."""
 
 LOWER, EQUAL, HIGHER = (74, 158, 255), (46, 48, 53), (255, 104, 72)
 
@@ -220,7 +220,7 @@ def _drawable(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" or letter in "·±" else "?" for letter in text)
 
 
-def resized(values: np.ndarray, shape: Shape, reduction: Picture.Resampling = Picture.Resampling.BICUBIC) -> np.ndarray:
+def resize(values: np.ndarray, shape: Shape, reduction: Picture.Resampling = Picture.Resampling.BICUBIC) -> np.ndarray:
     """Resize ``[rows, columns]`` to blocks if the picture is larger, by an antialiased reduction if it is smaller."""
     larger = shape[0] >= values.shape[0] and shape[1] >= values.shape[1]
     picture = Picture.fromarray(np.ascontiguousarray(values, dtype=np.float32))
@@ -398,8 +398,8 @@ def draw_preview(
         below = sheet.text(x, y, title, LABEL, BRIGHT, slot)
         sheet.text(x, below, second, SMALL, DIM, slot)
         sheet.panel(x, y + label_height + 8, colours[::down, ::across])
-        shown = (top if down > 0 else rows - top - side, left if across > 0 else columns - left - side, side)
-        sheet.outline(x, y + label_height + 8, shown, (overview[0] / rows, overview[1] / columns))
+        display_square = (top if down > 0 else rows - top - side, left if across > 0 else columns - left - side, side)
+        sheet.outline(x, y + label_height + 8, display_square, (overview[0] / rows, overview[1] / columns))
     sheet.colour_bar(MARGIN + slots[3][0] * (slot + GAP), bars_y, limit, words, slot)
 
     sheet.text(MARGIN, heading_y, words.detail, LABEL, BRIGHT, inside)
@@ -456,8 +456,8 @@ def _panels(
     limit: float,
 ) -> list[np.ndarray]:
     """Draw the four panels, ``[rows, columns, 3]`` uint8 of the given shape."""
-    grey = [_grey(resized(values, shape), window, black_is_high) for values in greys]
-    return [*grey, _coloured(resized(difference, shape), limit)]
+    grey = [_grey(resize(values, shape), window, black_is_high) for values in greys]
+    return [*grey, _coloured(resize(difference, shape), limit)]
 
 
 def _colour_limit(difference: np.ndarray, window: tuple[float, float]) -> tuple[float, float]:

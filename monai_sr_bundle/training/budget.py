@@ -143,7 +143,7 @@ class Budget:
         return self._share_since(self._run_start, self._run_limit) if self._run_limit else self.progress
 
     def limit_next_run(self, duration: Duration | None) -> None:
-        """Say how long the next run is; None: to the end of the schedule."""
+        """Set the length of the next run; None: to the end of the schedule."""
         self._run_limit = duration
 
     def restart_schedule(self, duration: Duration | None = None) -> None:
@@ -198,9 +198,9 @@ class Budget:
         seconds = time.monotonic() - self._clock_start
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             device = self.optimizer.param_groups[0]["params"][0].device
-            of_first = torch.tensor([seconds], dtype=torch.float64, device=device)
-            dist.broadcast(of_first, src=0)
-            seconds = float(of_first)
+            first_seconds = torch.tensor([seconds], dtype=torch.float64, device=device)
+            dist.broadcast(first_seconds, src=0)
+            seconds = float(first_seconds)
         return seconds
 
     def _share_since(self, start: tuple[int, float], duration: Duration) -> float:
@@ -208,7 +208,7 @@ class Budget:
         return duration.share(self.iterations - iterations, self.spent_seconds - seconds, self.epoch_length)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was spent so far, and where the present schedule began."""
+        """Return the iterations and seconds so far, and where the present schedule began."""
         iterations, seconds = self._schedule_start
         return {
             "iterations": self.iterations,

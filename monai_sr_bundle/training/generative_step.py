@@ -54,7 +54,7 @@ class Noising:
         return signal_level * clean + noise_level * noise
 
     def target(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """Return what the network is to predict; as `clean`.
+        """Return the target of the network's prediction, in the shape of `clean`.
 
         The squared error of this equals that of the clean cells, weighted by the signal-to-noise ratio ``a / (1 - a)``
         for epsilon, by ``1 / (1 - a)`` for v and by 1 for the sample itself, with ``a`` the squared level.
@@ -73,7 +73,7 @@ class Noising:
 
 
 def _split_levels(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what signal and noise are multiplied by, for ``[B, C, rows, columns]``."""
+    """Return the factors of signal and noise, for ``[B, C, rows, columns]``."""
     signal_level = levels[:, None, None, None]
     return signal_level, (1 - signal_level.square()).clamp_min(0).sqrt()
 

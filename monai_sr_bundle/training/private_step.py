@@ -167,9 +167,9 @@ class PrivateStep(TrainingStep):
             output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: high}
         for number, parameter in enumerate(parameters):
             unused = torch.zeros_like(parameter)
-            of_patients = [unused if each[number] is None else each[number] for each in gradients]
+            patient_gradients = [unused if each[number] is None else each[number] for each in gradients]
             # Where Opacus's optimizer looks for them.
-            setattr(parameter, "grad_sample", torch.stack(of_patients) if of_patients else unused[None][:0])  # noqa: B010
+            setattr(parameter, "grad_sample", torch.stack(patient_gradients) if patient_gradients else unused[None][:0])  # noqa: B010
         optimizer.step()
         loss = torch.stack(losses).mean() if losses else torch.tensor(math.nan)
         return {**output, **as_numbers({CommonKeys.LOSS: loss})}

@@ -179,7 +179,7 @@ class _AtomicDiskSaver(DiskSaver):
     """Write each file completely or not at all; the older one goes when the newer one is there.
 
     Args:
-        folder: of the files.
+        folder: folder of the files.
         filename: name of the file; None for the engine's numbers.
         only_one: a numbered file of an earlier run goes too.
     """

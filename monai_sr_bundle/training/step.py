@@ -41,7 +41,7 @@ class Objective(nn.Module):
 
     @property
     def has_scales(self) -> bool:
-        """Whether the network serves several scales, of which a batch has one."""
+        """True if the network serves several scales, of which a batch has one."""
         return hasattr(self.network, "scales")
 
     def begin(self, image: torch.Tensor, high: torch.Tensor) -> None:
@@ -104,14 +104,14 @@ def share_gradients(objective: Objective) -> nn.Module:
 
 
 def share_images(dataset: Any) -> DistributedSampler | None:
-    """Return what gives each process its part of the training images; None for patches that are drawn without end."""
+    """Return the sampler of each process's part of the training images; None for patches that are drawn without end."""
     if isinstance(dataset, IterableDataset):
         return None
     return DistributedSampler(dataset, shuffle=True)  # every process takes as many steps as the others
 
 
 def share_validation(dataset: Any) -> DistributedSampler:
-    """Return what gives each process its part of the validation images, none twice, which would change the mean.
+    """Return the sampler of each process's part of the validation images, none twice, which would change the mean.
 
     Raises:
         InputError: a process would have no image, and the others would wait for its figures for ever.
@@ -143,7 +143,7 @@ def as_numbers(parts: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 VISIBLE = 2 / 255
-"""By how much a mark has to change one high-resolution pixel of a cell for the mask to be asked for it."""
+"""Least change of one high-resolution pixel of a cell by a mark for the cell to belong to the mask."""
 
 
 class RegressionObjective(Objective):
@@ -209,7 +209,7 @@ class RegressionObjective(Objective):
 
 
 class GeneratorObjective(Objective):
-    """What a generator minimises: the distance from the original, and how well the discriminator tells it from one.
+    """The loss of a generator: its distance from the original, and how well the discriminator tells the two apart.
 
     Args:
         network: the generator.
@@ -252,7 +252,7 @@ class GeneratorObjective(Objective):
 
 
 class DiscriminatorObjective(Objective):
-    """What a discriminator minimises: its loss on originals and on images of the generator, ``[B, 1, rows, columns]``.
+    """The loss of a discriminator on originals and on images of the generator, ``[B, 1, rows, columns]``.
 
     Args:
         network: the discriminator; takes patches, returns logits.

@@ -181,7 +181,7 @@ def train(
 
 
 class Training:
-    """A bundle's training that runs as often and for as long as it is told to. Made by `open_training`.
+    """A bundle's training, which can be run any number of times for any length. Made by `open_training`.
 
     It has two sets of weights: those that the optimizer changes, and their average over the last iterations, which is
     what a finished training keeps.
@@ -192,7 +192,7 @@ class Training:
         network: network that the optimizer changes.
         budget: iterations and seconds so far, and the schedule of the learning rate.
         history: a record of every training step, and of every validation of the average within a run.
-        optimizer: that of the network.
+        optimizer: optimizer of the network.
         objective: network and loss as one module.
     """
 

@@ -148,9 +148,9 @@ def start_from(network: torch.nn.Module, start: str, bundle_root: str = "") -> t
     if single_slice:
         logger.warning("%s knows single slices; their neighbours count nothing at the start", start)
         weights |= {key: _add_neighbours(weights[key], slices) for key in single_slice}
-    begin_with_edsr = getattr(network, "begin_with_edsr", None)
-    if begin_with_edsr is not None and "tail.weight" in weights:
-        begin_with_edsr(weights)
+    load_edsr = getattr(network, "load_edsr", None)
+    if load_edsr is not None and "tail.weight" in weights:
+        load_edsr(weights)
         return network
     weight_parts, network_parts = ({key.partition(".")[0] for key in each} for each in (weights, state))
     if not weight_parts & network_parts:
@@ -176,7 +176,7 @@ def _add_neighbours(kernel: torch.Tensor, slices: int) -> torch.Tensor:
 
 
 def averaging_weight(steps: int, momentum: float) -> float:
-    """Return what the newest weights count for after `steps` steps: about the last tenth of a short run is averaged.
+    """Return the weight of the newest state in the average after `steps` steps: of a short run, the last tenth counts.
 
     A fixed momentum would keep the first, random weights in the average of a run of few hundred steps.
     """

@@ -72,7 +72,7 @@ BOXES, FINDINGS = "boxes_xyxy", "findings"
 """Keys of an item: float32 ``[boxes, 4]``, and as many names. Their number differs, so they cannot be batched."""
 
 
-def moved_boxes(
+def move_boxes(
     item: Mapping[Hashable, Any], matrix: np.ndarray, rows: int, columns: int, *, least_share: float = 0.0
 ) -> dict[Hashable, Any]:
     """Return the boxes of an item after its pixels have been moved: the upright rectangles around the moved corners.
@@ -173,7 +173,7 @@ class RandGeometryd(MapTransform, Randomizable):
             matrix = affine @ matrix
             image = resample(image, affine)
         _, rows, columns = image.shape
-        boxes = moved_boxes(data, matrix, rows, columns, least_share=self.least_share)
+        boxes = move_boxes(data, matrix, rows, columns, least_share=self.least_share)
         return {**data, self.key: image.contiguous(), **boxes}
 
     def _affine(self, image: torch.Tensor) -> np.ndarray:

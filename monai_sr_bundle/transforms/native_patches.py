@@ -161,7 +161,7 @@ class Scan(NamedTuple):
 
     Attributes:
         hu: ``[slices, rows, columns]`` int16 in HU, air in place of padding.
-        padding: where there was padding, booleans of the same shape.
+        padding: booleans of the same shape, true where there was padding.
     """
 
     hu: np.ndarray

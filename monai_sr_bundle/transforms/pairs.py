@@ -21,7 +21,7 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.inferers.tiling import middle, neighbours
-from monai_sr_bundle.transforms.augmentation import BOXES, FINDINGS, moved_boxes
+from monai_sr_bundle.transforms.augmentation import BOXES, FINDINGS, move_boxes
 from monai_sr_bundle.transforms.patches import OWN_IMAGES
 
 Value = TypeVar("Value")
@@ -174,7 +174,7 @@ class LoadHighResd(MapTransform):
         image = _read_volume(data["path"]) if data["modality"] == "CT" else read_picture(Path(data["path"]))
         indices = neighbours(data["slice_index"], len(image.pixels), self.slices)
         target = np.stack([self._read_target(image, index) for index in indices])
-        boxes = moved_boxes(data, np.diag([1 / self.reduce, 1 / self.reduce, 1.0]), *target.shape[1:])
+        boxes = move_boxes(data, np.diag([1 / self.reduce, 1 / self.reduce, 1.0]), *target.shape[1:])
         return {**data, self.key: torch.from_numpy(target), **boxes}
 
     def _read_target(self, image: Image, index: int) -> np.ndarray:

@@ -92,7 +92,7 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
 
     Args:
         images: images of each source, with the `shape` of an array that ends in rows and columns.
-        sources: where they are from, in the same order.
+        sources: sources of the images, in the same order.
         degrade: a `Randomizable` that makes the low resolution; it gets the generator of the patches.
         patch_size: side of the low-resolution patch.
         scales: factors, and `scale_shares` how often each is drawn.
@@ -108,9 +108,9 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
     """
 
     turn: bool = False
-    """Whether patches are also turned upside down and by right angles; they are mirrored in any case."""
+    """True to turn patches upside down and by right angles, too; they are mirrored in any case."""
     in_plane: bool = True
-    """Whether the scale divides rows and columns; else they stay, and the target has `scale` slices."""
+    """True if the scale divides rows and columns; else they stay, and the target has `scale` slices."""
 
     def __new__(cls, *_args: Any, data: Any = None, **_options: Any) -> Self:
         # MONAI's applications replace `train#dataset#data`, which other data sets have.

@@ -75,8 +75,8 @@ class Consistentd(MapTransform):
                     self.postprocessing(enlarged, image, limits=limits, artifact_probability=artifacts, record=record)
             changed[key] = _to_tensor(high_res, data[key])
         if (removed := record.removed) is not None and isinstance(source, MetaTensor):
-            noted = {REMOVED: removed.count, REMOVED_SENTENCE: removed.sentence}
-            changed[self.ref_key] = MetaTensor(source, meta={**source.meta, **noted})
+            remarks = {REMOVED: removed.count, REMOVED_SENTENCE: removed.sentence}
+            changed[self.ref_key] = MetaTensor(source, meta={**source.meta, **remarks})
         return changed
 
 

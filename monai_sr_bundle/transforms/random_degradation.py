@@ -276,7 +276,7 @@ class ScanDegradation:
             high_res: ``[slices, rows, columns]`` in HU, rows and columns multiples of `scale`; air where there is
                 padding.
             rng: random generator of the noise.
-            padding: where there is padding, booleans of the same shape; there is air without noise in the result.
+            padding: booleans of the same shape, true in padding; there the result is air without noise.
 
         Returns:
             ``[slices, rows / scale, columns / scale]`` float32, whole HU, not clipped.

@@ -160,7 +160,7 @@ def make_slabs(thin: np.ndarray, start: int, scale: int, slices: int, thickness:
             begin. Beyond the ends, where no whole thick slice is left, the last one is repeated.
         scale: thin slices per thick one.
         slices: number of thick slices, odd.
-        thickness: of a thick slice, as the multiple of the distance between them.
+        thickness: thickness of a thick slice, as the multiple of the distance between them.
 
     Returns:
         ``[slices, rows, columns]`` float32 in HU.

@@ -28,12 +28,12 @@ class BlobCounts(NamedTuple):
 
     Attributes:
         true: blobs of the original.
-        found: those of them that the result shows at each of `THRESHOLDS`, or more clearly.
+        detected: blobs of the original that the result shows at each of `THRESHOLDS`, or more clearly.
         false: blobs of the result at each threshold where the original has none.
     """
 
     true: int
-    found: np.ndarray
+    detected: np.ndarray
     false: np.ndarray
 
 
@@ -80,21 +80,21 @@ def count_blobs(super_res: np.ndarray, high_res: np.ndarray, sigma: float, *, da
         dark: dark blobs instead of bright ones.
     """
     sign = -1 if dark else 1
-    shown, true = (sign * measure_contrast(image, sigma) for image in (super_res, high_res))
-    is_true = find_blobs(true, sigma, TRUE_CONTRAST)
-    is_false = find_blobs(shown, sigma, THRESHOLDS[0]) & (_maximum_within_blob(true, sigma) < NO_CONTRAST)
+    contrast, true_contrast = (sign * measure_contrast(image, sigma) for image in (super_res, high_res))
+    is_true = find_blobs(true_contrast, sigma, TRUE_CONTRAST)
+    is_false = find_blobs(contrast, sigma, THRESHOLDS[0]) & (_maximum_within_blob(true_contrast, sigma) < NO_CONTRAST)
     return BlobCounts(
         int(is_true.sum()),
-        _count_above(_maximum_within_blob(shown, sigma)[is_true]),
-        _count_above(shown[is_false]),
+        _count_above(_maximum_within_blob(contrast, sigma)[is_true]),
+        _count_above(contrast[is_false]),
     )
 
 
 def froc(counts: Sequence[BlobCounts]) -> tuple[np.ndarray, np.ndarray]:
     """Return the false blobs per image and the sensitivity, over all images together, at each of `THRESHOLDS`."""
     true = sum(each.true for each in counts)
-    found, false = (np.sum([getattr(each, name) for each in counts], axis=0) for name in ("found", "false"))
-    return false / len(counts), found / true if true else np.full(len(THRESHOLDS), np.nan)
+    detected, false = (np.sum([getattr(each, name) for each in counts], axis=0) for name in ("detected", "false"))
+    return false / len(counts), detected / true if true else np.full(len(THRESHOLDS), np.nan)
 
 
 def mean_sensitivity(counts: Sequence[BlobCounts]) -> float:

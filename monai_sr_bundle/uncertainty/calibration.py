@@ -22,8 +22,7 @@ SCHEMA = "monai-sr-calibration/2"
 OLD_SCHEMA = "monai-sr-calibration/1"
 """The schema of version 0.1.0, whose results may differ from those of today."""
 RANDOM_LOSSES = "random_degradation"
-"""In place of an operator: losses of resolution drawn by `transforms.random_degradation` or, of CT, by
-`transforms.random_degradation`."""
+"""Name in place of an operator's, for losses of resolution drawn by `transforms.random_degradation`."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,10 @@ class Calibration:
         return round(100 * (1 - self.alpha), 3)
 
     def guaranteed_percent(self, entry: CalibrationEntry) -> float | None:
-        """Return what an entry guarantees on average over further patients, in percent; None for `coverage_percent`."""
+        """Return the mean coverage that an entry guarantees over further patients, in percent.
+
+        None stands for `coverage_percent`.
+        """
         return None if entry.guaranteed is None else round(100 * entry.guaranteed, 1)
 
     def find(

@@ -61,12 +61,12 @@ def controlling_factor(loss_sum: np.ndarray, count: int, alpha: float, *, correc
     Raises:
         ValueError: no factor does; there are too few patients, or the scale says nothing of the errors.
     """
-    controlled = (loss_sum + 1) / (count + 1) if corrected else loss_sum / count
-    valid_indices = np.flatnonzero(controlled <= alpha)
+    bounds = (loss_sum + 1) / (count + 1) if corrected else loss_sum / count
+    valid_indices = np.flatnonzero(bounds <= alpha)
     if not valid_indices.size:
         raise ValueError(
             f"no factor up to {FACTORS[-1]:g} keeps the share of pixels outside their error bars within {alpha:g} on "
-            f"{count} patients; the largest one leaves {controlled[-1]:.3g}, expected at least {least_patients(alpha)} "
+            f"{count} patients; the largest one leaves {bounds[-1]:.3g}, expected at least {least_patients(alpha)} "
             "patients and errors that follow their scale."
         )
     return float(FACTORS[valid_indices[0]])

@@ -28,7 +28,7 @@ from monai_sr_bundle.uncertainty.calibration import (
 HALO = 4
 """Receptive radius of `networks.error_scale.ErrorScale` in low-resolution pixels."""
 WHOLE_IMAGE_MEASURES = ("noise_percent", "sharpness_db", "blockiness", "detail_db")
-"""What `networks.film_error_scale.FilmErrorScale` sees of the whole input, in the order of its channels."""
+"""Measures of the whole input that `networks.film_error_scale.FilmErrorScale` sees, in the order of its channels."""
 MEMORY_PER_PIXEL = 2000
 BLOCK = 8
 """Side of a block of JPEG in pixels."""
@@ -67,7 +67,7 @@ def can_be_measured(bundle: Bundle, shape: tuple[int, int]) -> bool:
 
 
 def error_bar_halo(bundle: Bundle) -> int:
-    """Return how many input pixels the network of a bundle's error bars looks far."""
+    """Return the receptive radius of the network of a bundle's error bars, in input pixels."""
     return int(bundle.facts["error_bars_halo"]) if sees_whole_image(bundle) else HALO
 
 
@@ -108,12 +108,12 @@ def measure_whole_image(image: np.ndarray) -> np.ndarray:
 
 
 def network_input(high_res: np.ndarray, low_res: np.ndarray, scale: int, measures: np.ndarray | None) -> np.ndarray:
-    """Return what the network of error bars sees: ``[channels, rows, columns]`` float32.
+    """Return the input of the network of error bars, ``[channels, rows, columns]`` float32.
 
     Args:
         high_res, low_res: see `error_scale`.
         scale: high-resolution pixels per low-resolution pixel.
-        measures: of `measure_whole_image`; None for a network that sees none.
+        measures: result of `measure_whole_image`; None for a network that sees none.
     """
     planes = [unshuffle(high_res[None, None], scale)[0], low_res[None]]
     if measures is not None:
@@ -124,7 +124,7 @@ def network_input(high_res: np.ndarray, low_res: np.ndarray, scale: int, measure
 def error_scale(
     high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backend: Backend, whole: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return how large errors are around each pixel of a result, before calibration.
+    """Return the likely size of the error of each pixel of a result, before calibration.
 
     Args:
         high_res: ``[scale * rows, scale * columns]`` float32, the result in units of the window.
@@ -160,9 +160,9 @@ def require_error_bars(bundle: Bundle, backend: Backend) -> None:
 
 def _without_error_bars(bundle: Bundle) -> BundleError:
     main_scale = open_bundle(bundle.folder).scale
-    which = "" if bundle.scale == main_scale else f" at scale {bundle.scale}: they are made for --scale {main_scale}"
+    clause = "" if bundle.scale == main_scale else f" at scale {bundle.scale}: they are made for --scale {main_scale}"
     return BundleError(
-        f"bundle {bundle.name} has no error bars{which}. Train them with `monai-sr train {bundle.name} "
+        f"bundle {bundle.name} has no error bars{clause}. Train them with `monai-sr train {bundle.name} "
         "--stage error_bars`, or leave the option out."
     )
 
@@ -205,7 +205,7 @@ def find_calibration_file(bundle: Bundle) -> Path | None:
 
 
 def has_error_bars(bundle: Bundle) -> bool:
-    """Return whether a bundle brings error bars and a calibration of them."""
+    """Return whether a bundle has error bars and their calibration."""
     return bundle.has_file(ERROR_BARS) and find_calibration_file(bundle) is not None
 
 

@@ -36,7 +36,7 @@ def laguerre_gauss_channels(sigma: float) -> np.ndarray:
 
 
 def channel_outputs(image: np.ndarray, positions: Sequence[tuple[int, int]], sigma: float) -> np.ndarray:
-    """Return what the channels give at places of an image.
+    """Return the outputs of the channels at positions in an image.
 
     Args:
         image: ``[rows, columns]``; beyond its border the last pixel is repeated.

@@ -1,4 +1,4 @@
-"""Nodules that are drawn into an original before its resolution is reduced, and what of them comes back."""
+"""Nodules that are drawn into an original before its resolution is reduced, and the contrast that a result recovers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def draw_nodules(positions: Sequence[tuple[int, int]], sigma: float, shape: tupl
 
 
 def recovered_contrast(with_nodule: np.ndarray, without: np.ndarray, nodule: np.ndarray) -> float:
-    """Return the part of a nodule's contrast that comes back, 1 for all of it and 0 for nothing.
+    """Return the recovered part of a nodule's contrast, 1 for all of it and 0 for nothing.
 
     Args:
         with_nodule, without: results of the original with and without the nodule.

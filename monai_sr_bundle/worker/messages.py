@@ -38,7 +38,7 @@ class Events:
         self._stream.flush()
 
     def fail(self, identity: int | str | None, kind: str, message: str) -> None:
-        """Say in one line why there is no other answer to a request.
+        """Write one line on why a request has failed.
 
         Args:
             identity: id of the request; None if it has none, or if there was no request.

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from monai_sr_bundle.bundles import Bundle, configs_dir, open_bundle
-from monai_sr_bundle.cli.enlarging import check_tolerance, together
+from monai_sr_bundle.cli.enlarging import check_tolerance, remove_on_error
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import (
@@ -61,7 +61,7 @@ PROGRESS_INTERVAL = 0.05
 KINDS = (
     (InputError, "input"), (BundleError, "bundle"), (OutputError, "output"), (OutOfMemoryError, "memory"),
 )  # fmt: skip
-"""Classes of errors, and the kind of failure that a viewer is told."""
+"""Classes of errors, and the kind of failure that is reported to a viewer."""
 MODALITIES = ("CXR", "CT", "unknown")
 
 
@@ -206,7 +206,7 @@ class Worker:
         calibration, error_bars = request.text_or_none("calibration"), request.flag("errorBars")
         session = self._sessions.open(bundle)
         if calibration:
-            session = session.calibrated(Path(calibration))
+            session = session.with_calibration(Path(calibration))
         options = EnhanceOptions(
             sampler,
             slices=(first, last),
@@ -266,7 +266,7 @@ class _Task:
 
 
 def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
-    """Return what a viewer shows of a bundle; `lacks` says why the backend cannot run it, None if it can."""
+    """Return the facts of a bundle that a viewer shows; `lacks` says why the backend cannot run it, None if it can."""
     lacks = None
     try:
         bundle.family.check_installed()
@@ -424,7 +424,7 @@ def _write_arrays(result: Result, out: Path) -> dict[str, str | None]:
     arrays = {"result": (out / "result.npy", result.image.pixels)}
     if result.error_bars is not None:
         arrays["errorBars"] = (out / "error_bars.npy", result.error_bars.half_width)
-    with together([path for path, _ in arrays.values()]) as written:
+    with remove_on_error([path for path, _ in arrays.values()]) as written:
         for path, array in arrays.values():
             with staged(path, overwrite=False, needed_bytes=array.nbytes) as temporary:
                 np.save(temporary, array, allow_pickle=False)

@@ -13,14 +13,14 @@ from labelling.catalogue import NAME
 from labelling.errors import ForbiddenError, RefusedError
 
 ROLES = ("reader", "adjudicator", "admin")
-"""From the least to the most; each may do what those before it may."""
+"""Roles from the least to the most; each may do what those before it may."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _KIND = "token"
 
 
 @dataclass(frozen=True)
 class User:
-    """Whoever sends a request.
+    """The sender of a request.
 
     Attributes:
         name: reader that the token belongs to; "local" for a program on this machine where there are no tokens.
@@ -71,8 +71,8 @@ def add_token(store: BoxStore, reader: str, role: str) -> str:
     if role not in ROLES:
         raise RefusedError(f"{role!r} is no role, expected one of {', '.join(ROLES)}.")
     token = secrets.token_urlsafe(32)
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    store.set_record(_KIND, _hash(token), {"reader": reader, "role": role, "made": made})
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    store.set_record(_KIND, _hash(token), {"reader": reader, "role": role, "made": created})
     store.note("token", actor=LOCAL.name, reason=f"{role} {reader}")
     return token
 

@@ -47,7 +47,7 @@ from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readi
 CONSENSUS = "consensus"
 """Reader of the consensus: a draft where it was computed, a submitted version where an adjudicator has decided."""
 FIRST_HASH = "0" * 64
-"""What the first row of the audit log follows."""
+"""Hash that stands before the first row of the audit log."""
 LONGEST_WAIT_SECONDS = 30
 
 _metadata = MetaData()
@@ -219,9 +219,9 @@ class BoxStore:
         for version in self.history(image):
             of_reader.setdefault(version.reader, []).append(version)
         for history in of_reader.values():
-            kept = [version for version in history if version.reading is not None]
-            submitted = [version for version in kept if version.status == "submitted"][-1:]
-            drafts = [version for version in kept if version.status == "draft"][-1:]
+            undeleted = [version for version in history if version.reading is not None]
+            submitted = [version for version in undeleted if version.status == "submitted"][-1:]
+            drafts = [version for version in undeleted if version.status == "draft"][-1:]
             versions += submitted
             versions += [draft for draft in drafts if not submitted or draft.number > submitted[0].number]
         return versions
@@ -261,14 +261,14 @@ class BoxStore:
         if not reason.strip():
             raise RefusedError("a deletion needs a reason, which stays in the audit log.")
         with self.write() as connection:
-            place = (_versions.c.image == image, _versions.c.reader == reader, _versions.c.number == number)
-            row = connection.execute(select(_versions).where(*place)).one_or_none()
+            conditions = (_versions.c.image == image, _versions.c.reader == reader, _versions.c.number == number)
+            row = connection.execute(select(_versions).where(*conditions)).one_or_none()
             if row is None:
                 raise NotFoundError(f"there is no version {number} of this reader.")
             if row.document is not None:
-                connection.execute(update(_versions).where(*place).values(document=None))
+                connection.execute(update(_versions).where(*conditions).values(document=None))
                 self._append(connection, actor, "delete", image, reader, number, row.sha256, reason.strip())
-            row = connection.execute(select(_versions).where(*place)).one()
+            row = connection.execute(select(_versions).where(*conditions)).one()
         with self._engine.connect() as connection:  # the old pages of the write-ahead log hold it, too
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return _to_version(row)
@@ -297,18 +297,18 @@ class BoxStore:
                 problems.append(f"row {number} of the audit log was changed.")
                 break
             previous = row["hash"]
-            place = row["image"], row["reader"], row["number"]
+            key = row["image"], row["reader"], row["number"]
             if row["action"] == "delete":
-                deleted.add(place)
+                deleted.add(key)
             elif row["number"]:
-                written[place] = row["content_sha256"]
+                written[key] = row["content_sha256"]
         with self._read() as connection:
             rows = connection.execute(select(_versions)).all()
         for row in rows:
-            place = row.image, row.reader, row.number
-            if written.pop(place, None) != row.sha256:
+            key = row.image, row.reader, row.number
+            if written.pop(key, None) != row.sha256:
                 problems.append(f"version {row.number} of an image is not the one that the audit log names.")
-            elif row.document is None and place not in deleted:
+            elif row.document is None and key not in deleted:
                 problems.append(f"the content of version {row.number} of an image is gone without a deletion.")
             elif row.document is not None and _sha256(row.document) != row.sha256:
                 problems.append(f"the content of version {row.number} of an image was changed.")

@@ -39,14 +39,14 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """Names of images, readers, bundles and jobs in requests."""
 MODALITIES = ("CT", "CR", "DX")
 PACS_SECONDS = 20
-"""How long a PACS may take for one answer."""
+"""Longest time of a PACS for one answer."""
 
 
 class Catalogue(ABC):
     """The images of a server."""
 
     def __init__(self) -> None:
-        self._identities: dict[str, tuple[object, _Identified]] = {}
+        self._identities: dict[str, tuple[object, _ImageRecord]] = {}
         self._sources: dict[str, Source] = {}
         self._lock = threading.RLock()
 
@@ -110,13 +110,13 @@ class Catalogue(ABC):
         source = self.source(name)
         return read_headers(source.files, source.path)[0] if source.format == "dicom" else []
 
-    def _identify(self, name: str) -> _Identified:
+    def _identify(self, name: str) -> _ImageRecord:
         source = self.source(name)
         state = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in source.files]
         with self._lock:
-            known = self._identities.get(name)
-        if known and known[0] == state:
-            return known[1]
+            cached = self._identities.get(name)
+        if cached and cached[0] == state:
+            return cached[1]
         patient, uids, is_ct = name, (), False
         if source.format == "dicom":
             headers, _ = read_headers(source.files, source.path)
@@ -133,15 +133,15 @@ class Catalogue(ABC):
             sha256 = hashlib.sha256(source.files[0].read_bytes()).hexdigest()
             identity = ImageIdentity(name, sha256, columns=columns, rows=rows, slices=slices)
         modality = "CT" if is_ct or (identity.slices or 1) > 1 else "CXR"
-        identified = _Identified(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
+        identified = _ImageRecord(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
         with self._lock:
             self._identities[name] = state, identified
         return identified
 
 
 @dataclass(frozen=True)
-class _Identified:
-    """What is known of an image without its pixels."""
+class _ImageRecord:
+    """The facts of an image without its pixels."""
 
     identity: ImageIdentity
     patient: str
@@ -193,23 +193,23 @@ class FolderCatalogue(Catalogue):
         """Return the SOP Instance UID of a file; it is read again only when the file has changed."""
         status = file.stat()
         state = status.st_mtime_ns, status.st_size
-        known = self._instances.get(file)
-        if known is None or known[0] != state:
-            known = state, str(open_header(file, ["SOPInstanceUID"]).get("SOPInstanceUID") or "")
-            self._instances[file] = known
-        return known[1]
+        cached = self._instances.get(file)
+        if cached is None or cached[0] != state:
+            cached = state, str(open_header(file, ["SOPInstanceUID"]).get("SOPInstanceUID") or "")
+            self._instances[file] = cached
+        return cached[1]
 
     def _discover(self) -> dict[str, Source]:
         unreadable: list[UnreadableFile] = []
         try:
             with files.discover([self._folder], unreadable) as sources:
                 # What was unpacked of a zip is gone as soon as the listing is over.
-                kept = [source for source in sources if not source.zipped]
+                listed = [source for source in sources if not source.zipped]
         except InputError:  # an empty folder
             return {}
-        if zipped := len(sources) - len(kept):
+        if zipped := len(sources) - len(listed):
             logger.warning("%d images in zips are not listed. Unpack the zips below --studies.", zipped)
-        return {safe_name(source.name): source for source in kept}
+        return {safe_name(source.name): source for source in listed}
 
 
 class WebCatalogue(Catalogue):
@@ -228,14 +228,14 @@ class WebCatalogue(Catalogue):
         self._client.set_http_retry_params(retry=False)
         self._cache = cache
         self._is_ours: dict[str, bool] = {}
-        self._places: dict[str, tuple[str, str, str]] = {}
+        self._uids: dict[str, tuple[str, str, str]] = {}
 
     def names(self) -> list[str]:
-        places: dict[str, tuple[str, str, str]] = {}
-        with explained_by_pacs():
+        uids: dict[str, tuple[str, str, str]] = {}
+        with explain_pacs_errors():
             for modality in MODALITIES:
-                for found in self._client.search_for_series(search_filters={"Modality": modality}):
-                    series = Dataset.from_json(found)
+                for entry in self._client.search_for_series(search_filters={"Modality": modality}):
+                    series = Dataset.from_json(entry)
                     study_uid, series_uid = str(series.StudyInstanceUID), str(series.SeriesInstanceUID)
                     instances = None
                     if modality != "CT" and int(series.get("NumberOfSeriesRelatedInstances") or 2) > 1:
@@ -243,30 +243,30 @@ class WebCatalogue(Catalogue):
                     if self._is_result(study_uid, series_uid):
                         continue
                     if instances is None:
-                        places[series_uid] = study_uid, series_uid, ""
+                        uids[series_uid] = study_uid, series_uid, ""
                     else:
-                        places |= {uid: (study_uid, series_uid, uid) for uid in instances}
+                        uids |= {uid: (study_uid, series_uid, uid) for uid in instances}
         with self._lock:
-            self._places = places
-        return sorted(places)
+            self._uids = uids
+        return sorted(uids)
 
     def source(self, name: str) -> Source:
-        if name not in self._places:
+        if name not in self._uids:
             self.names()
-        place = self._places.get(name)
-        if place is None:
+        uids = self._uids.get(name)
+        if uids is None:
             raise NotFoundError("there is no such image in the PACS.")
         folder = self._cache / name
         with self._lock:
             if not folder.is_dir():
-                self._retrieve(*place, folder)
+                self._retrieve(*uids, folder)
         return Source("dicom", tuple(sorted(folder.iterdir())), folder, name)
 
     def find_instance(self, uid: str) -> str:
         names = self.names()
-        with explained_by_pacs():
-            found = self._client.search_for_instances(search_filters={"SOPInstanceUID": uid})
-        series = [str(Dataset.from_json(each).get("SeriesInstanceUID") or "") for each in found]
+        with explain_pacs_errors():
+            instances = self._client.search_for_instances(search_filters={"SOPInstanceUID": uid})
+        series = [str(Dataset.from_json(each).get("SeriesInstanceUID") or "") for each in instances]
         name = next((name for name in (uid, *series) if name in names), None)
         if name is None:
             raise NotFoundError("the PACS has no image of this server with that SOP Instance UID.")
@@ -284,7 +284,7 @@ class WebCatalogue(Catalogue):
         import pydicom
 
         datasets = [pydicom.dcmread(path) for path in paths]
-        with explained_by_pacs():
+        with explain_pacs_errors():
             answer = self._client.store_instances(datasets)
         failed = answer.get("FailedSOPSequence") or ()
         if failed:
@@ -297,9 +297,9 @@ class WebCatalogue(Catalogue):
         Raises:
             PacsError: the PACS does not answer.
         """
-        with explained_by_pacs():
-            for found in self._client.search_for_series(search_filters={"Modality": "SR"}):
-                series = Dataset.from_json(found)
+        with explain_pacs_errors():
+            for entry in self._client.search_for_series(search_filters={"Modality": "SR"}):
+                series = Dataset.from_json(entry)
                 yield from self._client.retrieve_series(
                     str(series.StudyInstanceUID),
                     str(series.SeriesInstanceUID),
@@ -307,8 +307,8 @@ class WebCatalogue(Catalogue):
                 )
 
     def _instances(self, study_uid: str, series_uid: str) -> list[str]:
-        found = self._client.search_for_instances(study_uid, series_uid)
-        return [str(Dataset.from_json(each).SOPInstanceUID) for each in found]
+        instances = self._client.search_for_instances(study_uid, series_uid)
+        return [str(Dataset.from_json(each).SOPInstanceUID) for each in instances]
 
     def _is_result(self, study_uid: str, series_uid: str) -> bool:
         """Return whether a series is a result of this package, by the header of one of its instances."""
@@ -320,7 +320,7 @@ class WebCatalogue(Catalogue):
 
     def _retrieve(self, study_uid: str, series_uid: str, instance_uid: str, folder: Path) -> None:
         media_types = (("application/dicom", "*"),)
-        with explained_by_pacs():
+        with explain_pacs_errors():
             if instance_uid:
                 datasets = [
                     self._client.retrieve_instance(study_uid, series_uid, instance_uid, media_types=media_types)
@@ -339,14 +339,14 @@ class WebCatalogue(Catalogue):
 
 
 def safe_name(text: str) -> str:
-    """Return a name for a path below the folder: itself where it is safe, else what is safe of it, and a hash."""
+    """Return a name for a path below the folder: the path where it is safe, else its safe characters and a hash."""
     if re.fullmatch(NAME, text):
         return text
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("._-")[-100:].lstrip("._-")
     return f"{plain or 'image'}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def check_identity(sent: ImageIdentity, known: ImageIdentity) -> None:
+def check_identity(sent: ImageIdentity, expected: ImageIdentity) -> None:
     """Refuse a reading of another image, or of another state of this one.
 
     Raises:
@@ -356,7 +356,7 @@ def check_identity(sent: ImageIdentity, known: ImageIdentity) -> None:
         ("id", "name"), ("sha256", "SHA-256"), ("study_instance_uid", "study"), ("series_instance_uid", "series"),
         ("columns", "number of columns"), ("rows", "number of rows"), ("slices", "number of slices"),
     ):  # fmt: skip
-        mine, theirs = getattr(known, field), getattr(sent, field)
+        mine, theirs = getattr(expected, field), getattr(sent, field)
         if theirs and mine and theirs != mine:
             raise RefusedError(
                 f"image.{field} is not that of the image on this server: the reading is of another {words}. Fetch the "
@@ -365,7 +365,7 @@ def check_identity(sent: ImageIdentity, known: ImageIdentity) -> None:
 
 
 @contextmanager
-def explained_by_pacs() -> Iterator[None]:
+def explain_pacs_errors() -> Iterator[None]:
     """Turn errors of HTTP into sentences; addresses and answers of the PACS stay out of them."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""What MONAI Label 0.8.5 needs to be imported and to keep still. Import this before anything of `monailabel`."""
+"""Repairs and settings that MONAI Label 0.8.5 needs. Import this before anything of `monailabel`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several readers agree on: boxes fused by weighted box fusion, and how well two readers agree.
+"""Consensus and agreement of readers: boxes fused by weighted box fusion, and how well two readings agree.
 
 Solovyev et al., "Weighted boxes fusion: Ensembling boxes from different object detection models", Image and Vision
 Computing 107 (2021), https://arxiv.org/abs/1910.13302; the implementation is the authors' package ensemble-boxes.
@@ -25,7 +25,7 @@ _TOOL = Tool("weighted box fusion", "ensemble-boxes 1.0.9")
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well two readings agree.
+    """The agreement of two readings.
 
     Attributes:
         readers: the two readers.
@@ -61,7 +61,7 @@ def match(first: Sequence[Box], second: Sequence[Box]) -> list[tuple[int, int, f
 
     if not first or not second:
         return []
-    table = np.array([[overlap(a, b) if _place(a) == _place(b) else 0.0 for b in second] for a in first])
+    table = np.array([[overlap(a, b) if _group(a) == _group(b) else 0.0 for b in second] for a in first])
     rows, columns = linear_sum_assignment(-table)
     return [(int(a), int(b), float(table[a, b])) for a, b in zip(rows, columns, strict=True) if table[a, b] > 0]
 
@@ -106,23 +106,23 @@ def fuse(readings: Sequence[Reading], iou: float = SAME_FINDING_IOU) -> Reading:
         raise RefusedError("the size of the image is not known, so its boxes cannot be fused.")
     size = np.array([image.columns, image.rows] * 2, dtype=np.float64)
     fused: list[Box] = []
-    for place in sorted({_place(box) for reading in readings for box in reading.boxes}):
-        drawn = [[box for box in reading.boxes if _place(box) == place] for reading in readings]
+    for group in sorted({_group(box) for reading in readings for box in reading.boxes}):
+        per_reader = [[box for box in reading.boxes if _group(box) == group] for reading in readings]
         edges, scores, _ = weighted_boxes_fusion(
-            [[list(np.array(box.xyxy) / size) for box in boxes] for boxes in drawn],
-            [[1.0 if box.certainty is None else max(box.certainty, 1e-3) for box in boxes] for boxes in drawn],
-            [[0] * len(boxes) for boxes in drawn],
+            [[list(np.array(box.xyxy) / size) for box in boxes] for boxes in per_reader],
+            [[1.0 if box.certainty is None else max(box.certainty, 1e-3) for box in boxes] for boxes in per_reader],
+            [[0] * len(boxes) for boxes in per_reader],
             iou_thr=iou,
             conf_type="avg",
         )
-        example = next(box for boxes in drawn for box in boxes)
+        example = next(box for boxes in per_reader for box in boxes)
         for corners, score in zip(np.asarray(edges, dtype=np.float64) * size, scores, strict=True):
             x_min, y_min, x_max, y_max = (round(float(edge), 3) for edge in corners)
             box = replace(
                 example, x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max, reader=CONSENSUS, tracking_uid="",
                 certainty=min(1.0, float(score)), before=None, after=None,
             )  # fmt: skip
-            supporters = sum(any(overlap(box, other) >= iou for other in boxes) for boxes in drawn)
+            supporters = sum(any(overlap(box, other) >= iou for other in boxes) for boxes in per_reader)
             if 2 * supporters >= len(readings):
                 fused.append(box)
     return Reading(
@@ -155,7 +155,8 @@ def _tracked(boxes: Sequence[Box], image: str) -> list[Box]:
     return tracked
 
 
-def _place(box: Box) -> tuple[str, int, str]:
+def _group(box: Box) -> tuple[str, int, str]:
+    """Return the finding and the slice of a box, which boxes of one group share."""
     return box.finding.casefold(), -1 if box.slice_index is None else box.slice_index, box.sop_instance_uid
 
 

@@ -25,7 +25,7 @@ class Context:
     """The parts of a running server.
 
     Attributes:
-        folder: of the store: database, promoted weights, training jobs, what was retrieved from a PACS.
+        folder: folder of the store: database, promoted weights, training jobs, and files retrieved from a PACS.
         store: readings and records.
         catalogue: images.
         models: bundles, with the weights that were promoted.

@@ -62,8 +62,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Enhanced:
-    """What a task has written.
+class EnhancedImage:
+    """Files and figures that a task has written.
 
     Attributes:
         files: the result; the slices of a series, or one file.
@@ -82,24 +82,24 @@ class Enhancer:
     """A process that enlarges one image after the other, with its bundles loaded."""
 
     def __init__(self) -> None:
-        self._places = threading.BoundedSemaphore(MOST_WAITING)
+        self._slots = threading.BoundedSemaphore(MOST_WAITING)
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
     @contextmanager
-    def enhance(self, task: Task, folder: Path) -> Iterator[Enhanced]:
+    def enhance(self, task: Task, folder: Path) -> Iterator[EnhancedImage]:
         """Enlarge an image; the written files are there during the `with` block.
 
         Args:
             task: the image and the options.
-            folder: where a temporary folder is made.
+            folder: folder for a temporary one.
 
         Raises:
             InputError, BundleError, OutputError, OutOfMemoryError: see `Session.enhance`.
             ServerError: the process ended or did not come to an end.
             BusyError: too many images wait already.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise BusyError(f"{MOST_WAITING} images are waiting to be enlarged. Try again later.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ class Enhancer:
             finally:
                 shutil.rmtree(out, ignore_errors=True)
         finally:
-            self._places.release()
+            self._slots.release()
 
     def close(self) -> None:
         """End the process."""
@@ -118,9 +118,9 @@ class Enhancer:
                 self._pool.shutdown(wait=False, cancel_futures=True)
                 self._pool = None
 
-    def _run(self, task: Task, out: Path) -> Enhanced:
+    def _run(self, task: Task, out: Path) -> EnhancedImage:
         try:
-            future: Future[Enhanced] = self._running_pool().submit(_enhance, task, out)
+            future: Future[EnhancedImage] = self._running_pool().submit(_enhance, task, out)
             return future.result(timeout=LONGEST_SECONDS)
         except BrokenProcessPool as error:
             self.close()
@@ -140,10 +140,10 @@ class Enhancer:
 
 
 _sessions: SessionCache | None = None
-"""Of this process."""
+"""The open bundles of this process."""
 
 
-def _enhance(task: Task, out: Path) -> Enhanced:
+def _enhance(task: Task, out: Path) -> EnhancedImage:
     global _sessions
     _sessions = _sessions or SessionCache()
     image = files.read(task.source)
@@ -180,7 +180,7 @@ def _enhance(task: Task, out: Path) -> Enhanced:
                 overwrite=False,
             )
     span = result.window[1] - result.window[0]
-    return Enhanced(
+    return EnhancedImage(
         tuple(written),
         tuple(file for path in maps for file in (sorted(path.iterdir()) if path.is_dir() else [path])),
         _without_folders(result.report()),

@@ -1,4 +1,4 @@
-"""What the server refuses, one class for each HTTP status. The messages go to the client: no paths, no patient data."""
+"""Errors of the server, one class for each HTTP status. The messages go to the client: no paths, no patient data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request passes before it reaches an endpoint: host, origin, size and token."""
+"""The checks that every request passes before it reaches an endpoint: host, origin, size and token."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Guard:
     """Lets a request through with its user in `scope["user"]`, or answers 400, 401 or 403.
 
     Args:
-        app: what comes next.
+        app: app that gets the requests that pass.
         store: returns the store with the tokens.
         origins: web pages that may send requests, as "https://viewer.example". Default: none but programs.
         open_paths: addresses that need no token.
@@ -160,8 +160,8 @@ def without_paths(text: str) -> str:
 def log_mistake(error: BaseException) -> None:
     """Log where an error happened, without its message, which may repeat a patient's name."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = "; ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-6:])
-    logger.error("%s in %s", type(error).__name__, where)
+    location = "; ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-6:])
+    logger.error("%s in %s", type(error).__name__, location)
 
 
 def as_json(text: str, what: str) -> Any:

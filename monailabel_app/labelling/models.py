@@ -24,8 +24,8 @@ class Models:
     """The bundles of a server.
 
     Args:
-        store: where promotions are recorded.
-        folder: where promoted bundles are kept.
+        store: store in which promotions are recorded.
+        folder: folder of the promoted bundles.
         names: names or folders of bundles. Default: every shipped bundle.
 
     Raises:
@@ -74,8 +74,8 @@ class Models:
         """
         if not (self.prepared(name, job) / "model.yaml").is_file():
             raise NotFoundError("this training has made no weights that could be promoted.")
-        kept = [*self.promotions(name), {"job": job, "report": report}]
-        self._store.set_record(_KIND, name, kept)
+        promotions = [*self.promotions(name), {"job": job, "report": report}]
+        self._store.set_record(_KIND, name, promotions)
         self._store.note("promote", actor=actor, reason=f"{name} {job}", content=_sha256_of_report(report))
 
     def roll_back(self, name: str, *, actor: str) -> str:
@@ -84,12 +84,12 @@ class Models:
         Raises:
             ConflictError: nothing was promoted.
         """
-        kept = self.promotions(name)
-        if not kept:
+        promotions = self.promotions(name)
+        if not promotions:
             raise ConflictError("the shipped weights of this bundle are in use; there is nothing to go back to.")
-        self._store.set_record(_KIND, name, kept[:-1])
-        self._store.note("roll back", actor=actor, reason=f"{name} {kept[-1]['job']}")
-        return str(kept[-2]["job"]) if len(kept) > 1 else "shipped"
+        self._store.set_record(_KIND, name, promotions[:-1])
+        self._store.note("roll back", actor=actor, reason=f"{name} {promotions[-1]['job']}")
+        return str(promotions[-2]["job"]) if len(promotions) > 1 else "shipped"
 
 
 def prepare_bundle(bundle: Bundle, weights: Path, target: Path) -> Bundle:

@@ -1,4 +1,4 @@
-"""Which image a reader reads next: the least certain one, the one that readers disagree on, or any.
+"""The next image of a reader: the least certain one, the one that readers disagree on, or any.
 
 The order is computed anew from the store at every request, and what was served is recorded there, so a restart of the
 server changes nothing.
@@ -21,10 +21,10 @@ STRATEGIES = {
     "disagreement": "the image whose readers disagree most, of those with at least two readers",
 }
 DEFAULT_READERS = 3
-_QUEUE, _WIDTH, _WANTED = "queue", "error_bar_width", "readers_per_image"
+_QUEUE, _WIDTH, _READERS = "queue", "error_bar_width", "readers_per_image"
 _lock = threading.Lock()
 HOLDS = timedelta(days=1)
-"""How long a reader who was served an image and does not come back holds one of its places."""
+"""Time for which a reader who was served an image and does not come back counts as one of its readers."""
 
 
 def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -> dict[str, Any]:
@@ -45,14 +45,14 @@ def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -
     with _lock:
         readers = {name: set(numbers) - {CONSENSUS} for name, numbers in store.images().items()}
         served: dict[str, int] = store.record(_QUEUE, reader) or {}
-        wanted = readers_per_image(store)
+        needed = readers_per_image(store)
         recent = store.records(_QUEUE, since=datetime.now(UTC) - HOLDS)
         others = {key: content for key, content in recent.items() if key != reader}
 
         def is_open(name: str) -> bool:
             have = readers.get(name, set())
             at_it = {other for other, content in others.items() if [*content][-1] == name}
-            return reader not in have and len(have | at_it) < wanted
+            return reader not in have and len(have | at_it) < needed
 
         scores = _scores(store, [name for name in images if is_open(name)], reader, strategy)
         if not scores:
@@ -65,18 +65,18 @@ def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -
 
 def readers_per_image(store: BoxStore) -> int:
     """Return how many readers an image is to have."""
-    return int(store.record(_WANTED, "all") or DEFAULT_READERS)
+    return int(store.record(_READERS, "all") or DEFAULT_READERS)
 
 
 def set_readers_per_image(store: BoxStore, count: int) -> None:
-    """Say how many readers an image is to have.
+    """Set how many readers an image is to have.
 
     Raises:
         RefusedError: not 1 to 100.
     """
     if not 1 <= count <= 100:
         raise RefusedError(f"readers is {count}, expected 1 to 100.")
-    store.set_record(_WANTED, "all", count)
+    store.set_record(_READERS, "all", count)
 
 
 def set_width(store: BoxStore, image: str, bundle: str, width: float | None) -> None:
@@ -86,7 +86,7 @@ def set_width(store: BoxStore, image: str, bundle: str, width: float | None) -> 
 
 
 def widths(store: BoxStore) -> dict[str, dict[str, Any]]:
-    """Return what `set_width` recorded, by image."""
+    """Return the records of `set_width`, by image."""
     return store.records(_WIDTH)
 
 
@@ -94,10 +94,10 @@ def _scores(store: BoxStore, images: list[str], reader: str, strategy: str) -> d
     if strategy == "random":
         return {name: _draw(reader, name) for name in images}
     if strategy == "error_bars":
-        known = {name: content["width"] for name, content in widths(store).items() if content["width"] is not None}
-        if images and not known:
+        measured = {name: content["width"] for name, content in widths(store).items() if content["width"] is not None}
+        if images and not measured:
             raise ConflictError("no error bars were measured yet: POST /activelearning/error_bars/measure first.")
-        return {name: known[name] for name in images if name in known}
+        return {name: measured[name] for name in images if name in measured}
     read = {name: numbers for name, numbers in store.images().items() if len(set(numbers) - {CONSENSUS}) > 1}
     if images and not read:
         raise ConflictError("no image has two readers yet, so nothing is known of disagreement. Use another strategy.")
@@ -108,13 +108,13 @@ def _disagreement(store: BoxStore, image: str, numbers: dict[str, int]) -> float
     """Return how much the readers of an image disagree, computed once for the same versions."""
     versions = tuple(sorted(numbers.items()))
     key = str(store.file), image
-    if _known.get(key, ((), 0.0))[0] != versions:
+    if _disagreements.get(key, ((), 0.0))[0] != versions:
         readings = [version.reading for version in store.submitted(image) if version.reading is not None]
-        _known[key] = versions, disagreement(readings)
-    return _known[key][1]
+        _disagreements[key] = versions, disagreement(readings)
+    return _disagreements[key][1]
 
 
-_known: dict[tuple[str, str], tuple[tuple[tuple[str, int], ...], float]] = {}
+_disagreements: dict[tuple[str, str], tuple[tuple[tuple[str, int], ...], float]] = {}
 
 
 def _draw(reader: str, image: str) -> float:

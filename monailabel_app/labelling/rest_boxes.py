@@ -21,7 +21,7 @@ from labelling.consensus import SAME_FINDING_IOU, agreement, disagreement, fuse
 from labelling.context import Context
 from labelling.errors import ForbiddenError, NotFoundError, RefusedError
 from labelling.formats import dicom_sr, exchange
-from labelling.formats.slices import ImageFacts, ImageNames, Imported
+from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
 from monai_sr_bundle.boxes.codes import public_codes
 from monai_sr_bundle.boxes.readings import Reader, Reading, format_readings, parse_readings
@@ -48,7 +48,7 @@ async def context_of(request: Request) -> Context:
 
 
 async def user_of(request: Request) -> User:
-    """Return who sends the request; the guard has found out."""
+    """Return the sender of the request, whom the guard has identified."""
     user = request.scope["user"]
     assert isinstance(user, User)
     return user
@@ -59,7 +59,7 @@ Sender = Annotated[User, Depends(user_of)]
 
 
 def facts_of(context: Context, name: str) -> ImageFacts:
-    """Return what formats must know of an image."""
+    """Return the facts of an image that formats need."""
     identity = context.catalogue.identity(name)
 
     def affine() -> np.ndarray:
@@ -262,26 +262,26 @@ def post_import_from_pacs(context: Server, user: Sender) -> dict[str, Any]:
     user.require("admin")
     pacs = context.require_pacs()
     names = image_names(context)
-    together, reports = Imported(), 0
-    own = context.store.records(REPORT)
+    collected, reports = ImportedReadings(), 0
+    own_reports = context.store.records(REPORT)
     for report in pacs.reports():
-        if str(report.SOPInstanceUID) in own:  # its reader would count twice
+        if str(report.SOPInstanceUID) in own_reports:  # its reader would count twice
             continue
-        found = next(filter(None, map(names.find, dicom_sr.images_of(report))), None)
+        match = next(filter(None, map(names.find, dicom_sr.images_of(report))), None)
         reports += 1
-        if found is None:
-            together.notes.append("a report is of an image that this server does not have, and is left out.")
+        if match is None:
+            collected.notes.append("a report is of an image that this server does not have, and is left out.")
             continue
-        facts = found[0]
+        facts = match[0]
         content = _as_file(report)
         try:
             imported = dicom_sr.read(content, facts, context.catalogue.headers(facts.identity.id), names, "import")
         except InputError:
-            together.notes.append("a report has no box that can be read, and is left out.")
+            collected.notes.append("a report has no box that can be read, and is left out.")
             continue
         for field in ("readings", "unknown_images", "unknown_findings", "notes"):
-            getattr(together, field).extend(getattr(imported, field))
-    return {"reports": reports, **_save(context, user, together)}
+            getattr(collected, field).extend(getattr(imported, field))
+    return {"reports": reports, **_save(context, user, collected)}
 
 
 @router.post("/export/pacs", summary="Store a report of every reader in the PACS")
@@ -324,10 +324,10 @@ def _selected(
     context: Context, user: User, images: list[str] | None, reader: str | None, which: str, *, with_headers: bool
 ) -> tuple[list[Reading], dict[str, ImageFacts], dict[str, list[Dataset]]]:
     readings: list[Reading] = []
-    known = set(context.catalogue.names())
-    if unknown := [name for name in images or () if name not in known]:
+    listed = set(context.catalogue.names())
+    if unknown := [name for name in images or () if name not in listed]:
         raise NotFoundError(f"there is no such image on this server ({len(unknown)} of {len(images or ())} names).")
-    for name in images or sorted(context.store.images().keys() & known):
+    for name in images or sorted(context.store.images().keys() & listed):
         versions: Iterator[Version] = (version for version in context.store.current(name))
         if which == "consensus":
             chosen = [each for each in versions if each.reader == CONSENSUS][:1]
@@ -355,7 +355,7 @@ def _pseudonymous(context: Context, readings: Sequence[Reading]) -> list[Reading
     return renamed
 
 
-def _save(context: Context, user: User, imported: Imported) -> dict[str, Any]:
+def _save(context: Context, user: User, imported: ImportedReadings) -> dict[str, Any]:
     """Check all readings, then save them."""
     readings = []
     for reading in imported.readings:

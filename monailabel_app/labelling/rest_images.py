@@ -22,7 +22,7 @@ from labelling.box_store import CONSENSUS
 from labelling.catalogue import NAME, safe_name
 from labelling.context import RESULTS, Context
 from labelling.datastore import SUBMITTED, BoxDatastore
-from labelling.enhancing import Enhanced, Task
+from labelling.enhancing import EnhancedImage, Task
 from labelling.errors import ConflictError, NotFoundError, RefusedError, ServerError
 from labelling.formats import slicer_markups
 from labelling.formats.nifti import to_nifti
@@ -139,9 +139,9 @@ def get_label(
             raise NotFoundError("no reader has submitted this image.")
         content = slicer_markups.write(reading, facts_of(context, label))
     else:
-        wanted = user.name if tag == SUBMITTED else tag.removeprefix("reader_")
-        user.require_reader(wanted)
-        content = _markups_of(context, label, wanted)
+        reader = user.name if tag == SUBMITTED else tag.removeprefix("reader_")
+        user.require_reader(reader)
+        content = _markups_of(context, label, reader)
     return Response(content, media_type="application/json", headers=_named(f"{label}.mrk.json"))
 
 
@@ -374,7 +374,7 @@ def post_rollback(context: Server, user: Sender, model: ModelName) -> dict[str, 
     return get_model(context, user, model)
 
 
-def _packed(enhanced: Enhanced, image: str) -> tuple[str, bytes]:
+def _packed(enhanced: EnhancedImage, image: str) -> tuple[str, bytes]:
     """Return the result as one file: itself where it is one without error bars, else a zip."""
     if len(enhanced.files) == 1 and not enhanced.maps:
         return safe_name(enhanced.files[0].name), enhanced.files[0].read_bytes()

@@ -11,7 +11,7 @@ from labelling.errors import UnauthorisedError
 from labelling.rest_boxes import Sender, Server
 
 OPEN = ("/auth/", "/auth/token")
-"""What whoever has no token yet may ask."""
+"""Addresses that need no token."""
 
 router = APIRouter(tags=["Log-in"])
 

@@ -52,7 +52,7 @@ class LabelledImage:
 
 
 def agreed_reading(store: BoxStore, image: str) -> Reading | None:
-    """Return what a training takes for true: the adjudicated reading, else the consensus, else the one reader's."""
+    """Return the reading that a training takes for true: the adjudicated one, the consensus, or the only one."""
     adjudicated = [each for each in store.current(image) if each.reader == CONSENSUS and each.status == "submitted"]
     if adjudicated:
         return adjudicated[0].reading

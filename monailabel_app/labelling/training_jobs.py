@@ -33,7 +33,7 @@ class TrainingJobs:
     """The fine-tunings of a server. What ran when the server ended is "interrupted" when it starts again.
 
     Args:
-        store, catalogue, models: of the server.
+        store, catalogue, models: parts of the server, see `Context`.
         folder: folder of the jobs.
     """
 
@@ -175,15 +175,15 @@ class TrainingJobs:
         assert process.stdout is not None
         for line in process.stdout:
             try:
-                told = json.loads(line)
+                message = json.loads(line)
             except ValueError:  # a library that prints
                 continue
-            if not isinstance(told, dict) or "state" not in told:
+            if not isinstance(message, dict) or "state" not in message:
                 continue
-            reason = told.get("reason", reason)
-            self._progress[name] = {key: told[key] for key in ("fraction", "loss") if key in told}
-            if told["state"] in RUNNING:
-                self._set_state(name, told["state"])
+            reason = message.get("reason", reason)
+            self._progress[name] = {key: message[key] for key in ("fraction", "loss") if key in message}
+            if message["state"] in RUNNING:
+                self._set_state(name, message["state"])
         code = process.wait()
         self._remove_images(name)
         with self._lock:

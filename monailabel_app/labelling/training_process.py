@@ -1,6 +1,6 @@
 """One fine-tuning, in a process of its own: `python -m labelling.training_process FOLDER`.
 
-FOLDER/job.pickle is the `TrainingTask`. What happens is told in JSON lines on standard output; the report is
+FOLDER/job.pickle is the `TrainingTask`. The progress goes to standard output as JSON lines; the report is
 FOLDER/report.json. Where the other end of standard input is closed, as the server has ended, this process ends, too.
 """
 
@@ -24,11 +24,11 @@ from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.training.stages import training_stages
 
 MARGIN_DB = 0.1
-"""How much worse the new weights may be at most, with 95 % confidence, to be called not worse."""
+"""Largest loss of PSNR, with 95 % confidence, at which the new weights are called not worse."""
 FIGURES = {"psnr": "whole image", "box_psnr": "inside boxes"}
 HELD_OUT = "the set of held-out images"
 LEARNING_RATE_SHARE = 0.1
-"""Of the bundle's learning rate: the weights are good already."""
+"""Share of the bundle's learning rate: the weights are good already."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TrainingTask:
     Attributes:
         bundle: folder of the bundle, with the present weights.
         shipped: folder of the bundle, with the shipped weights and their error bars.
-        images: what is learnt from.
+        images: images with boxes to learn from.
         target: folder of the bundle with the new weights.
         iterations: steps of the optimizer.
         box_weight: weight inside boxes, added to the 1 of every pixel. Default: the bundle's, or 1.

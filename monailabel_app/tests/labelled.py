@@ -42,14 +42,14 @@ def with_error_bars(folder: Path) -> Path:
 def write_images(folder: Path, *, size: int = 128, train: int = 2, val: int = 1, test: int = 2) -> dict[str, str]:
     """Write drawn chests, of as many patients on each side of the split; returns the side by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"train": train, "val": val, "test": test}
+    missing = {"train": train, "val": val, "test": test}
     sides: dict[str, str] = {}
     number = 0
-    while any(wanted.values()):
+    while any(missing.values()):
         name = f"chest{number:02d}.png"
         side = split_of(hashlib.sha256(name.encode()).hexdigest()[:16])
-        if wanted[side]:
-            wanted[side] -= 1
+        if missing[side]:
+            missing[side] -= 1
             sides[name] = side
             pixels = np.rint(np.roll(draw_phantom(size, seed=number % 5), number, axis=1) * 255).astype(np.uint8)
             PIL.Image.fromarray(pixels).save(folder / name)

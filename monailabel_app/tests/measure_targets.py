@@ -1,4 +1,4 @@
-"""How fast the server is, and whether it keeps what it acknowledged: `python monailabel_app/tests/measure_targets.py`.
+"""Measure the server's speed, and look for lost boxes after kills: `python monailabel_app/tests/measure_targets.py`.
 
 Prints one line a figure, and the machine with its load, which speed depends on. With `--kills 0` in some minutes.
 """
@@ -116,11 +116,11 @@ def count_lost_boxes(folder: Path, kills: int) -> str:
         problems += len(server.get("/audit")["problems"])
         threads = []
         for reader, versions in acknowledged.items():
-            kept = server.get(f"/boxes/{image}/history", params={"reader": reader})["versions"]
+            stored = server.get(f"/boxes/{image}/history", params={"reader": reader})["versions"]
             total += len(versions)
-            lost += len(versions - {(each["number"], each["sha256"]) for each in kept})
+            lost += len(versions - {(each["number"], each["sha256"]) for each in stored})
             versions.clear()
-            threads.append(threading.Thread(target=submit, args=(reader, len(kept))))
+            threads.append(threading.Thread(target=submit, args=(reader, len(stored))))
         if not remaining:
             break
         for thread in threads:

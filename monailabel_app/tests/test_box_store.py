@@ -75,9 +75,9 @@ def test_deletion_leaves_a_tombstone_and_nothing_of_the_content(store, tmp_path)
     assert [row["action"] for row in store.audit()] == ["submit", "delete"]
     assert store.audit()[-1]["reason"] == "the patient asked for it"
     assert store.verify() == []
-    again = store.save(reading("bob", box(finding="Mass")), actor="bob", based_on=0)
+    version = store.save(reading("bob", box(finding="Mass")), actor="bob", based_on=0)
     store.delete("chest.png", "bob", 1, actor="root", reason="a wrong image")
-    assert store.save(again.reading, actor="bob", based_on=1).number == 2  # sent again, it is kept
+    assert store.save(version.reading, actor="bob", based_on=1).number == 2  # sent again, it is kept
     store.close()
     assert all(secret.encode() not in file.read_bytes() for file in tmp_path.iterdir())
     with pytest.raises(NotFoundError):
@@ -162,9 +162,9 @@ def test_a_writer_that_is_killed_loses_nothing_that_it_acknowledged(store):
         writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         acknowledged = [int(writer.stdout.readline()) for _ in range(5 + kill)][-1]
         os.kill(writer.pid, signal.SIGKILL)
-        rest = writer.stdout.read().split()
+        remaining = writer.stdout.read().split()
         writer.wait()
-        acknowledged = max([acknowledged, *map(int, rest)])
+        acknowledged = max([acknowledged, *map(int, remaining)])
         assert len(store.history("chest.png", "ada")) >= acknowledged
         assert store.verify() == []
 

@@ -91,12 +91,12 @@ def lidc_readings(table: Path) -> dict[str, list]:
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
             edges = (float(row[name]) for name in ("x_min", "y_min", "x_max", "y_max"))
-            drawn = box(*edges, finding=row["finding"], slice_index=int(row["slice_index"]))
-            boxes.setdefault(row["image"], {}).setdefault(row["reader"], []).append(drawn)
+            drawn_box = box(*edges, finding=row["finding"], slice_index=int(row["slice_index"]))
+            boxes.setdefault(row["image"], {}).setdefault(row["reader"], []).append(drawn_box)
     return {
         name: [
-            reading(reader, *drawn, image=ImageIdentity(Path(name).name, columns=512, rows=512, slices=64))
-            for reader, drawn in of_reader.items()
+            reading(reader, *reader_boxes, image=ImageIdentity(Path(name).name, columns=512, rows=512, slices=64))
+            for reader, reader_boxes in of_reader.items()
         ]
         for name, of_reader in boxes.items()
     }

@@ -30,7 +30,7 @@ IMAGES = {facts.identity.id: facts for facts in (CHEST, CT, NIFTI)}
 NAMES = ImageNames(list(IMAGES), IMAGES.__getitem__)
 
 
-def drawn():
+def examples():
     """Three readers: fractions, two findings, a lesion on three slices, and nothing found."""
     lesion = [
         box(5.25, 6.5, 20, 30.75, slice_index=k, sop_instance_uid=UIDS[k], tracking_uid="2.25.7") for k in (2, 3, 4)
@@ -44,10 +44,10 @@ def drawn():
 
 
 def exported(name, readings=None):
-    return exchange.export(name, readings or drawn(), IMAGES, {})
+    return exchange.export(name, readings or examples(), IMAGES, {})
 
 
-def places(readings):
+def positions(readings):
     return sorted(
         (each.image.id, each.reader.id, drawn_box.finding, IMAGES[each.image.id].index_of(drawn_box), *drawn_box.xyxy)
         for each in readings
@@ -55,8 +55,8 @@ def places(readings):
     )
 
 
-def assert_same_places(got, expected, tolerance=0.01):
-    assert [place[:4] for place in got] == [place[:4] for place in expected]
+def assert_same_positions(got, expected, tolerance=0.01):
+    assert [position[:4] for position in got] == [position[:4] for position in expected]
     assert np.abs(np.array([p[4:] for p in got]) - np.array([p[4:] for p in expected])).max() <= tolerance
 
 
@@ -68,7 +68,7 @@ def no_findings(readings):
 def test_formats_with_readers_come_back(name):
     _, content = exported(name).packed()
     imported = exchange.read(name, content, NAMES, reader="import")
-    assert_same_places(places(imported.readings), places(drawn()))
+    assert_same_positions(positions(imported.readings), positions(examples()))
     assert no_findings(imported.readings) == [("chest.png", "bob")]
     assert imported.unknown_findings == imported.unknown_images == []
     if name != "yolo":
@@ -87,7 +87,7 @@ def test_nih_has_a_table_for_each_reader_and_comes_back():
     files = exported("nih").files
     assert sorted(files) == ["ada/BBox_List.csv", "bob/BBox_List.csv", "eve/BBox_List.csv"]
     imported = exchange.read("nih", files["ada/BBox_List.csv"], NAMES, reader="ada")
-    assert_same_places(places(imported.readings), [place for place in places(drawn()) if place[1] == "ada"])
+    assert_same_positions(positions(imported.readings), [each for each in positions(examples()) if each[1] == "ada"])
     assert exported("nih").notes == ("1 readings without boxes have no place in this format.",)
 
 
@@ -102,7 +102,7 @@ def test_pascal_voc_counts_pixels_from_1_with_both_ends():
     files = exported("voc").files
     root = ElementTree.fromstring(files["Annotations/ada/chest.png.xml"])
     corners = [{edge.tag: int(edge.text) for edge in each.find("bndbox")} for each in root.iter("object")]
-    for got, expected in zip(corners, drawn()[0].boxes, strict=True):
+    for got, expected in zip(corners, examples()[0].boxes, strict=True):
         assert (got["xmin"] - 1, got["ymin"] - 1, got["xmax"], got["ymax"]) == pytest.approx(expected.xyxy, abs=0.5)
     assert [each.findtext("name") for each in root.iter("object")] == ["Nodule", "Effusion"]
     assert list(ElementTree.fromstring(files["Annotations/bob/chest.png.xml"]).iter("object")) == []
@@ -110,7 +110,7 @@ def test_pascal_voc_counts_pixels_from_1_with_both_ends():
 
 
 def test_vinbigdata_has_its_columns_classes_and_no_finding_rows():
-    readings = [*drawn(), reading("fay", box(finding="Azygos lobe"))]
+    readings = [*examples(), reading("fay", box(finding="Azygos lobe"))]
     rows = list(csv.DictReader(io.StringIO(exported("vinbigdata", readings).files["train.csv"].decode())))
     assert list(rows[0]) == ["image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max"]
     by_class = {row["class_name"]: row["class_id"] for row in rows}
@@ -121,12 +121,12 @@ def test_vinbigdata_has_its_columns_classes_and_no_finding_rows():
 
 @pytest.mark.parametrize("facts", [CHEST, CT], ids=["radiograph", "oblique CT"])
 def test_slicers_markups_come_back_in_their_place(facts):
-    (one,) = [each for each in drawn() if each.image.id == facts.identity.id and each.boxes]
+    (one,) = [each for each in examples() if each.image.id == facts.identity.id and each.boxes]
     content = slicer_markups.write(one, facts)
     markups = json.loads(content)["markups"]
     assert len(markups) == (2 if facts is CHEST else 1)  # a lesion on three slices is one box in space
     imported = exchange.read("slicer", content, NAMES, reader="ada", image=facts)
-    assert_same_places(places(imported.readings), places([one]))
+    assert_same_positions(positions(imported.readings), positions([one]))
 
 
 def test_what_monai_labels_module_submits_is_read():
@@ -234,7 +234,7 @@ def test_a_zip_that_is_damaged_or_holds_too_much_is_refused(monkeypatch):
 
 def test_unknown_formats_and_missing_images_are_refused():
     with pytest.raises(RefusedError, match="no format"):
-        exchange.export("word", drawn(), IMAGES, {})
+        exchange.export("word", examples(), IMAGES, {})
     with pytest.raises(RefusedError, match="no format"):
         exchange.read("voc", b"", NAMES, reader="x")
     with pytest.raises(RefusedError, match="image=NAME"):
@@ -242,7 +242,7 @@ def test_unknown_formats_and_missing_images_are_refused():
     with pytest.raises(RefusedError, match="no DICOM"):
         exchange.read("dicom", b"", NAMES, reader="x", image=CHEST)
     with pytest.raises(RefusedError, match="nothing to write"):
-        exchange.export("dicom", drawn(), IMAGES, {})
+        exchange.export("dicom", examples(), IMAGES, {})
 
 
 @pytest.mark.parametrize(
@@ -283,10 +283,10 @@ def test_dicom_reports_come_back_for_radiographs_and_ct(tmp_path):
         assert {"111030", "POLYLINE"} <= {str(element.value) for element in report.iterall()}
         (corners,) = [element.value for element in report.iterall() if element.keyword == "GraphicData"]
         assert (len(corners), corners[:2]) == (10, corners[8:])  # closed, of five points
-        (again,) = exchange.read("dicom", content, names, reader="x", image=facts, headers=headers).readings
-        assert again.reader.id == "ada"
-        assert again.boxes[0].xyxy == pytest.approx(placed.xyxy, abs=0.01)
-        assert (again.boxes[0].finding, again.boxes[0].slice_index) == (placed.finding, placed.slice_index)
+        (imported,) = exchange.read("dicom", content, names, reader="x", image=facts, headers=headers).readings
+        assert imported.reader.id == "ada"
+        assert imported.boxes[0].xyxy == pytest.approx(placed.xyxy, abs=0.01)
+        assert (imported.boxes[0].finding, imported.boxes[0].slice_index) == (placed.finding, placed.slice_index)
 
 
 def test_pseudonyms_depend_on_the_servers_secret():

@@ -66,8 +66,8 @@ def images(server):
 def stored(pacs, modality, tmp_path):
     """The series of a modality in the PACS, as files."""
     files = []
-    for found in pacs["client"].search_for_series(search_filters={"Modality": modality}):
-        series = pydicom.Dataset.from_json(found)
+    for entry in pacs["client"].search_for_series(search_filters={"Modality": modality}):
+        series = pydicom.Dataset.from_json(entry)
         datasets = pacs["client"].retrieve_series(series.StudyInstanceUID, series.SeriesInstanceUID)
         for dataset in datasets:
             files.append(tmp_path / f"{dataset.SOPInstanceUID}.dcm")
@@ -132,8 +132,8 @@ def test_a_result_is_stored_as_a_derived_series_and_never_offered(server, pacs, 
 
 
 def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dciodvfy, dsrdump, tmp_path):
-    drawn = {"DX": box(5, 6, 20.5, 30), "CT": box(7, 8, 20, 21, slice_index=1)}
-    for modality, one in drawn.items():
+    boxes = {"DX": box(5, 6, 20.5, 30), "CT": box(7, 8, 20, 21, slice_index=1)}
+    for modality, one in boxes.items():
         image = pacs[modality]
         content = json.loads(format_readings([reading("ada", one, image=ImageIdentity(image))]))
         answer = server.call("PUT", f"/boxes/{image}", json=content)
@@ -153,23 +153,23 @@ def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dcio
         assert "POLYLINE" in dump
         (only,) = read_report(file).boxes
         assert only.reader.rstrip("^") == "ada"
-        expected = drawn["CT" if only.sop_instance_uid == slice_header.SOPInstanceUID else "DX"]
+        expected = boxes["CT" if only.sop_instance_uid == slice_header.SOPInstanceUID else "DX"]
         assert only.xyxy == pytest.approx(expected.xyxy, abs=0.01)
     assert server.call("POST", "/import/pacs").json()["reports"] == 0  # its own: their readers would count twice
 
 
 def test_reports_of_others_are_imported(server, pacs, tmp_path):
     slices = sorted((header for header in pacs["headers"] if header.Modality == "CT"), key=lambda h: h.InstanceNumber)
-    drawn = box(7, 8, 20, 21, sop_instance_uid=slices[1].SOPInstanceUID, reader="Grey^Zoe", finding="Mass")
-    write_report([drawn], slices, tmp_path / "other.dcm", complete=True)  # in millimetres of the patient
+    foreign_box = box(7, 8, 20, 21, sop_instance_uid=slices[1].SOPInstanceUID, reader="Grey^Zoe", finding="Mass")
+    write_report([foreign_box], slices, tmp_path / "other.dcm", complete=True)  # in millimetres of the patient
     pacs["client"].store_instances([pydicom.dcmread(tmp_path / "other.dcm")])
     imported = server.call("POST", "/import/pacs").json()
     assert imported["reports"] == 1, imported
     assert imported["saved"] == [{"image": pacs["CT"], "reader": "Grey^Zoe", "number": 1}]
     versions = server.get(f"/boxes/{pacs['CT']}")["versions"]
-    (again,) = [version["readings"][0]["boxes"][0] for version in versions if version["reader"] == "Grey^Zoe"]
-    assert again["xyxy"] == pytest.approx([7, 8, 20, 21], abs=0.01)
-    assert (again["sop_instance_uid"], again["slice_index"]) == (slices[1].SOPInstanceUID, 1)
+    (saved_box,) = [version["readings"][0]["boxes"][0] for version in versions if version["reader"] == "Grey^Zoe"]
+    assert saved_box["xyxy"] == pytest.approx([7, 8, 20, 21], abs=0.01)
+    assert (saved_box["sop_instance_uid"], saved_box["slice_index"]) == (slices[1].SOPInstanceUID, 1)
     assert server.call("POST", "/import/pacs").json()["saved"] == imported["saved"]  # the same version
 
 

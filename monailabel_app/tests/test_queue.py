@@ -1,4 +1,4 @@
-"""Whose turn an image is: the queue of every reader, in a server that is killed."""
+"""The queue of images of every reader, in a server that is killed."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ def test_a_reader_drafts_submits_and_sees_nobody_else(server):
 def test_consensus_adjudication_and_their_history(server):
     image = "ct.nii.gz"
     for name, shift in (("ada", 0), ("bob", 2)):
-        drawn = document(box(10 + shift, 10, 30 + shift, 30, slice_index=1), image=image)
-        assert put(server, name, drawn, image).status_code == 200
+        submission = document(box(10 + shift, 10, 30 + shift, 30, slice_index=1), image=image)
+        assert put(server, name, submission, image).status_code == 200
     path, eve = f"/boxes/{image}", server.tokens["eve"]
     agreed = server.get(f"{path}/agreement", token=eve)
     assert agreed["pairs"][0]["overlap"] == pytest.approx(18 / 22)
@@ -162,8 +162,8 @@ def test_export_has_pseudonyms_unless_an_admin_asks_for_names(server):
     assert all(name.startswith("reader-") for name in readers)
     named = server.call("GET", "/export", server.tokens["root"], params={"format": "coco", "names": True}).json()
     assert {statement["reader"] for statement in named["readings"]} == {"ada", "bob"}
-    own = server.call("GET", "/export", server.tokens["ada"], params={"format": "json"}).json()
-    assert len({each["reader"]["id"] for each in own["readings"]}) == 1
+    own_export = server.call("GET", "/export", server.tokens["ada"], params={"format": "json"}).json()
+    assert len({each["reader"]["id"] for each in own_export["readings"]}) == 1
     assert (
         server.call("GET", "/export", server.tokens["ada"], params={"format": "json", "names": True}).status_code == 403
     )
@@ -447,10 +447,10 @@ def test_the_next_image_of_each_reader(server):
 
 
 def test_the_image_with_the_widest_error_bars_is_next(server):
-    asked = {"model": "chest_xray_residual_flow_x4", "images": ["chest0.png", "chest1.png", "ct.nii.gz"]}
+    request = {"model": "chest_xray_residual_flow_x4", "images": ["chest0.png", "chest1.png", "ct.nii.gz"]}
     path = "/activelearning/error_bars"
-    assert server.call("POST", f"{path}/measure", server.tokens["ada"], json=asked).status_code == 403
-    assert server.call("POST", f"{path}/measure", server.tokens["root"], json=asked).status_code == 202
+    assert server.call("POST", f"{path}/measure", server.tokens["ada"], json=request).status_code == 403
+    assert server.call("POST", f"{path}/measure", server.tokens["root"], json=request).status_code == 202
 
     def measured():
         content = server.get(f"{path}/widths", token=server.tokens["root"])
@@ -465,9 +465,9 @@ def test_the_image_with_the_widest_error_bars_is_next(server):
 
 def test_findings_may_be_limited_to_a_list(server):
     def send(finding):
-        drawn = document(box(1, 2, 3, 4, finding=finding), image="ct.nii.gz")
-        drawn["readings"][0]["boxes"][0]["slice_index"] = 0
-        return put(server, "eve", drawn, "ct.nii.gz")
+        submission = document(box(1, 2, 3, 4, finding=finding), image="ct.nii.gz")
+        submission["readings"][0]["boxes"][0]["slice_index"] = 0
+        return put(server, "eve", submission, "ct.nii.gz")
 
     path, root = "/findings", server.tokens["root"]
     assert server.call("PUT", path, root, json={"findings": ["Nodule", "Mass"]}).json() == {

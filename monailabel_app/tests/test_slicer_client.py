@@ -67,9 +67,9 @@ def test_an_image_is_found_by_its_content_and_never_by_its_name(client, studies,
     for name, size in (("chest.png", (64, 64, 1)), ("v.nii.gz", (6, 5, 4))):
         copy = tmp_path / f"another name{''.join(Path(name).suffixes)}"
         copy.write_bytes((studies / name).read_bytes())
-        found = ada.find(file=str(copy))
-        assert (found["id"], found["columns"], found["rows"], found["slices"]) == (name, *size)
-        assert found["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
+        image = ada.find(file=str(copy))
+        assert (image["id"], image["columns"], image["rows"], image["slices"]) == (name, *size)
+        assert image["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
     film = next(studies.glob("*CR.dcm"))  # loaded without the DICOM module, it is a file like any other
     assert ada.find(file=str(film))["id"] == ada.find(FILMS["CR"])["id"]
 

@@ -251,9 +251,9 @@ def test_dicom_becomes_a_data_set_with_its_boxes_in_place(tmp_path):
         items = pair_items(str(data), modality, record.split)
         (item,) = [each for each in items if len(each["boxes_xyxy"])]
         window = (-1024.0, 1000.0) if kind == "ct" else (0.0, 255.0)
-        loaded = LoadHighResd("label", window=window)(item)
-        left, top, right, bottom = (int(edge) for edge in loaded["boxes_xyxy"][0])
-        pixels = loaded["label"][0].numpy()
+        target = LoadHighResd("label", window=window)(item)
+        left, top, right, bottom = (int(edge) for edge in target["boxes_xyxy"][0])
+        pixels = target["label"][0].numpy()
         inside = pixels[top:bottom, left:right]
         outside = np.delete(
             pixels.ravel(), np.ravel_multi_index(np.mgrid[top:bottom, left:right], pixels.shape).ravel()

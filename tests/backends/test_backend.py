@@ -65,9 +65,9 @@ def test_a_result_of_openvino_is_not_overwritten_by_the_next_one():
     backend = open_backend(find_bundle("chest_xray_edsr_x4"), "openvino")
     images = np.random.default_rng(0).random((2, 1, 1, 16, 16), dtype=np.float32)
     first = backend.run("model", images[0])
-    kept = first.copy()
+    first_copy = first.copy()
     backend.run("model", images[1])
-    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(first, first_copy)
 
 
 def has_bfloat16():

@@ -142,7 +142,7 @@ def test_a_network_of_monai_may_be_named_if_it_downloads_nothing(tmp_path, targe
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("bundle", [bundle.name for bundle in all_bundles()])
 def test_no_shipped_network_needs_the_network_of_the_machine(bundle):
-    for variant in (found := find_bundle(bundle), *all_variants(found)):
+    for variant in (shipped := find_bundle(bundle), *all_variants(shipped)):
         if not variant.name.endswith(":published"):  # of the same classes, and large
             build_network(variant)
             build_error_scale(variant)

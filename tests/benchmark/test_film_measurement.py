@@ -56,10 +56,10 @@ def psnr_by_hand(path, scale, mode):
 
 
 def test_every_film_is_measured_in_every_cell_as_by_hand(data):
-    seen = []
-    comparison = measure_films(PROTOCOL, data, progress=lambda done, total: seen.append((done, total)))
+    calls = []
+    comparison = measure_films(PROTOCOL, data, progress=lambda done, total: calls.append((done, total)))
     assert comparison.psnr.shape == (3, 2, 2, 2)  # films, scales, losses, rows
-    assert seen == [(8, 24), (16, 24), (24, 24)]
+    assert calls == [(8, 24), (16, 24), (24, 24)]
     for index, film in enumerate(comparison.films):
         path = data / "drawn" / "images" / f"{film.name}.png"
         expected = [[psnr_by_hand(path, scale, mode) for mode in ("bicubic", "bilinear")] for scale in (4, 2)]
@@ -203,10 +203,10 @@ def test_the_coverage_is_that_of_the_error_bars_the_user_gets(data):
 
 def test_a_hospitals_calibration_takes_the_place_of_the_bundles_own(data, tmp_path):
     bundle = find_bundle("chest_xray_edsr_x4")
-    own = json.loads((bundle.folder / "calibration.json").read_text())
-    factors = [{**entry, "factor": 1000.0} for entry in own["entries"]]
+    calibration = json.loads((bundle.folder / "calibration.json").read_text())
+    factors = [{**entry, "factor": 1000.0} for entry in calibration["entries"]]
     site = tmp_path / "site.json"
-    site.write_text(json.dumps({**own, "entries": factors}))
+    site.write_text(json.dumps({**calibration, "entries": factors}))
     protocol = replace(PROTOCOL, rows=(ROWS[0], Row(bundle.name, "EDSR")), losses=(BOX,), scales=(4,))
     comparison = measure_films(protocol, data, limit=1, trust=True, calibration=site)
     (cell,) = comparison.cells(1, 4)
@@ -215,7 +215,7 @@ def test_a_hospitals_calibration_takes_the_place_of_the_bundles_own(data, tmp_pa
     assert "| drawn | box | EDSR | 100.0 % | 100.0 % | 100 100 100 100 100 100 100 100 100 100 % | " in film_markdown(
         comparison
     )
-    site.write_text(json.dumps({**own, "weights_sha256": "0" * 64}))
+    site.write_text(json.dumps({**calibration, "weights_sha256": "0" * 64}))
     with pytest.raises(BundleError, match="was made for chest_xray_edsr_x4"):
         require_films(protocol, data, calibration=site)
 

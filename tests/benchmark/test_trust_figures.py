@@ -15,7 +15,7 @@ def film(seed=0, blobs=12, noise=0.004):
     """Smooth, with noise and bright and dark blobs of 15 grey levels."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:128, :128] / 128
-    positions = [tuple(place) for place in rng.integers(8, 120, (blobs, 2))]
+    positions = [tuple(position) for position in rng.integers(8, 120, (blobs, 2))]
     nodules = draw_nodules(positions, 1.5, (128, 128)) if blobs else np.zeros((1, 128, 128))
     added = 15 / 255 * (nodules[::2].max(axis=0) - nodules[1::2].max(axis=0, initial=0))
     smooth = 0.4 + 0.2 * np.sin(2 * rows) * np.cos(3 * columns + seed)
@@ -54,27 +54,27 @@ def test_coverage_in_parts_goes_from_the_narrowest_error_bars_to_the_widest():
     inside = np.zeros((128, 128), bool)
     inside[:64] = True
     inside[64, 64] = True
-    known = np.ones((128, 128), bool)
+    valid = np.ones((128, 128), bool)
     error = np.where(inside, 0.0, 2.0)
-    structures, *tenths, _ = measure_parts(error, result, width, known)
+    structures, *tenths, _ = measure_parts(error, result, width, valid)
     assert find_structures(result).sum() >= 1
     assert structures == inside[find_structures(result)].mean()
     assert tenths[:5] == pytest.approx([0, 0, 0, 0, 0], abs=2e-3)
     assert tenths[5:] == [1, 1, 1, 1, 1]
-    known[:64] = False
-    assert max(measure_parts(error, result, width, known)[2:11]) < 2e-3
-    known[:] = False
-    known[0] = True
-    assert np.isnan(measure_parts(error, result, width, known)[0])
+    valid[:64] = False
+    assert max(measure_parts(error, result, width, valid)[2:11]) < 2e-3
+    valid[:] = False
+    valid[0] = True
+    assert np.isnan(measure_parts(error, result, width, valid)[0])
 
 
 def test_error_bars_are_as_wide_as_the_one_half_width_that_as_many_errors_are_within():
-    error, known = np.linspace(0, 0.6, 10_000).reshape(100, 100), np.ones((100, 100), bool)
+    error, valid = np.linspace(0, 0.6, 10_000).reshape(100, 100), np.ones((100, 100), bool)
     result = np.full((100, 100), 0.5)
-    assert measure_parts(error, result, np.full((100, 100), 0.3), known)[-1] == pytest.approx(1, abs=1e-3)
-    assert measure_parts(error, result, error, known)[-1] == pytest.approx(0.5, abs=1e-3)
-    known[:50] = False
-    assert measure_parts(error, result, error, known)[-1] == pytest.approx(0.75, abs=1e-3)
+    assert measure_parts(error, result, np.full((100, 100), 0.3), valid)[-1] == pytest.approx(1, abs=1e-3)
+    assert measure_parts(error, result, error, valid)[-1] == pytest.approx(0.5, abs=1e-3)
+    valid[:50] = False
+    assert measure_parts(error, result, error, valid)[-1] == pytest.approx(0.75, abs=1e-3)
 
 
 def test_coverage_at_structures_is_that_of_the_blobs_which_the_result_shows():

@@ -26,7 +26,7 @@ from monai_sr_bundle.benchmark.unmodified import (
 )
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES
 from monai_sr_bundle.engine import session
-from monai_sr_bundle.images.unit import surroundings
+from monai_sr_bundle.images.unit import dilate
 from tests.benchmark.test_film_measurement import BOX, PROTOCOL, SCANS
 from tests.drawn_data import write_radiographs, write_volumes
 
@@ -59,7 +59,7 @@ def figures_by_hand(path, bundle):
     result = enhance(path, bundle, scale=2)
     (image, following), padding = result.source.pixels[:2].astype(float), result.padding[0]
     enlarged, enlarged_following = result.image.pixels[:2].astype(float)
-    usable = ~surroundings(padding, 4)
+    usable = ~dilate(padding, 4)
     width, overshoot = measure_edges(enlarged, image, find_edges(image, usable, 200))
     body = find_blocks(image, usable, (-950, 3071)) & find_blocks(following, usable, (-950, 3071))
     return {
@@ -109,10 +109,10 @@ def test_radiographs_have_no_padding_and_no_next_slice(tmp_path):
     data = write_radiographs(tmp_path, size=96, counts=(("test", 3),))
     rows = (ROWS[0], Row("bilinear", "Bilinear"), Row("chest_xray_edsr_x4", "EDSR"))
     protocol = replace(PROTOCOL, rows=rows, losses=(BOX,), unmodified=2)
-    seen = []
-    comparison = measure_films(protocol, data, limit=3, progress=lambda done, total: seen.append((done, total)))
+    calls = []
+    comparison = measure_films(protocol, data, limit=3, progress=lambda done, total: calls.append((done, total)))
     assert [film.name for film in comparison.unmodified_films] == ["test0", "test2"]
-    assert seen[-1] == (2 * 3 * (3 + 2), 2 * 3 * (3 + 2))  # factors, rows; images with a loss and without
+    assert calls[-1] == (2 * 3 * (3 + 2), 2 * 3 * (3 + 2))  # factors, rows; images with a loss and without
     assert np.isfinite(comparison.unmodified["noise"][:, :, 0]).all()
     assert np.isfinite(comparison.unmodified["noise"][:, 0, 2]).all()
     assert np.isnan(comparison.unmodified["noise"][:, 1, 2]).all()  # EDSR enlarges by 4 alone

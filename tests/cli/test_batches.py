@@ -22,7 +22,7 @@ from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.enlarging import Task
 from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listed, Skipped
 from monai_sr_bundle.cli.jobs import Job
-from monai_sr_bundle.cli.parallel import Lost, run_tasks
+from monai_sr_bundle.cli.parallel import LostProcess, run_tasks
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.errors import OutOfMemoryError
 from monai_sr_bundle.images import files
@@ -102,7 +102,7 @@ def test_images_whose_process_is_killed_are_done_by_another(films, tmp_path):
 class Dying:
     """Workers that write the preview of an image and die of it."""
 
-    room, attempts = 2, 2
+    capacity, attempts = 2, 2
 
     def __init__(self):
         self.tried = []
@@ -112,7 +112,7 @@ class Dying:
         task.preview.write_text("half done")
 
     def wait(self):
-        return [(self.tried[-1], Lost(OutOfMemoryError, "its process was killed."))]
+        return [(self.tried[-1], LostProcess(OutOfMemoryError, "its process was killed."))]
 
 
 def test_an_image_that_kills_its_process_again_and_again_fails_and_leaves_nothing(tmp_path):
@@ -255,10 +255,10 @@ def test_a_warning_of_a_batch_is_told_once_and_counted(tmp_path, capsys):
         Image.fromarray(static).save(tmp_path / "in" / f"{index}.png")
     assert enhance(tmp_path / "in", f"{tmp_path}/out/") == 0
     lines = capsys.readouterr().out.splitlines()
-    told = [line for line in lines if line.startswith("  note: Interpolated, not enlarged by chest_xray_blind")]
-    assert len(told) == 1
+    notes = [line for line in lines if line.startswith("  note: Interpolated, not enlarged by chest_xray_blind")]
+    assert len(notes) == 1
     (counted,) = [line for line in lines if line.startswith("      3  note: Interpolated, not enlarged by chest_")]
-    assert re.sub(r"[\d.]+", "#", counted[7:]) == re.sub(r"[\d.]+", "#", told[0])
+    assert re.sub(r"[\d.]+", "#", counted[7:]) == re.sub(r"[\d.]+", "#", notes[0])
     # The note is that of the first image; each says that it was interpolated.
     assert [line.startswith("  256 x 256 pixels, interpolated, in ") for line in lines if " -> " in line] == [True] * 3
     assert [line for line in lines if line.startswith("3 files: 3 done, 3 (100.0 %) of them interpolated, 3 with a")]
@@ -306,12 +306,12 @@ def test_a_ct_result_that_is_noisier_than_interpolation_is_told_once_a_batch(tmp
     words = ("--bundle", "chest_ct_blind", "--scale", "2")
     assert enhance(tmp_path / "in", f"{tmp_path}/out/", *words) == 0
     lines = capsys.readouterr().out.splitlines()
-    told = [line for line in lines if "note: In its evenest parts the result is 1." in line]
-    assert len(told) == 1
+    notes = [line for line in lines if "note: In its evenest parts the result is 1." in line]
+    assert len(notes) == 1
     # The table at the end leaves out the numbers, which differ.
     words = "      2  note: In its evenest parts the result is ... times as noisy"
     assert any(line.startswith(words) for line in lines)
-    assert told[0].endswith(
+    assert notes[0].endswith(
         " times as noisy as bicubic interpolation: grain of the input may have become structure that looks like tissue."
     )
 
@@ -344,8 +344,8 @@ def as_nifti(source, out):
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_ct_becomes_nifti_with_the_same_hu_at_the_same_places(tmp_path, kind):
-    turned, _ = np.linalg.qr(np.array([[0.98, 0.1, 0.05], [-0.1, 0.99, 0.02], [0.0, -0.05, 1.0]]))
-    slices = ct_series(tmp_path / "ct", phantom(slices=3), axes=turned)
+    oblique, _ = np.linalg.qr(np.array([[0.98, 0.1, 0.05], [-0.1, 0.99, 0.02], [0.0, -0.05, 1.0]]))
+    slices = ct_series(tmp_path / "ct", phantom(slices=3), axes=oblique)
     source = zipped(tmp_path / "ct.zip", slices) if kind == "zip" else tmp_path / "ct"
     written = as_nifti(source, tmp_path / "out.nii.gz")
     batch(tmp_path / "ct", tmp_path / "as_dicom")
@@ -357,10 +357,10 @@ def test_ct_becomes_nifti_with_the_same_hu_at_the_same_places(tmp_path, kind):
     np.testing.assert_array_equal(np.asarray(written.dataobj), hu.T)
     np.testing.assert_allclose(itk.GetSpacing(), expected.GetSpacing(), rtol=1e-6)
     for index in ((0, 0, 0), tuple(side - 1 for side in itk.GetSize())):
-        place = expected.TransformIndexToPhysicalPoint(index)
-        np.testing.assert_allclose(itk.TransformIndexToPhysicalPoint(index), place, atol=1e-3)
+        point = expected.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose(itk.TransformIndexToPhysicalPoint(index), point, atol=1e-3)
         x, y, z, _ = written.affine @ [*index, 1]
-        np.testing.assert_allclose((-x, -y, z), place, atol=1e-3)
+        np.testing.assert_allclose((-x, -y, z), point, atol=1e-3)
     assert written.get_data_dtype() == np.int16
     assert (written.header["qform_code"], written.header["sform_code"]) == (1, 1)
 

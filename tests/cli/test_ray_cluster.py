@@ -41,7 +41,7 @@ def films(tmp_path):
 
 
 def untimed(events, folder):
-    """What was told of each image, without the seconds and the folder, and without what was told twice."""
+    """Return the events of each image once, without seconds and folder."""
     facts = [{name: value for name, value in asdict(event).items() if "seconds" not in name} for event in events]
     texts = (f"{type(event).__name__} {fact}" for event, fact in zip(events, facts, strict=True))
     return sorted({re.sub(re.escape(str(folder)), "", text) for text in texts})
@@ -67,18 +67,18 @@ def test_a_lost_node_changes_neither_pixels_nor_events(cluster, films, tmp_path)
             address=cluster.address if engine == "ray" else None,
         )  # fmt: skip
         errors = job.run(listen)
-        told = [event for event in events if not isinstance(event, Listed)]
-        runs[engine] = list(map(str, errors)), untimed(told, tmp_path / engine), contents(tmp_path / engine)
+        image_events = [event for event in events if not isinstance(event, Listed)]
+        runs[engine] = list(map(str, errors)), untimed(image_events, tmp_path / engine), contents(tmp_path / engine)
     assert cluster.other_node is None
     assert runs["ray"] == runs["local"]
     assert len(runs["ray"][2]) == 2 * IMAGES
-    again = []
+    second_events = []
     Job(
         [films], f"{tmp_path}/ray/", backend="onnx", bundle="bicubic", engine="ray", address=cluster.address,
         preview=True, skip_existing=True,
-    ).run(again.append)  # fmt: skip
-    assert sum(isinstance(event, Skipped) for event in again) == IMAGES
-    assert not any(isinstance(event, Finished) for event in again)
+    ).run(second_events.append)  # fmt: skip
+    assert sum(isinstance(event, Skipped) for event in second_events) == IMAGES
+    assert not any(isinstance(event, Finished) for event in second_events)
 
 
 def test_a_cluster_that_does_not_answer_is_a_clear_error(films, tmp_path, capsys):

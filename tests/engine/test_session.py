@@ -320,7 +320,7 @@ def test_another_calibration_changes_the_error_bars_and_loads_nothing_again(film
     site = calibration_of(folder, data="our hospital", entries=(CalibrationEntry(None, 6.0, 0.9, 0.01),))
     site.write(tmp_path / "ours.json")
     session = Session(find_bundle(str(folder)), "onnx")
-    calibrated = session.calibrated(tmp_path / "ours.json")
+    calibrated = session.with_calibration(tmp_path / "ours.json")
     image, options = image_from_array(grey(film)), EnhanceOptions(error_bars=True)
     shipped, ours = session.enhance(image, options), calibrated.enhance(image, options)
     assert calibrated.backend is session.backend

@@ -1,4 +1,4 @@
-"""What of TensorRT can be tested without a GPU: windows, profiles, the graphs that MONAI exports, names, refusals."""
+"""TensorRT as far as it can be tested without a GPU: windows, profiles, graphs that MONAI exports, names, refusals."""
 
 import inspect
 import itertools
@@ -51,7 +51,7 @@ def draw_inputs(network, part, side, batch=1):
     "name", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 )  # fmt: skip
 def test_monai_exports_every_part_with_free_rows_and_columns(name, tmp_path, monkeypatch):
-    """As on a GPU up to the point where TensorRT reads the graph."""
+    """The export is that of a GPU, up to the point where TensorRT reads the graph."""
     monkeypatch.setattr(logging.getLogger("monai.networks.trt_compiler"), "disabled", True)
     network, _ = load_network(find_bundle(name))
     inferer, trt_args = inferer_and_arguments(name)
@@ -175,10 +175,10 @@ def test_half_precision_is_refused_where_tensorrt_would_not_heed_it():
 def test_two_processes_that_build_one_engine_leave_a_whole_one(tmp_path, monkeypatch):
     network, _ = load_network(find_bundle("chest_xray_srcnn_x4"))
     (part,) = find_bundle("chest_xray_srcnn_x4").family.parts
-    place = tmp_path / "model.plan"
+    plan = tmp_path / "model.plan"
     compilers = []
     for _ in range(2):
-        compilers.append(TrtCompiler(PartNetwork(network, part), str(place), export_args={"dynamo": False}))
+        compilers.append(TrtCompiler(PartNetwork(network, part), str(plan), export_args={"dynamo": False}))
         write_whole(compilers[-1])
     example = {"image": torch.rand(1, 1, 8, 8)}
     engines = {id(compilers[0]): b"the first, which is longer", id(compilers[1]): b"the second"}
@@ -186,12 +186,12 @@ def test_two_processes_that_build_one_engine_leave_a_whole_one(tmp_path, monkeyp
     def build(compiler, path):
         if compiler is compilers[0]:  # another process builds it meanwhile
             compilers[1]._build_and_save(PartNetwork(network, part), example)
-            assert place.read_bytes() == b"the second"
-        assert compiler.plan_path != str(place)
+            assert plan.read_bytes() == b"the second"
+        assert compiler.plan_path != str(plan)
         return engines[id(compiler)]
 
     monkeypatch.setattr(TrtCompiler, "_onnx_to_trt", build)
     compilers[0]._build_and_save(PartNetwork(network, part), example)
-    assert place.read_bytes() == b"the first, which is longer"
+    assert plan.read_bytes() == b"the first, which is longer"
     assert [path.name for path in tmp_path.iterdir()] == ["model.plan"]
-    assert compilers[0].plan_path == str(place)
+    assert compilers[0].plan_path == str(plan)

@@ -90,13 +90,13 @@ class Federation:
 
 def processes_of(kit: Path, word: str = "") -> list[psutil.Process]:
     """Return the processes of a kit, the supervisor first, with a word in their command line."""
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline", "cwd", "create_time"]):
         line = " ".join(process.info["cmdline"] or ())
         in_kit = f"{kit}/" in f"{line}/" or str(process.info["cwd"] or "").startswith(str(kit))
         if in_kit and word in line and process.pid != os.getpid():
-            found.append(process)
-    return sorted(found, key=lambda process: float(process.info["create_time"]))
+            processes.append(process)
+    return sorted(processes, key=lambda process: float(process.info["create_time"]))
 
 
 def kill(processes: list[psutil.Process]) -> None:

@@ -59,7 +59,7 @@ def private(clip=1.0, noise_multiplier=4.0):
 
 @pytest.fixture
 def site(tmp_path):
-    """What NVFlare tells a filter of the site where it runs, and the site's own settings."""
+    """NVFlare's context of a filter at a site, and the site's own settings."""
     return site_with(tmp_path)
 
 
@@ -215,8 +215,8 @@ def test_the_ledger_counts_how_far_apart_two_clipped_differences_can_lie(weights
 
 def test_rounds_end_when_the_budget_is_spent_and_a_restart_changes_nothing(weights, tmp_path):
     site = site_with(tmp_path, epsilon=4.0)
-    spent = [compute_epsilon([Release(2.0)] * count, 1e-5) for count in range(1, 100)]
-    for _ in range(sum(each <= 4.0 for each in spent)):  # a filter of its own for every job
+    epsilons = [compute_epsilon([Release(2.0)] * count, 1e-5) for count in range(1, 100)]
+    for _ in range(sum(each <= 4.0 for each in epsilons)):  # a filter of its own for every job
         private().process(message(difference(weights)), site)
     with pytest.raises(BudgetSpentError):
         private().process(message(difference(weights)), site)

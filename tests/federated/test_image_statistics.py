@@ -1,4 +1,4 @@
-"""What a site sends of its images: histograms of at least ten, and nothing beside them."""
+"""Statistics that a site sends of its images: histograms of at least ten images, and nothing else."""
 
 import numpy as np
 import pytest

@@ -49,19 +49,19 @@ def test_a_ledger_survives_the_process_that_wrote_it(tmp_path):
         "from monai_sr_bundle.federated.ledger import Ledger, Release\n"
         f"print(Ledger(Path({str(path)!r}), 8.0, 1e-5).spend(Release(4.0, job=sys.argv[1])))"
     )
-    spent = [
+    epsilons = [
         float(subprocess.run([sys.executable, "-c", code, job], capture_output=True, text=True, check=True).stdout)
         for job in ("first", "second")
     ]
-    assert spent == [compute_epsilon([Release(4.0)] * count, 1e-5) for count in (1, 2)]
+    assert epsilons == [compute_epsilon([Release(4.0)] * count, 1e-5) for count in (1, 2)]
     assert [each.job for each in Ledger(path, 8.0, 1e-5).read()] == ["first", "second"]
 
 
 def test_a_spent_budget_refuses_the_next_release_and_writes_nothing(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl", epsilon=3.0, delta=1e-5)
-    spent = [compute_epsilon([Release(4.0)] * count, 1e-5) for count in range(1, 100)]
-    rounds = sum(each <= 3.0 for each in spent)
-    assert [ledger.spend(Release(4.0)) for _ in range(rounds)] == spent[:rounds]
+    epsilons = [compute_epsilon([Release(4.0)] * count, 1e-5) for count in range(1, 100)]
+    rounds = sum(each <= 3.0 for each in epsilons)
+    assert [ledger.spend(Release(4.0)) for _ in range(rounds)] == epsilons[:rounds]
     with pytest.raises(BudgetSpentError, match=r"epsilon would be [\d.]+ with the next release, .* site is 3 "):
         ledger.spend(Release(4.0))
     assert len(ledger.read()) == rounds > 1
@@ -70,8 +70,8 @@ def test_a_spent_budget_refuses_the_next_release_and_writes_nothing(tmp_path):
 def test_two_kinds_of_release_share_a_budget(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl", epsilon=8.0, delta=1e-5)
     releases = [Release(4.0), Release(1.0, 0.05, 200)]
-    spent = [ledger.spend(each) for each in releases]
-    assert spent[1] == compute_epsilon(releases, 1e-5) > spent[0]
+    epsilons = [ledger.spend(each) for each in releases]
+    assert epsilons[1] == compute_epsilon(releases, 1e-5) > epsilons[0]
 
 
 def test_a_ledger_that_cannot_be_written_or_read_lets_nothing_out(tmp_path):

@@ -74,9 +74,9 @@ def test_the_curve_states_epsilon_and_psnr_of_every_noise(tmp_path):
     table = draw_privacy_curve(str(text), tmp_path / "data", tmp_path / "out", [2.0], sites=2)
     rows = json.loads((tmp_path / "out" / CURVE_FILE).read_text())["rows"]
     assert list(rows) == ["bicubic", "before training", "no noise", "noise 2"]
-    spent = compute_epsilon([Release(2.0, 0.5, TASK["rounds"] * TASK["iterations"])], 1e-5)
-    assert rows["noise 2"]["epsilon"] == {site: pytest.approx(spent) for site in ("site-1", "site-2")}
+    epsilon = compute_epsilon([Release(2.0, 0.5, TASK["rounds"] * TASK["iterations"])], 1e-5)
+    assert rows["noise 2"]["epsilon"] == {site: pytest.approx(epsilon) for site in ("site-1", "site-2")}
     assert rows["no noise"]["epsilon"] == {}
-    assert f"{spent:.3g}" in table
+    assert f"{epsilon:.3g}" in table
     with pytest.raises(OutputError, match="is not empty"):
         draw_privacy_curve(str(text), tmp_path / "data", tmp_path / "out", [2.0], sites=2)

@@ -260,19 +260,19 @@ def test_a_hospital_leaves(federation, session, tmp_path):
     kit = federation.site("hospital-3")
     remains = revoke(session, "hospital-3")
     assert "refuses hospital-3 from now on" in remains[0]
-    again = install_kit(federation.kits.folder / "hospital-3.zip", tmp_path, federation.kits.fingerprint)
-    install_policy(again / "local", "site", bundle=STUDY["bundle"])
-    told = leave(kit)
+    new_kit = install_kit(federation.kits.folder / "hospital-3.zip", tmp_path, federation.kits.fingerprint)
+    install_policy(new_kit / "local", "site", bundle=STUDY["bundle"])
+    notes = leave(kit)
     assert not kit.exists()
     assert (kit.parent / "hospital-3_audit.log").read_text()
-    assert "cannot be taken out" in " ".join(told)
+    assert "cannot be taken out" in " ".join(notes)
     assert (federation.root / "data" / "hospital-3" / "drawn" / "manifest.csv").is_file()
     from monai_sr_bundle.federated.join import start
 
     with pytest.raises(InputError, match="was not registered at the server"):
-        start(again, seconds=20)
-    assert not is_running(again)
-    stop(again)
+        start(new_kit, seconds=20)
+    assert not is_running(new_kit)
+    stop(new_kit)
     with pytest.raises(
         StudyEnded, match=r"2 hospitals are connected \(hospital-1, hospital-2\), but the study needs 3"
     ):

@@ -80,9 +80,9 @@ def recorded(tmp_path_factory):
     entries = list(read_entries(root / "frames"))
     frames = [
         (sender, headers, payload)
-        for kind, sender, *rest in entries
+        for kind, sender, *content in entries
         if kind == "frame" and sender.startswith(SITES)
-        for headers, payload in [rest]
+        for headers, payload in [content]
         if not str(headers.get("cn__destination")).startswith(SITES)
     ]
     return {site: settings[site].data for site in SITES}, frames, [each[1:] for each in entries if each[0] == "answer"]
@@ -137,8 +137,8 @@ def test_no_path_name_patient_or_pixel_is_in_any_byte(recorded):
             data = record.file.read_bytes()
             runs |= runs_of(data) | runs_of(np.asarray(Image.open(record.file)).tobytes())
     assert len(runs) > 100_000
-    found = [text for text in texts if text.encode() in sent]
-    assert found == []
+    leaked = [text for text in texts if text.encode() in sent]
+    assert leaked == []
     assert not runs & runs_of(sent)
     assert runs & runs_of(sent + data[200:216])  # the search finds what there is
 

@@ -98,8 +98,8 @@ def test_a_global_model_is_measured_at_a_site(result, study_text, sites):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_global_model(result, sites, tmp_path):
-    again = simulate_job(write_job(study(), tmp_path / "job"), sites, tmp_path / "again")
-    first, second = read_weights(result / GLOBAL_MODEL), read_weights(again / GLOBAL_MODEL)
+    second_result = simulate_job(write_job(study(), tmp_path / "job"), sites, tmp_path / "again")
+    first, second = read_weights(result / GLOBAL_MODEL), read_weights(second_result / GLOBAL_MODEL)
     assert all(torch.equal(first[key], second[key]) for key in first)
     other = simulate_job(write_job(study(seed=1), tmp_path / "other"), sites, tmp_path / "another")
     third = read_weights(other / GLOBAL_MODEL)

@@ -19,7 +19,7 @@ from monai_sr_bundle.federated.site_policy import check_policy, install_policy, 
 
 
 @pytest.fixture
-def own(tmp_path):
+def policy(tmp_path):
     """A policy that a hospital may edit."""
     return Path(shutil.copytree(policy_folder("site"), tmp_path / "policy"))
 
@@ -29,7 +29,7 @@ def edit(path: Path, **changes) -> None:
 
 
 def allows(role: str, right: str, *, at: str = "site", org: str = "university") -> bool:
-    """Whether NVFlare lets a user do something at the hospital_1 or at the server of the university."""
+    """Return whether NVFlare lets a user do something at the hospital_1 or at the server of the university."""
     policy, error = parse_policy_config(
         json.loads((policy_folder(at) / "authorization.json").read_text()), COMMAND_CATEGORIES
     )
@@ -86,12 +86,12 @@ def test_the_weights_of_one_bundle_alone_may_leave_a_site(tmp_path):
     assert isinstance(load_class(each["path"])(**each["args"]), Filter)
 
 
-def test_a_stricter_policy_is_installed(own, tmp_path):
+def test_a_stricter_policy_is_installed(policy, tmp_path):
     edit(
-        own / "resources.json",
-        class_allow_list=json.loads((own / "resources.json").read_text())["class_allow_list"][:1],
+        policy / "resources.json",
+        class_allow_list=json.loads((policy / "resources.json").read_text())["class_allow_list"][:1],
     )
-    install_policy(tmp_path / "local", "site", own)
+    install_policy(tmp_path / "local", "site", policy)
     assert len(json.loads((tmp_path / "local" / "resources.json").read_text())["class_allow_list"]) == 1
 
 
@@ -110,17 +110,17 @@ def test_a_stricter_policy_is_installed(own, tmp_path):
         ("privacy.json", {"scopes": [{"name": "site", "task_result_filters": []}]}, "the last of task_result_filters"),
     ],
 )
-def test_a_weaker_policy_is_refused(own, tmp_path, file, changes, message):
-    edit(own / file, **changes)
+def test_a_weaker_policy_is_refused(policy, tmp_path, file, changes, message):
+    edit(policy / file, **changes)
     with pytest.raises(InputError, match=message):
-        install_policy(tmp_path / "local", "site", own)
+        install_policy(tmp_path / "local", "site", policy)
     assert not (tmp_path / "local").exists()
 
 
-def test_a_policy_that_cannot_be_read_is_refused(own):
-    (own / "privacy.json").write_text("[]")
+def test_a_policy_that_cannot_be_read_is_refused(policy):
+    (policy / "privacy.json").write_text("[]")
     with pytest.raises(InputError, match="holds no keys"):
-        check_policy(own, "site")
-    (own / "authorization.json").unlink()
+        check_policy(policy, "site")
+    (policy / "authorization.json").unlink()
     with pytest.raises(InputError, match="cannot be read"):
-        check_policy(own, "site")
+        check_policy(policy, "site")

@@ -117,9 +117,9 @@ def test_local_normalisation_stays_at_the_site_from_round_to_round_and_job_to_jo
     assert not normalisation & set(site.run_round(0).difference)
     trained = site.training.weights()
     next_job = open_site(task, own_work, tmp_path / "second")
-    for opened in (site, next_job):
-        opened.load(arrived, 1)
-        for key, value in opened.training.weights().items():
+    for training in (site, next_job):
+        training.load(arrived, 1)
+        for key, value in training.training.weights().items():
             assert torch.equal(value, trained[key] if key in normalisation else arrived[key])
     assert any(not torch.equal(trained[key], arrived[key]) for key in normalisation if key.endswith("running_mean"))
     next_job.load(arrived, 0)  # the study begins again
@@ -134,9 +134,9 @@ def test_local_normalisation_of_an_earlier_study_is_forgotten_by_a_site_that_mis
     for number in range(3):
         site.load(arrived, number)
         site.run_round(number)
-    again = open_site(task, own_work, tmp_path / "again")
-    again.load(arrived, 1)
-    assert all(torch.equal(value, arrived[key]) for key, value in again.training.weights().items())
+    reopened = open_site(task, own_work, tmp_path / "again")
+    reopened.load(arrived, 1)
+    assert all(torch.equal(value, arrived[key]) for key, value in reopened.training.weights().items())
 
 
 def test_shared_normalisation_travels(sites, tmp_path):

@@ -99,11 +99,11 @@ def test_a_second_run_keeps_the_root_certificate_and_adds_a_hospital(provisioned
     content = yaml.safe_load(project.read_text())
     content["participants"].append({"name": "hospital-4", "type": "client", "org": "hospital_4"})
     project.write_text(yaml.safe_dump(content))
-    again = provision(project, tmp_path / "kits")
-    assert again.fingerprint == provisioned.fingerprint
-    old, new = (each.folder / "hospital-1" / "startup" / "client.key" for each in (provisioned, again))
+    extended = provision(project, tmp_path / "kits")
+    assert extended.fingerprint == provisioned.fingerprint
+    old, new = (each.folder / "hospital-1" / "startup" / "client.key" for each in (provisioned, extended))
     assert old.read_bytes() == new.read_bytes()
-    check_kit(again.folder / "hospital-4", provisioned.fingerprint, now())
+    check_kit(extended.folder / "hospital-4", provisioned.fingerprint, now())
     state = tmp_path / "kits" / "chest_sr" / "state" / "cert.json"  # for a new certificate, as the runbook says
     state.write_text(
         json.dumps({key: value for key, value in json.loads(state.read_text()).items() if key != "hospital-1"})

@@ -1,4 +1,4 @@
-"""What `monai-sr federated submit` refuses before it asks the server for anything."""
+"""Refusals of `monai-sr federated submit` before it asks the server for anything."""
 
 import json
 

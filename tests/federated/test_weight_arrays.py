@@ -61,10 +61,10 @@ def test_a_file_that_is_no_weights_is_refused(content, tmp_path):
 
 @pytest.mark.parametrize("damage", [(b"PK\1\2", 10, 77), (b"PK\3\4", 6, 1)], ids=["unknown method", "password"])
 def test_a_damaged_file_of_weights_is_refused(damage, tmp_path):
-    mark, place, value = damage
+    mark, offset, value = damage
     torch.save({"a": torch.zeros(3)}, tmp_path / "model.pt")
     content = bytearray((tmp_path / "model.pt").read_bytes())
-    content[content.index(mark) + place] = value
+    content[content.index(mark) + offset] = value
     if value == 1:
         content[content.index(b"PK\1\2") + 8] |= 1
     (tmp_path / "model.pt").write_bytes(content)

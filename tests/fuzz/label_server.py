@@ -99,7 +99,7 @@ def _open(folder: Path, catalogue: FolderCatalogue) -> Context:
     models = Models(store, folder / "models", [BUNDLE])
     enhancer = Enhancer()
     for _ in range(MOST_WAITING):  # what would be enlarged is refused: the parameters are what a case is about
-        enhancer._places.acquire()
+        enhancer._slots.acquire()
     return Context(folder, store, catalogue, models, enhancer, TrainingJobs(store, catalogue, models, folder / "jobs"))
 
 

@@ -64,14 +64,14 @@ def judge(reader: Reader, folder: Path) -> str:
     except SuperResolutionError as error:
         message = str(error)
         if len(message) > LONGEST_MESSAGE:
-            return f"FAILURE message of {len(message)} characters in {_place(error)}"
+            return f"FAILURE message of {len(message)} characters in {_location(error)}"
         if _CONTROL.search(message):
-            return f"FAILURE message with line breaks or control characters in {_place(error)}"
+            return f"FAILURE message with line breaks or control characters in {_location(error)}"
         files_there = list(folder.rglob("*"))
         names = {"out.dcm", *(path.name for path in files_there)}
         names |= {f"{path.stem}_sr{path.suffix}" for path in files_there}  # of a result that its format cannot hold
         if reader.named and not any(name in message for name in names):
-            return f"FAILURE message names no file in {_place(error)}"
+            return f"FAILURE message names no file in {_location(error)}"
         return "refused"
     except Exception as error:
         return _describe(error)
@@ -79,13 +79,13 @@ def judge(reader: Reader, folder: Path) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    return f"FAILURE {type(error).__name__} in {_place(error)}"
+    return f"FAILURE {type(error).__name__} in {_location(error)}"
 
 
-def _place(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "monai_sr_bundle" in Path(frame.filename).parts] or list(frames)
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "nowhere"
+    package_frames = [frame for frame in frames if "monai_sr_bundle" in Path(frame.filename).parts] or list(frames)
+    return f"{Path(package_frames[-1].filename).name}:{package_frames[-1].lineno}" if package_frames else "nowhere"
 
 
 def _enlarge(image: Image) -> Image:

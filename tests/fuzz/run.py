@@ -99,7 +99,7 @@ def _limit_memory() -> None:
 
 
 class _Meter:
-    """What one case takes: seconds of processors, and bytes of memory where Linux counts them."""
+    """The cost of one case: seconds of processors, and bytes of memory where Linux counts them."""
 
     def __init__(self) -> None:
         with suppress(OSError):
@@ -157,7 +157,7 @@ def _read_batch(name: str, numbers: range, current: mmap.mmap, pipe: Any) -> Non
 
 @dataclass
 class Tally:
-    """What has been done with a reader so far.
+    """The outcomes of the cases of a reader so far.
 
     Attributes:
         read, refused: numbers of cases.
@@ -189,8 +189,8 @@ class Fuzzer:
         self.state, self.names = state, names
         state.mkdir(parents=True, exist_ok=True)
         self.counts_file = state / "counts.json"
-        known = json.loads(self.counts_file.read_text()) if self.counts_file.exists() else {}
-        self.tallies = {name: Tally(**known.get(name, {})) for name in READERS}
+        counts = json.loads(self.counts_file.read_text()) if self.counts_file.exists() else {}
+        self.tallies = {name: Tally(**counts.get(name, {})) for name in READERS}
 
     def run(self, minutes: float = math.inf, batches: float = math.inf) -> None:
         """Read what failed before once more, then batches of all readers in turn, for some minutes or some rounds."""
@@ -293,7 +293,7 @@ class Fuzzer:
         slowest, largest = (max(tuple(getattr(each, what)) for each in tallies) for what in ("slowest", "largest"))
         read, refused = sum(each.read for each in tallies), sum(each.refused for each in tallies)
         lines.append(_format_row("all", Tally(read, refused, failures, slowest, largest)))
-        return "\n".join([*lines, *(f"{place}: {outcome}" for place, outcome in failures.items())])
+        return "\n".join([*lines, *(f"{case}: {outcome}" for case, outcome in failures.items())])
 
     @property
     def failures(self) -> int:

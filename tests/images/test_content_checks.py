@@ -151,5 +151,5 @@ def test_a_result_that_is_enlarged_again_is_said_and_its_source_is_not(tmp_path,
     words = "This is a result of this program"
     first = enhance(path, "bicubic")
     assert not any(warning.startswith(words) for warning in first.warnings)
-    again = read_one(first.save(tmp_path / f"again{path.suffix}"))
-    assert [sentence for sentence in check_content(again, "CXR") if sentence.startswith(words)]
+    saved = read_one(first.save(tmp_path / f"again{path.suffix}"))
+    assert [sentence for sentence in check_content(saved, "CXR") if sentence.startswith(words)]

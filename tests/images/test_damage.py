@@ -152,10 +152,10 @@ def test_a_deflated_file_that_is_cut_off_is_refused(tmp_path):
     whole = deflated(tmp_path / "ct.dcm", np.random.default_rng(0).integers(-999, 999, (64, 64)).astype(np.int16))
     data = whole.read_bytes()
     for part in range(1, 10):
-        cut = tmp_path / "cut.dcm"
-        cut.write_bytes(data[: 340 + (len(data) - 340) * part // 10])
+        truncated = tmp_path / "cut.dcm"
+        truncated.write_bytes(data[: 340 + (len(data) - 340) * part // 10])
         with pytest.raises(InputError, match=r"cut\.dcm: "):
-            read_dicom([cut], cut)
+            read_dicom([truncated], truncated)
 
 
 def test_a_deflated_file_beyond_the_memory_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
@@ -186,12 +186,12 @@ def test_a_deflated_file_that_holds_more_than_its_header_says_is_refused_in_litt
 
 
 @pytest.mark.parametrize(
-    ("lacking", "words"),
+    ("keyword", "words"),
     [("SamplesPerPixel", ""), ("Columns", "holds no image"), ("PhotometricInterpretation", "is a colour image")],
 )
-def test_what_a_deflated_header_lacks_is_taken_or_told_as_of_any_other(tmp_path, lacking, words):
+def test_what_a_deflated_header_lacks_is_taken_or_told_as_of_any_other(tmp_path, keyword, words):
     for syntax in (uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian):
-        attributes = {"TransferSyntaxUID": syntax, lacking: None}
+        attributes = {"TransferSyntaxUID": syntax, keyword: None}
         file = ct_slice(tmp_path / "ct.dcm", np.zeros((32, 32), np.int16), **attributes)
         if words:
             with pytest.raises(InputError, match=words):
@@ -253,10 +253,10 @@ def test_frames_that_no_run_lengths_can_hold_are_refused(tmp_path):
         read_dicom([file], file)
 
 
-@pytest.mark.parametrize("cut", [4, 345, 400, 539])
-def test_a_nifti_2_that_ends_in_its_header_is_refused(tmp_path, cut):
+@pytest.mark.parametrize("size", [4, 345, 400, 539])
+def test_a_nifti_2_that_ends_in_its_header_is_refused(tmp_path, size):
     file = tmp_path / "x.nii"
-    file.write_bytes(nibabel.Nifti2Image(np.zeros((9, 9, 3), np.int16), np.eye(4)).to_bytes()[:cut])
+    file.write_bytes(nibabel.Nifti2Image(np.zeros((9, 9, 3), np.int16), np.eye(4)).to_bytes()[:size])
     with pytest.raises(InputError, match=r"x\.nii: "):
         read_one(file)
 
@@ -341,8 +341,8 @@ def test_a_decoder_that_wants_more_memory_than_the_pixels_need_is_refused(monkey
 
 def test_a_damaged_file_of_a_folder_is_told_and_the_others_are_found(tmp_path):
     radiograph(tmp_path / "good.dcm")
-    cut = deflated(tmp_path / "bad.dcm")
-    cut.write_bytes(cut.read_bytes()[:400])
+    truncated = deflated(tmp_path / "bad.dcm")
+    truncated.write_bytes(truncated.read_bytes()[:400])
     unreadable: list[UnreadableFile] = []
     with discover([tmp_path], unreadable) as sources:
         names = {source.name for source in sources} | {file.name for file in unreadable}

@@ -357,9 +357,9 @@ def test_an_orientation_of_five_numbers_counts_as_none(tmp_path):
 def test_the_derivation_is_told_by_the_image_and_by_its_equipment(tmp_path):
     equipment = Dataset()
     equipment.ContributionDescription = "Enlarged."
-    said = {"DerivationDescription": "Averaged.", "ContributingEquipmentSequence": [equipment]}
+    attributes = {"DerivationDescription": "Averaged.", "ContributingEquipmentSequence": [equipment]}
     assert derivation(ct(tmp_path)) == ""
-    assert derivation(ct(tmp_path, **said)) == "Averaged. Enlarged."
+    assert derivation(ct(tmp_path, **attributes)) == "Averaged. Enlarged."
     assert derivation(ct(tmp_path, ContributingEquipmentSequence=[equipment])) == "Enlarged."
 
 

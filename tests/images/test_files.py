@@ -331,7 +331,7 @@ def test_a_member_that_is_larger_than_its_zip_says_is_refused(tmp_path: Path):
 
 def test_a_zip_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch):
     path = zipped(tmp_path / "in.zip", {"a.dcm": png(tmp_path / "a.png")})
-    monkeypatch.setattr("shutil.disk_usage", lambda _place: SimpleNamespace(free=5))
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=5))
     with pytest.raises(OutputError, match=r"in\.zip: unpacking needs \d+ bytes and .* has 5 free.*TMPDIR"):
         find(path)
 

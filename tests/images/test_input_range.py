@@ -90,8 +90,8 @@ def test_a_warning_says_on_which_side_of_the_range_an_input_lies(measured, words
 
 
 def test_a_spacing_is_compared_to_the_digits_that_are_shown():
-    known = {"slice_spacing_mm": [3.367, 3.367]}  # of one patient
-    sides = [compare_input({"slice_spacing_mm": value}, known)["slice_spacing_mm"].side for value in (3.3, 3.3672, 3.4)]
+    spans = {"slice_spacing_mm": [3.367, 3.367]}  # of one patient
+    sides = [compare_input({"slice_spacing_mm": value}, spans)["slice_spacing_mm"].side for value in (3.3, 3.3672, 3.4)]
     assert sides == [-1, 0, 1]
 
 

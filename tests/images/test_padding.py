@@ -12,10 +12,10 @@ from monai_sr_bundle.images.unit import (
     NEAR_PADDING,
     FilledSlices,
     Padding,
+    dilate,
     fill_padding,
     find_padding,
     restore_padding,
-    surroundings,
 )
 
 
@@ -69,13 +69,13 @@ def test_an_image_without_padding_and_one_of_another_modality_stay_as_they_are()
         assert padding is None
 
 
-def test_surroundings_reach_as_far_as_asked_and_not_around_the_edge():
-    places = np.zeros((1, 9, 9), dtype=bool)
-    places[0, 1, 7] = True
+def test_a_dilated_mask_reaches_as_far_as_asked_and_not_around_the_edge():
+    mask = np.zeros((1, 9, 9), dtype=bool)
+    mask[0, 1, 7] = True
     expected = np.zeros((1, 9, 9), dtype=bool)
     expected[0, 0:4, 5:9] = True
-    np.testing.assert_array_equal(surroundings(places, 2), expected)
-    assert places.sum() == 1
+    np.testing.assert_array_equal(dilate(mask, 2), expected)
+    assert mask.sum() == 1
 
 
 def test_nothing_near_padding_is_brighter_than_the_source_around_it():
@@ -86,9 +86,9 @@ def test_nothing_near_padding_is_brighter_than_the_source_around_it():
     enlarged = np.full((1, 40, 72), 1000, dtype=np.int16)
     restore_padding(enlarged, source, padding, bounded=True)
     assert (enlarged[:, :, : 6 * 3] == -2000).all()
-    near = enlarged[0, :, 6 * 3 : (6 + NEAR_PADDING) * 3]
-    np.testing.assert_array_equal(np.unique(near), [40, 900])
-    assert (near[: 2 * (10 - NEAR_PADDING)] == 40).all()
+    near_padding = enlarged[0, :, 6 * 3 : (6 + NEAR_PADDING) * 3]
+    np.testing.assert_array_equal(np.unique(near_padding), [40, 900])
+    assert (near_padding[: 2 * (10 - NEAR_PADDING)] == 40).all()
     assert (enlarged[:, :, (6 + NEAR_PADDING) * 3 :] == 1000).all()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_sr_bundle.cli.enlarging import require_room
+from monai_sr_bundle.cli.enlarging import require_disk_space
 from monai_sr_bundle.datasets.make_manifest import write_once
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.staging import require_free, staged, write_file
@@ -283,6 +283,6 @@ def test_files_and_folders_obey_the_umask_of_their_user(tmp_path: Path):
 
 
 def test_a_result_that_does_not_fit_onto_the_disk_is_refused_before_it_is_computed(tmp_path: Path):
-    require_room(tmp_path / "new" / "result.png", 1000)
+    require_disk_space(tmp_path / "new" / "result.png", 1000)
     with pytest.raises(OutputError, match=r"result\.png: the result needs up to about 9,[0,]+ bytes, .* has [\d,]+"):
-        require_room(tmp_path / "new" / "result.png", 9 * 10**18)
+        require_disk_space(tmp_path / "new" / "result.png", 9 * 10**18)

@@ -131,16 +131,16 @@ def test_no_number_lies_beyond_what_the_storage_can_hold():
 def test_limited_texture_changes_the_reduced_image_by_no_more_and_keeps_what_cannot_be_seen(scale):
     degradation = Degradation.parse(f"bicubic_antialias_x{scale}")
     consistency, shape = DataConsistency(degradation), (24, 20)
-    drawn = np.random.default_rng(0).normal(0, 0.1, (24 * scale, 20 * scale)).astype(np.float32)
-    before = degradation.reduce(drawn)
+    texture = np.random.default_rng(0).normal(0, 0.1, (24 * scale, 20 * scale)).astype(np.float32)
+    before = degradation.reduce(texture)
     for largest in (0.0, 0.5 * before.std(), 10.0):
-        limited = consistency.limit(drawn.copy(), largest, shape, Region.whole(*shape))
+        limited = consistency.limit(texture.copy(), largest, shape, Region.whole(*shape))
         reduced = degradation.reduce(limited)
         # Three rounds of a softened inverse leave a few percent of what was above.
         np.testing.assert_allclose(reduced, before.clip(-largest, largest), atol=0.03 * np.abs(before).max())
-    np.testing.assert_array_equal(limited, drawn)
-    unseen = drawn - consistency.limit(drawn.copy(), 0.0, shape, Region.whole(*shape))
-    assert 0 < unseen.std() < 0.6 * drawn.std()
+    np.testing.assert_array_equal(limited, texture)
+    unseen = texture - consistency.limit(texture.copy(), 0.0, shape, Region.whole(*shape))
+    assert 0 < unseen.std() < 0.6 * texture.std()
 
 
 def test_the_image_is_changed_in_place_and_returned():

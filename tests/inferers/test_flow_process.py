@@ -118,11 +118,11 @@ def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_i
         times.append(time)
         return np.ones_like(state)
 
-    def watch(index, state, clean):
+    def on_step(index, state, clean):
         foreseen.append((clean - state).mean())
 
     flow = FlowDenoiser(networks_of(steady), 4, PROCESS.residual_std)
-    sample(image(8, 8), flow, PROCESS, SamplerOptions(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
+    sample(image(8, 8), flow, PROCESS, SamplerOptions(steps=4), scale=4, halo=0, grid=1, tile=64, on_step=on_step)
     np.testing.assert_allclose(times, times_of(4)[:-1])
     np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
 

@@ -46,7 +46,7 @@ ENDED = "ended before the kill"
 
 @dataclass(frozen=True)
 class Whole:
-    """What a run of a scenario leaves that nobody kills, and what lay there before.
+    """The files that a run of a scenario leaves if it is not killed, and those from before.
 
     Attributes:
         older, newer: contents of the files in `out/` by their names.
@@ -323,10 +323,10 @@ class Killer:
                 with self.file.open("a") as file:
                     file.write(json.dumps(entry) + "\n")
                 if entry["faults"]:
-                    kept = self.state / "failures" / f"{number}"
-                    shutil.copytree(case, kept, symlinks=True, dirs_exist_ok=True)
+                    failure = self.state / "failures" / f"{number}"
+                    shutil.copytree(case, failure, symlinks=True, dirs_exist_ok=True)
                     faults = "; ".join(entry["faults"])
-                    print(f"{scenario.name}, {entry['kill']}: {faults}\n    kept as {kept}", flush=True)
+                    print(f"{scenario.name}, {entry['kill']}: {faults}\n    kept as {failure}", flush=True)
                 shutil.rmtree(case)
 
     def _run_case(self, turn: int, scenario: Scenario, whole: Whole, template: Path, case: Path) -> dict[str, Any]:

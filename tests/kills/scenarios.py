@@ -20,22 +20,22 @@ class Scenario:
     """A command that is killed.
 
     Attributes:
-        name: of the command and what is special about it.
-        words: of `monai-sr`, whose folder is that of the case.
+        name: name of the command, with what is special about it.
+        words: words after `monai-sr`, which runs in the folder of the case.
         prepare: writes `in/`, and perhaps older results into `out/`.
-        again: words of the next run, given the folder of the case. Default: the same words.
+        rerun: words of the second run, given the folder of the case. Default: the same words.
         exact: whether two whole runs write the same bytes.
     """
 
     name: str
     words: tuple[str, ...]
     prepare: Callable[[Path], object]
-    again: Callable[[Path], tuple[str, ...]] | None = None
+    rerun: Callable[[Path], tuple[str, ...]] | None = None
     exact: bool = False
 
     def next_words(self, case: Path) -> tuple[str, ...]:
         """Return the words of the next run."""
-        return self.words if self.again is None else self.again(case)
+        return self.words if self.rerun is None else self.rerun(case)
 
 
 def _films(case: Path, count: int = 3) -> None:
@@ -120,7 +120,7 @@ SCENARIOS = (
     Scenario("enhance: nifti", (*_ENHANCE, "in/scan", "out/result.nii.gz", "--output-format", "nifti", "--overwrite"),
              _series),
     Scenario("prepare", ("prepare", "folder", "in", "out/set"), _download, exact=True),
-    Scenario("train", _TRAIN, _training, again=_resume),
+    Scenario("train", _TRAIN, _training, rerun=_resume),
     Scenario("pack", ("pack", "bicubic", "out", "--overwrite"), lambda case: None, exact=True),
     Scenario("calibrate", ("calibrate", "in/chest_xray_edsr_x4", "--data", "in", "--out", "out/calibration.json",
                            "--overwrite"), _calibration),

@@ -36,10 +36,10 @@ def test_the_steps_are_those_of_diffusers(schedule, prediction, zero_terminal_sn
         np.testing.assert_allclose(ddim.level(step, 2), [level] * 2, rtol=1e-4, atol=1e-7)
         predicted = generator.standard_normal(x_t.shape, dtype=np.float32)
         torch.manual_seed(step)
-        drawn = ddim(step, torch.from_numpy(x_t), torch.from_numpy(predicted))
+        stepped = ddim(step, torch.from_numpy(x_t), torch.from_numpy(predicted))
         torch.manual_seed(step)
         expected, _ = solver.step(step, x_t, predicted, lambda: torch.randn(2, 3, 4, 4).numpy())
-        np.testing.assert_allclose(drawn, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(stepped, expected, rtol=1e-3, atol=1e-4)
         x_t = expected
 
 

@@ -155,10 +155,10 @@ def test_the_metadata_of_a_diffusion_model_states_what_each_part_takes_and_gives
     with torch.device("meta"):
         network = build_network(bundle)
     for part in bundle.family.parts:
-        stated = bundle.metadata[f"{part.name}_data_format"]
-        channels = {name: entry["num_channels"] for name, entry in stated["inputs"].items()}
+        data_format = bundle.metadata[f"{part.name}_data_format"]
+        channels = {name: entry["num_channels"] for name, entry in data_format["inputs"].items()}
         assert channels == {name: number or 1 for name, number in zip(part.inputs, part.channels(network), strict=True)}
-        assert list(stated["outputs"]) == [part.output]
+        assert list(data_format["outputs"]) == [part.output]
 
 
 # Without the flow, whose velocity is another function, and MDSR, whose blocks begin as nothing.

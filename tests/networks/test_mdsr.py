@@ -51,7 +51,7 @@ def test_it_begins_as_the_edsr_that_it_takes_over():
     torch.manual_seed(0)
     edsr = trained_like(EDSR(scale=4, channels=8, blocks=2))
     network = MDSR(channels=8, dilations=(1, 1, 2)).eval()
-    network.begin_with_edsr(edsr.state_dict())
+    network.load_edsr(edsr.state_dict())
     image = torch.rand(1, 1, 20, 20)
     torch.testing.assert_close(network(image, 4), edsr(image))
 
@@ -62,7 +62,7 @@ def test_the_tail_of_another_scale_begins_as_the_mean_detail_over_its_pixels(sca
     torch.manual_seed(0)
     edsr = trained_like(EDSR(scale=4, channels=8, blocks=2))
     network = MDSR(channels=8, dilations=(1, 1)).eval()
-    network.begin_with_edsr(edsr.state_dict())
+    network.load_edsr(edsr.state_dict())
     image = torch.rand(1, 1, 21, 21)
     fine = torch.nn.functional.interpolate(edsr(image) - Bicubic(4)(image), scale_factor=scale)
     expected = torch.nn.functional.avg_pool2d(fine, 4)
@@ -71,7 +71,7 @@ def test_the_tail_of_another_scale_begins_as_the_mean_detail_over_its_pixels(sca
 
 def test_weights_with_more_blocks_are_refused():
     with pytest.raises(ValueError, match="the weights have 3 residual blocks, this network 2"):
-        MDSR(channels=8, dilations=(1, 1)).begin_with_edsr(EDSR(channels=8, blocks=3).state_dict())
+        MDSR(channels=8, dilations=(1, 1)).load_edsr(EDSR(channels=8, blocks=3).state_dict())
 
 
 def test_the_default_takes_at_most_two_billion_multiplications():

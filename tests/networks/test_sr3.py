@@ -67,7 +67,7 @@ def test_what_the_unet_predicts_of_a_patch_is_decoded_to_its_place(patch):
     network = small(patch=patch)
     image, high = pair()
     # A U-Net that predicts the noisy patch it is given: the result is the original.
-    network.unet.rise = lambda features, passed, embedded: pixel_unshuffle(2 * high - 1, patch)
+    network.unet.decode = lambda features, passed, embedded: pixel_unshuffle(2 * high - 1, patch)
     condition = network.encode(image)
     predicted = network.denoise(network.target(high, condition), condition, torch.ones(2))
     torch.testing.assert_close(network.decode(predicted, condition), high)

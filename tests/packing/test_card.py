@@ -69,8 +69,8 @@ def test_the_packages_of_the_metadata_are_installed_by_the_card(packed):
     metadata = find_bundle(str(folder)).metadata
     (install,) = [command for command in commands(folder) if command[:2] == ["pip", "install"]]
     required = {f"{name}=={version}" for name, version in metadata["required_packages_version"].items()}
-    own = {f"{key}=={metadata[name]}" for key, name in (("monai", "monai_version"), ("torch", "pytorch_version"))}
-    assert required | own | {f"numpy=={metadata['numpy_version']}"} == set(install[2:])
+    versions = {f"{key}=={metadata[name]}" for key, name in (("monai", "monai_version"), ("torch", "pytorch_version"))}
+    assert required | versions | {f"numpy=={metadata['numpy_version']}"} == set(install[2:])
 
 
 def test_links_of_a_packed_card_lead_to_files(packed):

@@ -111,8 +111,8 @@ def test_a_radiograph_comes_back_larger_in_grey_levels_twice_and_the_bundle_stay
 @pytest.mark.parametrize("name", ["chest_ct_edsr_x4", "chest_ct_throughplane"])
 def test_a_volume_comes_back_in_hu_on_the_finer_grid(packed, tmp_path, name):
     chest = np.stack([draw_phantom(40)[:, :32]] * 3, axis=2) * 1400 - 1000
-    turned = np.array([[0, -0.7, 0, 10], [0.7, 0, 0, -20], [0, 0, 5, 30], [0, 0, 0, 1.0]])
-    nibabel.save(nibabel.Nifti1Image(np.rint(chest).astype(np.int16), turned), tmp_path / "ct.nii.gz")
+    oblique = np.array([[0, -0.7, 0, 10], [0.7, 0, 0, -20], [0, 0, 5, 30], [0, 0, 0, 1.0]])
+    nibabel.save(nibabel.Nifti1Image(np.rint(chest).astype(np.int16), oblique), tmp_path / "ct.nii.gz")
     result = enhance(tmp_path / "ct.nii.gz", name, backend="torch")
     result.save(tmp_path / "expected.nii.gz")
     expected = nibabel.load(tmp_path / "expected.nii.gz")

@@ -13,7 +13,7 @@ PUBLISHED = json.loads(Path(__file__).with_name("tensorrt_operators.json").read_
 
 
 def unsupported(model):
-    """What of a graph the published list does not hold: its opset, operators, and attributes."""
+    """Return the opset, operators and attributes of a graph that the published list does not hold."""
     problems = {f"opset {each.version}" for each in model.opset_import if each.version > PUBLISHED["opsets"][1]}
     problems |= {f"domain {each.domain}" for each in model.opset_import if each.domain}
     for node in model.graph.node:

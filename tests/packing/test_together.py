@@ -25,9 +25,9 @@ PACKAGES = sysconfig.get_paths()["purelib"]
 
 def alone(*words, cwd, check=True, **variables):
     """Run Python without the package: no PYTHONPATH, and no .pth file of an editable installation."""
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-S", "-W", "ignore", *map(str, words)]
-    environment = {**kept, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **variables}
+    environment = {**inherited, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **variables}
     ran = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert not check or ran.returncode == 0, ran.stdout + ran.stderr
     return ran

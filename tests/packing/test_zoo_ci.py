@@ -114,7 +114,7 @@ def test_what_the_zoo_refuses_is_what_verify_refuses(zoo):
     refused, printed = verdicts(zoo, *names.values())
     assert all(refused.values()), refused
     # The zoo stops at the first: it said of the bundle what came before.
-    reached = {
+    last_steps = {
         "preferred files": "", "necessary files": "", "version in the changelog": "directory",
         "metadata format": "version", "shapes in and out": "properties", "TorchScript": "data shape",
     }  # fmt: skip
@@ -122,7 +122,7 @@ def test_what_the_zoo_refuses_is_what_verify_refuses(zoo):
     for (check, name), report in zip(names.items(), reports, strict=True):
         assert report.startswith(name)
         steps = [line for line in report.splitlines() if "verified correctly" in line]
-        assert (steps[-1] if steps else "").startswith(reached[check])
+        assert (steps[-1] if steps else "").startswith(last_steps[check])
         shutil.rmtree(zoo / "models" / name)
 
 

@@ -534,7 +534,7 @@ def test_without_error_bars_the_page_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("strength", "taken", "done"),
+    ("strength", "removal", "done"),
     [
         (None, "takes noise, blur and JPEG away; whether all that it took was that cannot", ""),
         (
@@ -549,11 +549,11 @@ def test_without_error_bars_the_page_says_so(tmp_path):
         ),
     ],
 )
-def test_the_page_says_what_a_blind_model_takes_away(tmp_path, strength, taken, done):
+def test_the_page_says_what_a_blind_model_takes_away(tmp_path, strength, removal, done):
     measured = {"consistency": Consistency(30.0, 90.0, "HU"), "blind": True}
     report = report_of(*images(tmp_path), provenance=replace(PROVENANCE, strength=strength), **measured)
     page = page_of(report, tmp_path)
-    assert f"The model {taken}" in words_of(section(page, "f", "s"))
+    assert f"The model {removal}" in words_of(section(page, "f", "s"))
     what_was_done = words_of(section(page, "d", "f"))
     assert done in what_was_done
     assert ("Noise was" in what_was_done) == (strength is not None)

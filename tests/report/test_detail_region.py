@@ -51,9 +51,9 @@ def film():
     return grey, lungs
 
 
-def share_of(places, square, scale):
+def share_of(mask, square, scale):
     top, left, side = (edge // scale for edge in square)
-    return places[top : top + side, left : left + side].mean()
+    return mask[top : top + side, left : left + side].mean()
 
 
 def test_of_a_ct_it_shows_lung(chest):

@@ -159,7 +159,7 @@ def test_a_ct_that_begins_at_the_back_is_turned_and_a_film_is_not(tmp_path):
     source, result, bicubic = phantom((32, 32), spacing=(1, 1), modality="CT")
     straight = draw(tmp_path, source, result, bicubic)
     from_back = np.diag([-1.0, -1.0, 1.0, 1.0])
-    turned = [
+    rotated = [
         replace(
             image,
             pixels=image.pixels[:, ::-1, ::-1],
@@ -167,20 +167,20 @@ def test_a_ct_that_begins_at_the_back_is_turned_and_a_film_is_not(tmp_path):
         )
         for image in (source, result)
     ]
-    drawn = draw(tmp_path, *turned, bicubic[::-1, ::-1])
-    amber = (straight == AMBER).all(axis=2) | (drawn == AMBER).all(axis=2)
-    assert ((straight == drawn).all(axis=2) | amber)[160 : 160 + 512].all()
-    assert "row 8 of the file (outlined" in words(*turned).detail
-    assert words(*turned).spacing.endswith("turned, so that the front is up")
+    rotated_preview = draw(tmp_path, *rotated, bicubic[::-1, ::-1])
+    amber = (straight == AMBER).all(axis=2) | (rotated_preview == AMBER).all(axis=2)
+    assert ((straight == rotated_preview).all(axis=2) | amber)[160 : 160 + 512].all()
+    assert "row 8 of the file (outlined" in words(*rotated).detail
+    assert words(*rotated).spacing.endswith("turned, so that the front is up")
     assert "of the file" not in words(source, result).detail
-    films = [replace(image, modality="CXR") for image in turned]
+    films = [replace(image, modality="CXR") for image in rotated]
     assert (draw(tmp_path, *films, bicubic[::-1, ::-1]) != straight)[160 : 160 + 512, 44:556].any()
 
     # What is outlined above is what is magnified below: 32 pixels at 4 and at 16 picture pixels.
-    rows, columns = np.nonzero((drawn[:680, :556] == AMBER).all(axis=2))
-    outlined = drawn[rows.min() + 2 : rows.max() - 1, columns.min() + 2 : columns.max() - 1]
+    rows, columns = np.nonzero((rotated_preview[:680, :556] == AMBER).all(axis=2))
+    outlined = rotated_preview[rows.min() + 2 : rows.max() - 1, columns.min() + 2 : columns.max() - 1]
     assert outlined.shape[:2] == (128, 128)
-    below = drawn[rows.max() + 2 :, 44:556]
+    below = rotated_preview[rows.max() + 2 :, 44:556]
     assert any((below[y : y + 512 : 16, ::16] == outlined[::4, ::4]).all() for y in range(len(below) - 512))
 
 

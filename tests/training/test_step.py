@@ -1,4 +1,4 @@
-"""What every training step shares: which parameters are trained, and how images are shared out."""
+"""The part that training steps share: which parameters are trained, and how images are shared out."""
 
 import pytest
 import torch

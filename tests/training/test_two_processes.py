@@ -57,7 +57,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, backbone, tiny, data):
-    """What each stage gave, all of them in one launch."""
+    """The outcome of each stage, all of them in one launch."""
     out, phantoms = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("phantoms")
     for modality in ("CXR", "CT"):
         write_phantom_set(phantoms / modality / "drawn", modality, size=128)

@@ -63,12 +63,12 @@ def test_marks_grow_with_the_image():
 
 def test_the_target_stays_clean_and_the_input_is_dirty(item):
     before = item["label"].clone()
-    made = Compose([DrawArtifactsd(), Degraded("dirty", "image", operator="area_x4")])(item)
-    torch.testing.assert_close(made["label"], before, rtol=0, atol=0)
+    pair = Compose([DrawArtifactsd(), Degraded("dirty", "image", operator="area_x4")])(item)
+    torch.testing.assert_close(pair["label"], before, rtol=0, atol=0)
     clean = Degraded("label", "image", operator="area_x4")(item)["image"]
-    cells = (made["dirty"] != made["label"]).reshape(1, 64, 4, 64, 4).any(dim=4).any(dim=2)
-    torch.testing.assert_close(made["image"][~cells], clean[~cells], rtol=0, atol=0)
-    assert float((made["image"] - clean).max()) > 0.2
+    cells = (pair["dirty"] != pair["label"]).reshape(1, 64, 4, 64, 4).any(dim=4).any(dim=2)
+    torch.testing.assert_close(pair["image"][~cells], clean[~cells], rtol=0, atol=0)
+    assert float((pair["image"] - clean).max()) > 0.2
 
 
 def test_one_seed_marks_an_image_always_alike_and_other_images_otherwise(item):

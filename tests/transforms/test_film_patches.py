@@ -63,8 +63,8 @@ def test_the_same_seed_gives_the_same_batches(data):
 def test_the_middle_of_a_film_is_degraded_the_same_way_every_time(data):
     first, second = (FilmPairs(data, sources=[("drawn", 1)], size=128) for _ in range(2))
     assert [pair["name"] for pair in first] == ["val0", "val1"]
-    for pair, again in zip(first, second, strict=True):
-        torch.testing.assert_close(pair["image"], again["image"], rtol=0, atol=0)
+    for pair, same in zip(first, second, strict=True):
+        torch.testing.assert_close(pair["image"], same["image"], rtol=0, atol=0)
     stored = read_films(data, "drawn", "val")["val0"][32:160, 32:160] / np.float32(255)
     np.testing.assert_array_equal(first[0]["label"][0], stored)
     assert first[0]["image"].shape == (1, 32, 32)

@@ -75,13 +75,13 @@ def test_padding_is_air_without_noise_and_a_pixel_partly_of_it_is_measured(rng):
 
 def test_the_stated_shares_are_drawn():
     draw = RandomScanDegradation().set_random_state(0).draw
-    drawn = [draw(4) for _ in range(4000)]
-    kernels = [each.kernel for each in drawn]
+    draws = [draw(4) for _ in range(4000)]
+    kernels = [each.kernel for each in draws]
     assert set(kernels) == set(KERNELS)
     assert kernels.count("area") / 4000 == pytest.approx(0.5 * 2 / 5, abs=0.02)
-    assert np.mean([each.noise > 0 for each in drawn]) == pytest.approx(0.7, abs=0.02)
-    assert np.mean([each.sharpening > 0 for each in drawn]) == pytest.approx(0.15, abs=0.02)
-    noisy = [each for each in drawn if each.noise]
+    assert np.mean([each.noise > 0 for each in draws]) == pytest.approx(0.7, abs=0.02)
+    assert np.mean([each.sharpening > 0 for each in draws]) == pytest.approx(0.15, abs=0.02)
+    noisy = [each for each in draws if each.noise]
     assert np.mean([each.noise for each in noisy]) == pytest.approx(38.2, abs=1.5)
     assert max(each.noise for each in noisy) < 100
     assert max(each.noise - 200 * each.noise_cutoff for each in noisy) < 0  # what a soft kernel lets through

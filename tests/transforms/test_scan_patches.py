@@ -125,8 +125,8 @@ def test_the_same_seed_gives_the_same_batches(data):
 def test_the_middle_of_a_slice_is_degraded_the_same_way_every_time(data):
     first, second = (ScanPairs(data, sources=[("ct", 1)], window=WINDOW, size=128, limit=2) for _ in range(2))
     assert [pair["name"] for pair in first] == ["val_000", "val_004"]
-    for pair, again in zip(first, second, strict=True):
-        torch.testing.assert_close(pair["image"], again["image"], rtol=0, atol=0)
+    for pair, same in zip(first, second, strict=True):
+        torch.testing.assert_close(pair["image"], same["image"], rtol=0, atol=0)
     expected = (stored(data, "val")[4, 16:144, 16:144] + np.float32(1000)) / np.float32(1400)
     np.testing.assert_array_equal(first[1]["label"][0], expected)
     assert first[1]["image"].shape == (3, 32, 32)

@@ -73,10 +73,10 @@ def test_overlapping_slabs_are_smoother():
 def test_thicknesses_are_the_distance_or_up_to_twice_as_much():
     draw = RandomSlabThickness()
     draw.set_random_state(0)
-    drawn = np.array([draw() for _ in range(2000)])
-    assert (drawn == 1).mean() == pytest.approx(0.75, abs=0.03)
-    assert drawn.min() == 1
-    assert 1.9 < drawn.max() <= 2
+    draws = np.array([draw() for _ in range(2000)])
+    assert (draws == 1).mean() == pytest.approx(0.75, abs=0.03)
+    assert draws.min() == 1
+    assert 1.9 < draws.max() <= 2
 
 
 def test_every_batch_has_one_scale_and_both_come(data):

@@ -47,7 +47,7 @@ def test_a_blob_is_found_down_to_its_contrast_in_the_result_and_false_where_the_
     result = lung() + sign * (blob(30, 30, sigma, 8) + blob(60, 90, sigma, 5))
     counts = count_blobs(result, original, sigma, dark=dark)
     assert counts.true == 2
-    assert [counts.found[at(level)] for level in (6, 7, 9)] == [1, 1, 0]
+    assert [counts.detected[at(level)] for level in (6, 7, 9)] == [1, 1, 0]
     assert [counts.false[at(level)] for level in (3, 4, 6)] == [1, 1, 0]
     other_sign = count_blobs(result, original, sigma, dark=not dark)
     assert other_sign.true == 0

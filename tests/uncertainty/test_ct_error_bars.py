@@ -76,9 +76,9 @@ def test_padding_has_no_error_bar_and_does_not_count(folder, scan):
     half_width = result.error_bars.half_width
     assert (half_width[:, :48, :48] == 0).all()
     assert (half_width[:, 48:] > 0).all()
-    told = result.describe_error_bars()
-    assert told["mean"] == pytest.approx(half_width[half_width > 0].mean(), rel=1e-5)
-    assert told["largest_twentieth"] == pytest.approx(np.percentile(half_width[half_width > 0], 95), rel=1e-5)
+    described = result.describe_error_bars()
+    assert described["mean"] == pytest.approx(half_width[half_width > 0].mean(), rel=1e-5)
+    assert described["largest_twentieth"] == pytest.approx(np.percentile(half_width[half_width > 0], 95), rel=1e-5)
 
 
 def test_error_bars_are_made_at_the_strength_they_are_calibrated_for_alone(folder, scan):
@@ -108,12 +108,12 @@ def test_a_sharp_kernel_in_the_header_is_told_beside_the_error_bars(folder, scan
 
 def test_few_patients_are_calibrated_on_and_what_they_guarantee_is_said(folder, scan, tmp_path, few_losses):
     data = write_volumes(tmp_path, size=144, slices=3, splits=("val",) * 5)
-    made = calibrate(str(folder), data)
-    assert (made.operator, made.images, made.patients) == ("random_degradation", 15, 5)
-    assert [(entry.scale, entry.strength) for entry in made.entries] == [(2, 0.7), (3, 0.7), (4, 0.7)]
-    made.write(tmp_path / "site.json")
-    assert read_calibration(tmp_path / "site.json", open_bundle(folder)) == made
-    for entry in made.entries:
+    calibration = calibrate(str(folder), data)
+    assert (calibration.operator, calibration.images, calibration.patients) == ("random_degradation", 15, 5)
+    assert [(entry.scale, entry.strength) for entry in calibration.entries] == [(2, 0.7), (3, 0.7), (4, 0.7)]
+    calibration.write(tmp_path / "site.json")
+    assert read_calibration(tmp_path / "site.json", open_bundle(folder)) == calibration
+    for entry in calibration.entries:
         assert 0.9 <= entry.coverage < 0.92  # without a correction for the number of patients
         # Five patients with 10 % outside, and a sixth whose pixels are all outside.
         assert entry.guaranteed == pytest.approx(0.75)
@@ -125,9 +125,9 @@ def test_few_patients_are_calibrated_on_and_what_they_guarantee_is_said(folder, 
 def test_enough_patients_are_corrected_for(folder, tmp_path, few_losses, monkeypatch):
     data = write_volumes(tmp_path, size=144, slices=3, splits=("val",) * 5)
     monkeypatch.setattr(loss_curve, "LEAST_PATIENTS", 5)
-    made = calibrate(str(folder), data, alpha=0.3)
-    for entry in made.entries:
-        assert made.guaranteed_percent(entry) is None
+    calibration = calibrate(str(folder), data, alpha=0.3)
+    for entry in calibration.entries:
+        assert calibration.guaranteed_percent(entry) is None
 
 
 def test_too_few_patients_are_refused(folder, tmp_path, few_losses):

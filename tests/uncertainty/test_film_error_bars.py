@@ -59,19 +59,19 @@ def test_a_region_has_the_error_bars_of_the_whole_because_the_whole_is_measured(
 def test_each_scale_is_calibrated_on_random_losses_and_used_for_its_own_results(folder, film, tmp_path):
     data = write_windows(tmp_path, "site", {"val": 52}, size=144)
     counts = []
-    made = calibrate(str(folder), data, progress=lambda *done: counts.append(done), limit=51)
-    assert (made.operator, made.images, made.patients) == ("random_degradation", 51, 51)
+    calibration = calibrate(str(folder), data, progress=lambda *done: counts.append(done), limit=51)
+    assert (calibration.operator, calibration.images, calibration.patients) == ("random_degradation", 51, 51)
     assert counts[-1] == (3 * 3 * 51, 3 * 3 * 51)  # scales, losses, films
-    assert [entry.scale for entry in made.entries] == [2, 3, 4]
-    assert all(0.9 < entry.coverage < 0.95 for entry in made.entries)
-    assert len({entry.factor for entry in made.entries}) > 1
-    made.write(tmp_path / "site.json")
-    for entry in made.entries:
+    assert [entry.scale for entry in calibration.entries] == [2, 3, 4]
+    assert all(0.9 < entry.coverage < 0.95 for entry in calibration.entries)
+    assert len({entry.factor for entry in calibration.entries}) > 1
+    calibration.write(tmp_path / "site.json")
+    for entry in calibration.entries:
         result = enhance(film, str(folder), scale=entry.scale, calibration=tmp_path / "site.json")
         shipped = enhance(film, str(folder), scale=entry.scale, error_bars=True)
         ratio = result.error_bars.half_width / shipped.error_bars.half_width
         np.testing.assert_allclose(ratio, entry.factor / 2.0, rtol=1e-5)  # 2: made up for the bundle
-    assert read_calibration(tmp_path / "site.json", open_bundle(folder)) == made
+    assert read_calibration(tmp_path / "site.json", open_bundle(folder)) == calibration
 
 
 def test_a_film_too_small_to_be_measured_is_not_calibrated_on(folder, tmp_path):

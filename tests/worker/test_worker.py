@@ -371,8 +371,8 @@ def test_a_scale_is_the_bundles_own_unless_a_request_names_another():
     assert Worker(Events(answers), "torch", "cpu", speed).serve(io.BytesIO(lines.encode())) == 0
     *planned, refused = map(json.loads, answers.getvalue().splitlines())
     assert [each["scaleZYX"] for each in planned] == [[1, 4, 4], [1, 3, 3], [1, 2, 2]]
-    own, three, two = (each["seconds"] for each in planned)
-    assert own > three > two
+    default, three, two = (each["seconds"] for each in planned)
+    assert default > three > two
     assert (refused["kind"], refused["message"][:27]) == ("input", "scale 5: bundle chest_xray_")
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError, FindingCode
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -71,7 +71,7 @@ def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[
     return {"instances.json": json.dumps(document, indent=1).encode()}
 
 
-def read(content: bytes, names: ImageNames, default_reader: str) -> Imported:
+def read(content: bytes, names: ImageNames, default_reader: str) -> ImportedReadings:
     """Read a COCO file of any program.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.dicom_report_read import read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.boxes.readings import Reading
@@ -36,7 +36,9 @@ def write(reading: Reading, headers: Sequence[Dataset]) -> bytes:
         return out.read_bytes()
 
 
-def read(content: bytes, image: ImageFacts, headers: Sequence[Dataset], names: ImageNames, reader: str) -> Imported:
+def read(
+    content: bytes, image: ImageFacts, headers: Sequence[Dataset], names: ImageNames, reader: str
+) -> ImportedReadings:
     """Read the boxes of one image from a report of any program.
 
     Raises:

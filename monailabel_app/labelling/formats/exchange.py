@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from labelling.errors import RefusedError
 from labelling.formats import coco, dicom_sr, lidc, pascal_voc, slicer_markups, tables, yolo
-from labelling.formats.slices import ImageFacts, ImageNames, Imported, known_finding
+from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings, known_finding
 from monai_sr_bundle.boxes.box import BoxError
 from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
 from monai_sr_bundle.images.zipped import ZIP_ERRORS
@@ -24,12 +24,12 @@ MOST_FILES = 200_000
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFiles:
     """Files of an export.
 
     Attributes:
         files: contents by path.
-        notes: what the format has no place for, one sentence each.
+        notes: one sentence for everything that the format cannot hold.
     """
 
     files: dict[str, bytes]
@@ -49,13 +49,13 @@ class Exported:
 
 def export(
     name: str, readings: Sequence[Reading], facts: Mapping[str, ImageFacts], headers: Mapping[str, Sequence[Dataset]]
-) -> Exported:
+) -> ExportedFiles:
     """Write readings in a format.
 
     Args:
         name: one of `EXPORTS`.
         readings: readings of images in `facts`.
-        facts: of each image.
+        facts: facts of each image.
         headers: DICOM headers of each image, for the format "dicom".
 
     Raises:
@@ -63,19 +63,19 @@ def export(
         InputError, OutputError, BoxError: see the format.
     """
     if name == "json":
-        return Exported({"boxes.json": format_readings(readings).encode()})
+        return ExportedFiles({"boxes.json": format_readings(readings).encode()})
     if name in ("coco", "yolo", "voc", "nih", "vinbigdata"):
         write = {
             "coco": coco.write, "yolo": yolo.write, "voc": pascal_voc.write, "nih": tables.write_nih,
             "vinbigdata": tables.write_vinbigdata,
         }[name]  # fmt: skip
-        return Exported(write(readings, facts), tuple(_lost(name, readings, facts)))
+        return ExportedFiles(write(readings, facts), tuple(_list_losses(name, readings, facts)))
     if name == "slicer":
         files = {
             f"{reading.image.id}/{reading.reader.id}.mrk.json": slicer_markups.write(reading, facts[reading.image.id])
             for reading in readings
         }
-        return Exported(files)
+        return ExportedFiles(files)
     if name != "dicom":
         raise RefusedError(f"there is no format {name!r} to export to; there are {', '.join(EXPORTS)}.")
     files, notes = {}, []
@@ -89,7 +89,7 @@ def export(
             files[path] = dicom_sr.write(reading, headers[reading.image.id])
     if not files:
         raise RefusedError(" ".join(["there is nothing to write as DICOM.", *notes]))
-    return Exported(files, tuple(notes))
+    return ExportedFiles(files, tuple(notes))
 
 
 def read(
@@ -100,7 +100,7 @@ def read(
     reader: str,
     image: ImageFacts | None = None,
     headers: Sequence[Dataset] = (),
-) -> Imported:
+) -> ImportedReadings:
     """Read boxes of a format.
 
     Args:
@@ -136,19 +136,19 @@ def read(
 
 
 def pseudonym(reader: str, secret: str) -> str:
-    """Return what a reader is called outside: the same for a server, and not to be guessed without its secret."""
+    """Return the pseudonym of a reader: the same for a server, and not to be guessed without its secret."""
     return f"reader-{hashlib.sha256(f'{secret} {reader}'.encode()).hexdigest()[:10]}"
 
 
-def _read_json(content: bytes, names: ImageNames) -> Imported:
-    imported = Imported()
+def _read_json(content: bytes, names: ImageNames) -> ImportedReadings:
+    imported = ImportedReadings()
     for reading in parse_readings(content.decode("utf-8", "replace")):
-        found = names.find(reading.image.id) or names.find(reading.image.series_instance_uid)
-        if found is None:
+        match = names.find(reading.image.id) or names.find(reading.image.series_instance_uid)
+        if match is None:
             imported.unknown_images.append(reading.image.id)
             continue
-        boxes = tuple(known_finding(found[0].placed(box), imported.unknown_findings) for box in reading.boxes)
-        imported.readings.append(replace(reading, image=replace(reading.image, id=found[0].identity.id), boxes=boxes))
+        boxes = tuple(known_finding(match[0].placed(box), imported.unknown_findings) for box in reading.boxes)
+        imported.readings.append(replace(reading, image=replace(reading.image, id=match[0].identity.id), boxes=boxes))
     return imported
 
 
@@ -165,7 +165,7 @@ def _unzip(content: bytes) -> dict[str, bytes]:
         raise BoxError("it is no zip that can be read, expected one with classes.txt and label files.") from error
 
 
-def _lost(name: str, readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> list[str]:
+def _list_losses(name: str, readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> list[str]:
     """Return which statements "no finding" a format cannot hold."""
     silent = {
         "coco": (), "vinbigdata": (), "nih": readings,

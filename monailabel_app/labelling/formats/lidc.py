@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from labelling.formats.slices import Collector, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.codes import public_codes
 
 
-def read(content: bytes, names: ImageNames, default_reader: str) -> Imported:
+def read(content: bytes, names: ImageNames, default_reader: str) -> ImportedReadings:
     """Read the readings of one scan; the sessions are the readers "DEFAULT-1" and so on, as LIDC names none.
 
     Raises:

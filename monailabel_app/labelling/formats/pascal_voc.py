@@ -23,8 +23,8 @@ def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[
         for box in reading.boxes:
             boxes.setdefault((reading.reader.id, image.slice_name(box)), (image, []))[1].append(box)
     return {
-        f"Annotations/{reader}/{name}.xml": _annotation(name, image, drawn)
-        for (reader, name), (image, drawn) in boxes.items()
+        f"Annotations/{reader}/{name}.xml": _annotation(name, image, image_boxes)
+        for (reader, name), (image, image_boxes) in boxes.items()
     }
 
 

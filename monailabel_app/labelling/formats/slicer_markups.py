@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -68,7 +68,7 @@ def write(reading: Reading, image: ImageFacts) -> bytes:
     return json.dumps({"@schema": SCHEMA, "markups": markups}, indent=1).encode()
 
 
-def read(content: bytes, image: ImageFacts, names: ImageNames, default_reader: str) -> Imported:
+def read(content: bytes, image: ImageFacts, names: ImageNames, default_reader: str) -> ImportedReadings:
     """Read markups that were drawn on an image, of Slicer, of MONAI Label's module or of ours.
 
     A box is on every slice whose middle lies in it, as this project's Slicer module counts. A rotated one becomes the

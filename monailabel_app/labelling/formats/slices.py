@@ -19,7 +19,7 @@ _NUMBERED = re.compile(r"^(.+)\.slice([0-9]{4,9})$")
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a format must know of an image.
+    """The facts of an image that formats need.
 
     Attributes:
         identity: name, hash and size.
@@ -120,14 +120,14 @@ class ImageNames:
 
 
 @dataclass
-class Imported:
-    """What was read from a file.
+class ImportedReadings:
+    """The readings of a file, and notes on what was left out.
 
     Attributes:
         readings: one of each reader and image.
         unknown_images: names of images that this server does not have; their boxes are left out.
         unknown_findings: names of findings without a public code; their boxes are kept.
-        notes: what else was left out, one sentence each.
+        notes: one sentence for everything else that was left out.
     """
 
     readings: list[Reading] = field(default_factory=list)
@@ -143,7 +143,7 @@ class Collector:
         self._names, self._default_reader = names, default_reader
         self._readings: dict[tuple[str, str], tuple[ImageFacts, list[Box]]] = {}
         self._extra: dict[tuple[str, str], dict[str, object]] = {}
-        self.imported = Imported()
+        self.imported = ImportedReadings()
 
     def add(self, image: str, box: Box | None, reader: str = "", label: str = "", **extra: object) -> None:
         """Add a box; None for an image in which the reader has found nothing.
@@ -163,12 +163,12 @@ class Collector:
                 str(text).encode()
             except UnicodeEncodeError as error:
                 raise BoxError(f"{label or 'a name'} holds half of a character. Save the file as UTF-8.") from error
-        found = self._names.find(image)
-        if found is None:
+        match = self._names.find(image)
+        if match is None:
             if image not in self.imported.unknown_images:
                 self.imported.unknown_images.append(image)
             return
-        facts, index = found
+        facts, index = match
         key = facts.identity.id, reader or self._default_reader
         boxes = self._readings.setdefault(key, (facts, []))[1]
         self._extra.setdefault(key, {}).update(extra)
@@ -182,7 +182,7 @@ class Collector:
             raise BoxError(f"{label or image}: {error}") from error
         boxes.append(known_finding(placed, self.imported.unknown_findings))
 
-    def finish(self, *, complete: bool = True) -> Imported:
+    def finish(self, *, complete: bool = True) -> ImportedReadings:
         """Return the readings; `complete` for submitted ones unless a box's `extra` said otherwise."""
         for key, (facts, boxes) in self._readings.items():
             fields = {"status": "submitted" if complete else "draft", "tool": TOOL, **self._extra[key]}

@@ -6,19 +6,19 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
 NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
-"""Of BBox_List_2017.csv; its header has three empty cells more."""
+"""Columns of BBox_List_2017.csv; its header has three empty cells more."""
 VINBIGDATA_COLUMNS = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
 VINBIGDATA_CLASSES = (
     "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation", "ILD", "Infiltration",
     "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion", "Pleural thickening", "Pneumothorax",
     "Pulmonary fibrosis", "No finding",
 )  # fmt: skip
-"""In the order of their numbers, from 0. A finding that is none of them gets a number after these."""
+"""Classes in the order of their numbers, from 0. A finding that is none of them gets a number after these."""
 _VINBIGDATA_NAMES = {
     "Nodule": "Nodule/Mass", "Mass": "Nodule/Mass", "Effusion": "Pleural effusion", "Infiltrate": "Infiltration",
     "Opacity": "Lung Opacity",
@@ -37,7 +37,7 @@ def write_nih(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> d
     return {f"{reader}/BBox_List.csv": _format(NIH_COLUMNS, entries) for reader, entries in rows.items()}
 
 
-def read_nih(content: bytes, names: ImageNames, default_reader: str) -> Imported:
+def read_nih(content: bytes, names: ImageNames, default_reader: str) -> ImportedReadings:
     """Read a table of NIH ChestX-ray14.
 
     Raises:

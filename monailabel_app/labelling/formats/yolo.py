@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -37,7 +37,7 @@ def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[
     return {CLASSES: "".join(f"{name}\n" for name in findings).encode(), **files}
 
 
-def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> Imported:
+def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> ImportedReadings:
     """Read label files, with or without folders of readers.
 
     Args:
@@ -52,25 +52,25 @@ def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> 
     findings = listing.decode("utf-8", "replace").split("\n")
     collector = Collector(names, default_reader)
     for path, content in sorted(files.items()):
-        place = PurePosixPath(path)
-        if place.name == CLASSES or place.suffix != ".txt":
+        label_file = PurePosixPath(path)
+        if label_file.name == CLASSES or label_file.suffix != ".txt":
             continue
-        reader = place.parent.name if place.parent.parent.name == "labels" else ""
-        image = place.name.removesuffix(".txt")
+        reader = label_file.parent.name if label_file.parent.parent.name == "labels" else ""
+        image = label_file.name.removesuffix(".txt")
         lines = content.decode("utf-8", "replace").split("\n")
         if not any(line.strip() for line in lines):
             collector.add(image, None, reader)
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            found = names.find(image)
+            match = names.find(image)
             try:
                 label, *shares = line.split()
                 x, y, width, height = (float(share) for share in shares[:4])
                 finding = dict(enumerate(findings))[int(label)].strip()  # where -1 is not the last class
             except (ValueError, KeyError) as error:
-                raise BoxError(f"{place.name}, line {number}: expected a class and four shares.") from error
-            columns, rows = (found[0].identity.columns or 1, found[0].identity.rows or 1) if found else (1, 1)
+                raise BoxError(f"{label_file.name}, line {number}: expected a class and four shares.") from error
+            columns, rows = (match[0].identity.columns or 1, match[0].identity.rows or 1) if match else (1, 1)
             # Eight digits of a share may put an edge a hair beyond the image.
             edges = (
                 (x - width / 2) * columns,
@@ -82,5 +82,5 @@ def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> 
                 min(max(edge, 0.0), size) if -0.001 < edge < size + 0.001 else edge
                 for edge, size in zip(edges, (columns, rows, columns, rows), strict=True)
             )  # type: ignore[assignment]
-            collector.add(image, Box(finding, *edges), reader, f"{place.name}, line {number}")
+            collector.add(image, Box(finding, *edges), reader, f"{label_file.name}, line {number}")
     return collector.finish()

@@ -1,4 +1,4 @@
-"""What goes wrong in a federation, and what comes of it. Minutes a fault: `make test-federated-faults` runs them."""
+"""Faults of a federation and their outcomes. Each takes minutes: `make test-federated-faults` runs them."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ class RunningStudy(threading.Thread):
 
     @property
     def folder(self):
-        """Where the server keeps the global model while the job runs."""
+        """The folder in which the server keeps the global model while the job runs."""
         return self.federation.server / str(self.job) / "app_server"
 
     def wait_for_round(self, count=1):
@@ -111,15 +111,15 @@ def test_a_site_that_dies_costs_nothing_but_its_images_and_comes_back_for_the_ne
     assert end.explanation.startswith("done with losses: hospital-3")
     assert len(rounds_of(end)) == 4
     start(federation.site("hospital-3"))
-    again = RunningStudy(federation, tmp_path / "again", rounds=1).result()
-    assert rounds_of(again)[0]["answered"] == 3
+    rerun = RunningStudy(federation, tmp_path / "again", rounds=1).result()
+    assert rounds_of(rerun)[0]["answered"] == 3
 
 
 def test_a_server_that_dies_costs_one_round_at_most(federation, tmp_path):
     study = RunningStudy(federation, tmp_path / "out")
     study.wait_for_round(2)
     kill(processes_of(federation.server))
-    kept = read(study.folder / RECORD)
+    saved_rounds = read(study.folder / RECORD)
     assert study.result() is None
     assert "the server was lost" in str(study.error)
     start(federation.server)
@@ -127,8 +127,8 @@ def test_a_server_that_dies_costs_one_round_at_most(federation, tmp_path):
         wait_for(lambda: len(session.get_system_info().client_info) == 3, 240, "three sites registered again")
     end = RunningStudy(federation, tmp_path / "again", continued=study.folder).result()
     assert [record["round"] for record in rounds_of(end)] == [0, 1, 2, 3]
-    assert len(kept) >= 2  # all rounds that had ended; what was lost is the one that ran
-    assert rounds_of(end)[: len(kept)] == kept
+    assert len(saved_rounds) >= 2  # all rounds that had ended; what was lost is the one that ran
+    assert rounds_of(end)[: len(saved_rounds)] == saved_rounds
     assert all(record["answered"] == 3 for record in rounds_of(end))
 
 
@@ -164,8 +164,8 @@ def test_broken_data_costs_its_site_the_job_and_below_the_minimum_ends_it(federa
         (images / "train0.png").write_bytes(whole)
     log = (federation.site("hospital-2") / end.job / "log.txt").read_text()
     assert "train0.png" in log  # at the hospital, which may know it
-    told = json.dumps(end.rounds) + end.explanation
-    assert "train0" not in told
+    reports = json.dumps(end.rounds) + end.explanation
+    assert "train0" not in reports
 
 
 def test_a_full_disk_at_the_server_ends_the_job_and_keeps_the_last_model(federation, tmp_path):

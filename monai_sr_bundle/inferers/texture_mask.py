@@ -1,10 +1,10 @@
-"""Where an image shows no patient, so that no texture is drawn: beyond the exposed field, and at letters."""
+"""Pixels that show no patient, in which no texture is drawn: beyond the exposed field, and at letters."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from monai_sr_bundle.images.unit import largest_around, reaches_an_edge, surroundings
+from monai_sr_bundle.images.unit import dilate, largest_around, reaches_an_edge
 
 BLACK, WHITE = 0.02, 0.98
 """Up to and from which value a run of pixels that begins at an edge of the image is its frame or air, in the window."""
@@ -30,4 +30,4 @@ def find_untextured(image: np.ndarray) -> np.ndarray:
         beyond |= reaches_an_edge(frame, 0) | reaches_an_edge(frame, 1)
     highest, lowest = largest_around(image, 1), -largest_around(-image, 1)
     letters = (highest - lowest > STEP) & (highest >= max(WHITE, float(image.max())) - BRIGHT)
-    return beyond | surroundings(letters, AROUND)
+    return beyond | dilate(letters, AROUND)
