@@ -75,8 +75,8 @@ def enlarge_region(image: Image, index: int, window: tuple[float, float]) -> lis
     """Return a square of a slice, enlarged by bicubic interpolation and by the bundle, as 8 bits."""
     ct = image.modality == "CT"
     values = np.clip(image.pixels[index], *window) if ct else image.pixels[index]
-    shown = window if ct else (float(values.min()), float(values.max()))
-    top, left, side = find_detail_region(values, shown, hu=ct)
+    limits = window if ct else (float(values.min()), float(values.max()))
+    top, left, side = find_detail_region(values, limits, hu=ct)
     top, left = top + (side - SIDE) // 2, left + (side - SIDE) // 2
     source = values[top : top + SIDE, left : left + SIDE]
     low, high = window if ct else (float(source.min()), float(source.max()) + 1)
@@ -98,8 +98,8 @@ def lay_out(pairs: list[list[np.ndarray]]) -> Picture.Image:
     for number, pair in enumerate(pairs):
         x, y = number % PAIRS_ACROSS * cell[0] + GAP, number // PAIRS_ACROSS * cell[1]
         pen.text((x, y + GAP // 2), str(number + 1), fill=0)
-        for place, square in enumerate(pair):
-            sheet.paste(Picture.fromarray(square), (x + place * (side + 2), y + 2 * GAP))
+        for side_index, square in enumerate(pair):
+            sheet.paste(Picture.fromarray(square), (x + side_index * (side + 2), y + 2 * GAP))
     return sheet
 
 

@@ -54,8 +54,8 @@ def main() -> None:
 def make_row(data: Path, bundle: Bundle) -> list[np.ndarray]:
     """Return the original, the input, bicubic interpolation and the bundle's result, 8 bits and `SIDE` wide."""
     modality = bundle.modality
-    folder, reduce, place, protocol, label = EXAMPLES[modality]
-    item = pair_items(str(data), modality, "test", sets=[folder])[place]
+    folder, reduce, index, protocol, label = EXAMPLES[modality]
+    item = pair_items(str(data), modality, "test", sets=[folder])[index]
     if bundle.scale_zyx[0] > 1:
         return make_coronal_row(Path(item["path"]), bundle)
     label, scale = label if bundle.family.is_blind else "ideal", bundle.scale

@@ -112,8 +112,8 @@ def draw_case(server: Server, volume: Path, readings: dict[str, list[Box]]) -> n
         f"{image}: {len(readings)} readings, overlap {between:.3f} between them and {with_consensus:.3f} with the "
         f"consensus, disagreement {agreement['disagreement']:.3f}"
     )
-    shown = max(fused["boxes"], key=lambda box: (box["xyxy"][2] - box["xyxy"][0]) * (box["xyxy"][3] - box["xyxy"][1]))
-    index, edges = shown["slice_index"], shown["xyxy"]
+    largest = max(fused["boxes"], key=lambda box: (box["xyxy"][2] - box["xyxy"][0]) * (box["xyxy"][3] - box["xyxy"][1]))
+    index, edges = largest["slice_index"], largest["xyxy"]
     left, top = (int((edges[axis] + edges[axis + 2]) / 2) - SIDE // 2 for axis in (0, 1))
     params = {"region": [left, top, left + SIDE, top + SIDE], "slices": [index, index + 1]}
     answer = server.call(
@@ -146,8 +146,8 @@ def draw_tile(hu: np.ndarray, zoom: int) -> PIL.Image.Image:
 
 def draw_box(picture: PIL.Image.Image, edges: Any, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
     """Draw a box of the source on its enlarged crop."""
-    places = [ZOOM * (edge - corner[axis % 2]) for axis, edge in enumerate(edges)]
-    PIL.ImageDraw.Draw(picture).rectangle(places, outline=colour, width=2)
+    corners = [ZOOM * (edge - corner[axis % 2]) for axis, edge in enumerate(edges)]
+    PIL.ImageDraw.Draw(picture).rectangle(corners, outline=colour, width=2)
 
 
 if __name__ == "__main__":

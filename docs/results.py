@@ -180,11 +180,11 @@ def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOS
                 continue
             _, then = next(choose_rows(recorded, f"{name}/{row['method']}"))
             gains = _gains(row)
-            for place, expected in _gains(then).items():
-                gain = gains.get(place, float("nan"))
+            for cell, expected in _gains(then).items():
+                gain = gains.get(cell, float("nan"))
                 if not gain >= expected - tolerance:
-                    where = ", ".join((name, row["method"], *place))
-                    sentences.append(f"{where}: {gain:+.2f} dB over bicubic, expected {expected:+.2f} dB.")
+                    label = ", ".join((name, row["method"], *cell))
+                    sentences.append(f"{label}: {gain:+.2f} dB over bicubic, expected {expected:+.2f} dB.")
     return sentences
 
 
@@ -202,18 +202,18 @@ def _gains(row: Row) -> dict[tuple[str, ...], float]:
 def shown_command(words: Sequence[str]) -> str:
     """Return a command without the folders and settings of one machine."""
     stand_ins = {"--data": "DIR", "--out": "OUT", "--calibration": "FILE"}
-    shown, rest = [], iter(words)
-    for word in rest:
+    printed, remaining = [], iter(words)
+    for word in remaining:
         if word in ("--workers", "--progress", "--csv"):
-            next(rest)
+            next(remaining)
         elif word in stand_ins:
-            next(rest)
-            shown += [word, stand_ins[word]]
+            next(remaining)
+            printed += [word, stand_ins[word]]
         elif word == "--backbone":
-            shown += [word, Path(next(rest)).name]
+            printed += [word, Path(next(remaining)).name]
         elif word != "--overwrite":
-            shown.append(word)
-    return " ".join(shown)
+            printed.append(word)
+    return " ".join(printed)
 
 
 def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
@@ -577,12 +577,12 @@ def merge_runs(old: Row, new: Row) -> Row:
         new[key] for key in ("sets", "images", "operator", "reference")
     ]:
         return new
-    again = {row["method"]: row for row in new["rows"]}
+    measured = {row["method"]: row for row in new["rows"]}
     for row in old["rows"]:
-        if row["method"] in INTERPOLATIONS and row["method"] in again:
-            again[row["method"]]["means"] = {**row.get("means", {}), **again[row["method"]]["means"]}
-    rows = [again.pop(row["method"], row) for row in old["rows"]]
-    return {**new, "rows": [*rows, *again.values()]}
+        if row["method"] in INTERPOLATIONS and row["method"] in measured:
+            measured[row["method"]]["means"] = {**row.get("means", {}), **measured[row["method"]]["means"]}
+    rows = [measured.pop(row["method"], row) for row in old["rows"]]
+    return {**new, "rows": [*rows, *measured.values()]}
 
 
 # Filling
@@ -603,9 +603,9 @@ def short_name(bundle: str) -> str:
     return (method[1] if method else full) + (f", `:{variant}`" if variant else "")
 
 
-def choose_rows(runs: Runs, wanted: str) -> Iterator[tuple[Row, Row]]:
+def choose_rows(runs: Runs, selector: str) -> Iterator[tuple[Row, Row]]:
     """Yield run and row of `run/method`, or all rows of a run but bicubic."""
-    name, _, method = wanted.partition("/")
+    name, _, method = selector.partition("/")
     if name not in runs:
         raise SystemExit(f"docs/results.json has no run {name!r}; it has {', '.join(sorted(runs))}.")
     run = runs[name]
@@ -619,9 +619,9 @@ def choose_rows(runs: Runs, wanted: str) -> Iterator[tuple[Row, Row]]:
     yield from ((run, row) for row in rows)
 
 
-def table(runs: Runs, wanted: Sequence[str], columns: Sequence[str], *, across: bool = False) -> str:
+def table(runs: Runs, selectors: Sequence[str], columns: Sequence[str], *, across: bool = False) -> str:
     """Return a Markdown table; `across` puts the methods side by side."""
-    chosen = [pair for name in wanted for pair in choose_rows(runs, name)]
+    chosen = [pair for name in selectors for pair in choose_rows(runs, name)]
     header = [column_title(column, chosen[0][0]) for column in columns]
     cells = [[column_text(column, run, row) for column in columns] for run, row in chosen]
     measured = [[title, *texts] for title, *texts in zip(header, *cells, strict=True) if any(texts)]
@@ -654,14 +654,14 @@ def _unmodified_lines(run: Row, methods: Sequence[Row]) -> Iterator[str]:
     if not cells:
         return
     unit = {"CT": "HU", "CXR": "grey levels"}[run["modality"]]
-    shown = [name for name in UNMODIFIED if any(name in figures for _, _, _, figures, _ in cells)]
+    columns = [name for name in UNMODIFIED if any(name in figures for _, _, _, figures, _ in cells)]
     yield from ("", "Unmodified images; in brackets relative to bicubic ([what is measured](benchmark.md)):", "")
-    yield f"| images | number | method | {' | '.join(UNMODIFIED[name][0].format(unit=unit) for name in shown)} |"
-    yield "| --- " * (3 + len(shown)) + "|"
+    yield f"| images | number | method | {' | '.join(UNMODIFIED[name][0].format(unit=unit) for name in columns)} |"
+    yield "| --- " * (3 + len(columns)) + "|"
     for films in dict.fromkeys(cell[1] for cell in cells):
         for label, of, count, figures, ratios in cells:
             if of == films:
-                texts = (_unmodified_text(name, figures.get(name), ratios.get(name)) for name in shown)
+                texts = (_unmodified_text(name, figures.get(name), ratios.get(name)) for name in columns)
                 yield f"| {films} | {count} | {label} | {' | '.join(texts)} |".replace("|  |", "| |").replace(
                     "|  |", "| |"
                 )
@@ -803,8 +803,8 @@ def number(value: Any, metric: str, sign: str = "") -> str:
 
 def _texture(row: Row) -> str:
     """Return the texture that a row was measured with, in words; empty where it is that of the bundle."""
-    found = re.search(r"\+texture=([\d.]+)", row["method"]) or re.search(r"--texture ([\d.]+)", row.get("command", ""))
-    return f"texture {float(found[1]):g}" if found else ""
+    match = re.search(r"\+texture=([\d.]+)", row["method"]) or re.search(r"--texture ([\d.]+)", row.get("command", ""))
+    return f"texture {float(match[1]):g}" if match else ""
 
 
 def _method(run: Row, row: Row) -> str:
@@ -883,26 +883,26 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
     """Return a document with every table filled."""
 
     def filled(match: re.Match[str]) -> str:
-        kind, _, rest = match[1].strip().partition(":")
+        kind, _, argument = match[1].strip().partition(":")
         if kind == "training":
             assert bundle is not None, "only a card has a training"
             body = training(bundle)
         elif kind in FILM_TABLES:
-            name, _, scale = rest.partition("|")
+            name, _, scale = argument.partition("|")
             body = FILM_TABLES[kind](runs[name.strip()], int(scale))
         elif kind == "speed":
-            body = speed_table(runs.get(rest.strip()), rest.strip())
+            body = speed_table(runs.get(argument.strip()), argument.strip())
         elif kind == "memory":
-            body = memory_table(runs.get(rest.strip()))
+            body = memory_table(runs.get(argument.strip()))
         elif kind == "federated":
-            body = federated_table(runs.get(rest.strip()), rest.strip())
+            body = federated_table(runs.get(argument.strip()), argument.strip())
         elif kind == "privacy":
-            body = privacy_table(runs.get(rest.strip()), rest.strip())
+            body = privacy_table(runs.get(argument.strip()), argument.strip())
         else:
-            rows, _, columns = rest.partition("|")
+            rows, _, columns = argument.partition("|")
             names = [name.strip() for name in columns.split(",") if name.strip()]
-            wanted = [name.strip() for name in rows.split(",")]
-            body = table(runs, wanted, names or CARD_COLUMNS, across=kind == "table across")
+            selectors = [name.strip() for name in rows.split(",")]
+            body = table(runs, selectors, names or CARD_COLUMNS, across=kind == "table across")
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
     return re.sub(
