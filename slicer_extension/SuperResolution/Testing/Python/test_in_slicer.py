@@ -18,7 +18,6 @@ SCRIPT = Path(__file__).resolve().parents[3] / "Testing" / "in_slicer.py"
 @pytest.fixture
 def main(application, module, worker, workerPython, sliceView, repository, monkeypatch):
     """The script's main function, and what it asks of Slicer: its window, its modules and its DICOM module."""
-    pytest.importorskip("monai_sr_bundle.datasets.phantom", reason="THE SCRIPT FOR SLICER draws its film: psutil lacks")
     panels = []
 
     def selectModule(name):
