@@ -25,38 +25,36 @@ _TEXT_SCALE = 3.0
 
 
 class Frame:
-    """A thin frame around a volume in the slice views, with a caption above its first row and letters at its edges.
+    """A thin frame around a volume in the slice views, with captions above its first row and letters at its edges.
 
     All are markups that no list shows and no scene file holds; nothing of them can be moved by hand.
 
     Args:
         volumeNode: volume to frame.
-        caption: words for the reader.
-        captionView: ID of the only view that shows the caption. Default None: all views.
+        captions: words for the reader, and the ID of the only view that shows them; None for all views.
         letters: letters of its left, right, upper and lower edge. Default: none.
     """
 
-    def __init__(self, volumeNode, caption: str, captionView: str | None = None, letters: Sequence[str] = ()):
+    def __init__(self, volumeNode, captions: Sequence[tuple[str, str | None]], letters: Sequence[str] = ()):
         self._volume, self._letters = volumeNode, letters
         self._box = _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsROINode())
-        self._points, self._edges = texts = [
-            _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsFiducialNode()) for _ in range(2)
-        ]
-        for points in texts:
-            points.GetDisplayNode().SetGlyphScale(_INVISIBLE)
-            points.GetDisplayNode().SetTextScale(_TEXT_SCALE)
-        if captionView:
-            self._points.GetDisplayNode().AddViewNodeID(captionView)
-        self._caption = caption
+        self._edges = _addTexts(volumeNode.GetScene())
+        self._captions = []
+        for words, view in captions:
+            points = _addTexts(volumeNode.GetScene())
+            if view:
+                points.GetDisplayNode().AddViewNodeID(view)
+            self._captions.append((words, points))
         self.displayNode = self._box.GetDisplayNode()  # a legend can be attached to it
         self.update()
 
     def setCaption(self, caption: str) -> None:
-        """Change the caption."""
-        self._caption = caption
-        with NodeModify(self._points):
-            for n in range(self._points.GetNumberOfControlPoints()):
-                self._points.SetNthControlPointLabel(n, caption)
+        """Change the first caption."""
+        points = self._captions[0][1]
+        self._captions[0] = caption, points
+        with NodeModify(points):
+            for n in range(points.GetNumberOfControlPoints()):
+                points.SetNthControlPointLabel(n, caption)
 
     def update(self) -> None:
         """Follow the volume, which may have another place or size now."""
@@ -66,8 +64,8 @@ class Frame:
         except InputError:
             self._box.SetDisplayVisibility(False)  # the axes are not square: the caption has to do
         display.outlineOnly(self._box, YELLOW)
-        # A point is shown in its own slice only.
-        self._write(self._points, [(self._caption, k, 0, 0) for k in range(slices)])
+        for words, points in self._captions:  # a point is shown in its own slice only
+            self._write(points, [(words, k, 0, 0) for k in range(slices)])
         far = _BESIDE * max(rows, columns)
         positions = (rows / 2, -far), (rows / 2, columns + far / 4), (-2 * far, columns / 2), (rows + far, columns / 2)
         self._write(self._edges, [(letter, 0, *position) for letter, position in zip(self._letters, positions)])
@@ -82,10 +80,17 @@ class Frame:
                 points.AddControlPoint(vtk.vtkVector3d(*transformPoints(ijkToRasOf(self._volume), index)[0]), text)
 
     def stop(self) -> None:
-        """Take frame, caption and letters out of the scene. Calling it again does nothing."""
-        for node in (self._box, self._points, self._edges):
+        """Take frame, captions and letters out of the scene. Calling it again does nothing."""
+        for node in (self._box, self._edges, *(points for _, points in self._captions)):
             if node.GetScene() is not None:
                 nodes.Removal(node.GetScene()).remove(node)
+
+
+def _addTexts(scene):
+    points = _addMarkups(scene, slicer.vtkMRMLMarkupsFiducialNode())
+    points.GetDisplayNode().SetGlyphScale(_INVISIBLE)
+    points.GetDisplayNode().SetTextScale(_TEXT_SCALE)
+    return points
 
 
 def _addMarkups(scene, node):

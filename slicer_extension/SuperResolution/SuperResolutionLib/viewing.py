@@ -55,9 +55,11 @@ class Viewing:
                     composite.SetForegroundOpacity(1.0)
         self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
-        captionView = self._overlaidLogics()[0].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
-        letters = headers.edgeLettersOf(source, headers.openDatabase())
-        self._frame = Frame(resultNode, self._caption(), captionView, letters)
+        captions = [(self._caption(), None)]
+        if kind == SIDE_BY_SIDE:
+            before, after = (logic.GetSliceNode().GetID() for logic in self._comparedLogics())
+            captions = [(self._caption(), after), (_("original"), before)]
+        self._frame = Frame(resultNode, captions, headers.edgeLettersOf(source, headers.openDatabase()))
         self._parts += [self._frame, display.WindowLink(source, resultNode)]
         if fit or kind == SIDE_BY_SIDE:
             self._parts.append(FittedViews(self._comparedLogics(), resultNode))

@@ -47,9 +47,11 @@ def outsideOf(view, picture):
     return outside
 
 
-def captionsOf(source):
+def captionsOf(source, view=None):
+    """The texts on the image, in all views or in one."""
     points = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", source.GetScene())
-    return {each.GetNthControlPointLabel(n) for each in points for n in range(each.GetNumberOfControlPoints())}
+    seen = [each for each in points if view is None or each.GetDisplayNode().IsDisplayableInView(view.node.GetID())]
+    return {each.GetNthControlPointLabel(n) for each in seen for n in range(each.GetNumberOfControlPoints())}
 
 
 def windowsOf(*volumes):
@@ -175,6 +177,7 @@ def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, r
     viewing.show("sideBySide", result)
     assert layout.GetViewArrangement() == compare.LAYOUT
     assert (layersOf(left)[:2], layersOf(right)[:2]) == ([source.GetID(), None], [source.GetID(), result.GetID()])
+    assert [captionsOf(source, view) for view in pair] == [{"original"}, {"enhanced x4, predicted detail"}]
     np.testing.assert_allclose(left.ras(70, 90), right.ras(70, 90), atol=1e-9)
     pictures = [view.picture() for view in pair]
     assert difference(*pictures).max() > 60
