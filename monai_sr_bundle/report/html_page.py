@@ -332,9 +332,10 @@ def _error_bar_pictures(pictures: ErrorBarPictures, bars: Mapping[str, Any]) -> 
     widths = embed_png(pictures.widths, "The width of the error bars, dark where they are narrow.")
     return f"""<div class="pair">
 <figure>{mask}<figcaption>The result (of a volume, its middle slice). <span class="mark">Red</span>: error bar wider
-than ±{tolerance} {unit}. Read the original there. A red pattern of small squares is the method's.</figcaption></figure>
+than ±{tolerance} {unit}. Read the original there. A regular pattern of small red squares is the
+method's.</figcaption></figure>
 <figure>{widths}<figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and
-wider. The pattern of small squares, one for each pixel of the input, is the method's and no anatomy.</figcaption>
+wider. A regular pattern of small squares, as some models have it, is the method's and no anatomy.</figcaption>
 </figure></div>"""
 
 

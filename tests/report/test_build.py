@@ -522,8 +522,8 @@ def test_the_pictures_of_the_error_bars_are_inside_the_page(tmp_path):
     assert all(alts)
     words = " ".join(page.words.split())
     assert "0 to ±20 grey levels and wider" in words
-    assert "small squares, one for each pixel of the input, is the method's and no anatomy" in words
-    assert "A red pattern of small squares is the method's" in words
+    assert "A regular pattern of small squares, as some models have it, is the method's and no anatomy" in words
+    assert "A regular pattern of small red squares is the method's" in words
 
 
 def test_without_error_bars_the_page_says_so(tmp_path):
