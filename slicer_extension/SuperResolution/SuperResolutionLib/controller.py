@@ -382,7 +382,7 @@ def resultText(done: dict) -> str:
     """
     unit = done["consistency"]["unit"]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
-    scale, time = describeScale(done["scaleZYX"]), inSeconds(done["seconds"])
+    scale, time = scaleInWords(done["scaleZYX"]), inSeconds(done["seconds"])
     text = _("Enlarged {scale} by {bundle} {version} in {time}.")
     lines = [text.format(scale=scale, bundle=done["bundle"], version=done["version"], time=time)]
     if rms is not None:
@@ -405,8 +405,8 @@ def resultText(done: dict) -> str:
     return "\n".join([" ".join(lines), *notes])
 
 
-def describeScale(scaleZyx: Sequence[int]) -> str:
-    """Describe a scale, for instance "4 times in plane"."""
+def scaleInWords(scaleZyx: Sequence[int]) -> str:
+    """Return a scale in words, for instance "4 times in plane"."""
     z, y, x = scaleZyx
     if z == 1 and y == x:
         return _("{y} times in plane").format(y=y)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from SuperResolutionLib import trust
-from SuperResolutionLib.controller import Choice, Controller, Subject, describeScale, inBytes, inSeconds, resultText
+from SuperResolutionLib.controller import Choice, Controller, Subject, inBytes, inSeconds, resultText, scaleInWords
 
 FLOW = {
     "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,
@@ -154,7 +154,7 @@ def test_trust_is_one_colour_and_the_most_serious_reason(changes, color, reason)
 @pytest.mark.parametrize(("text", "words"), [
     (inSeconds(0.02), "0.1 s"), (inSeconds(9.94), "9.9 s"), (inSeconds(75), "75 s"), (inSeconds(600), "10 min"),
     (inSeconds(9000), "2.5 h"), (inBytes(5e5), "1 MB"), (inBytes(1.25e9), "1.2 GB"),
-    (describeScale([4, 1, 1]), "4 times along the slices"), (describeScale([2, 4, 4]), "2 x 4 x 4 times"),
+    (scaleInWords([4, 1, 1]), "4 times along the slices"), (scaleInWords([2, 4, 4]), "2 x 4 x 4 times"),
 ])  # fmt: skip
 def test_numbers_are_told_in_words(text, words):
     assert text == words
