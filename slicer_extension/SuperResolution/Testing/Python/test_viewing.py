@@ -50,8 +50,9 @@ def outsideOf(view, picture):
 def captionsOf(source, view=None):
     """The texts on the image, in all views or in one."""
     points = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", source.GetScene())
-    seen = [each for each in points if view is None or each.GetDisplayNode().IsDisplayableInView(view.node.GetID())]
-    return {each.GetNthControlPointLabel(n) for each in seen for n in range(each.GetNumberOfControlPoints())}
+    if view is not None:
+        points = [each for each in points if each.GetDisplayNode().IsDisplayableInView(view.node.GetID())]
+    return {each.GetNthControlPointLabel(n) for each in points for n in range(each.GetNumberOfControlPoints())}
 
 
 def windowsOf(*volumes):
