@@ -22,7 +22,7 @@ from monai_sr_bundle.transforms.native_patches import degrade_slices, read_scan,
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, evenly_spread, pair_items
 from monai_sr_bundle.transforms.random_degradation import RandomDegradation, RandomScanDegradation
 
-IDEAL, SINGLE = 0.15, 0.25
+LOSS_SHARES = {"ideal": 0.15, "single": 0.25}
 """Shares of films without and with one loss of resolution. The rest has several, whose errors are harder to foresee."""
 LOSSES = {"CXR": 3, "CT": 9}
 """Random losses of resolution that each film and each CT slice is calibrated with, at every scale."""
@@ -205,7 +205,7 @@ class _Original(NamedTuple):
 
 
 def _open_film(bundle: Bundle, item: Mapping[Hashable, Any], reduce: int, seed: int) -> _Original:
-    levels, degrade = int(bundle.facts["levels"]), RandomDegradation(ideal=IDEAL, single=SINGLE)
+    levels, degrade = int(bundle.facts["levels"]), RandomDegradation(**LOSS_SHARES)
     degrade.set_random_state(seed)
     load = LoadHighResd("high", window=bundle.window, reduce=reduce, multiple=bundle.scale, levels=levels)
     high_res = _middle_of(middle(load(item)["high"].numpy()), bundle.scale)

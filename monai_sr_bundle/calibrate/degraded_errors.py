@@ -13,7 +13,7 @@ from torch.nn.functional import pixel_shuffle
 
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.calibrate.calibration_cases import IDEAL, SINGLE, require_in_plane, round_to_storage
+from monai_sr_bundle.calibrate.calibration_cases import LOSS_SHARES, require_in_plane, round_to_storage
 from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -77,9 +77,7 @@ class DegradedErrors:
             )
             self.count = sum(len(scan.hu) for scans in self.images.images for scan in scans)
         else:
-            self.images = FilmPatches(
-                data, sources=bundle.facts["error_bars_films"], ideal=IDEAL, single=SINGLE, **options
-            )
+            self.images = FilmPatches(data, sources=bundle.facts["error_bars_films"], losses=LOSS_SHARES, **options)
             self.count = sum(map(len, self.images.images))
         self.recent: dict[int, deque[tuple[np.ndarray, np.ndarray]]] = {
             scale: deque(maxlen=KEPT_IMAGES) for scale in bundle.scales

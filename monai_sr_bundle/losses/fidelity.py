@@ -14,26 +14,37 @@ class FidelityLoss(nn.Module):
     Args:
         switch_at: fraction of the training after which the second part begins; `progress` is the fraction so far.
         floor: mean square error below which a patch counts as solved, so that black borders do not dominate.
+        harm: weight, in the second part, of that by which the log error of a patch exceeds the baseline's.
 
     Shape:
         pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
         weight: weight of each pixel, in the same shape; 1 everywhere if None.
+        baseline: what `pred` should nowhere be worse than, in the same shape; nothing if None.
     """
 
     progress: float
 
-    def __init__(self, switch_at: float = 0.5, floor: float = 2e-5) -> None:
+    def __init__(self, switch_at: float = 0.5, floor: float = 2e-5, harm: float = 0.0) -> None:
         super().__init__()
-        self.switch_at = switch_at
-        self.floor = floor
+        self.switch_at, self.floor, self.harm = switch_at, floor, harm
         self.progress = 0.0
 
-    def forward(self, pred: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-        error = pred - target
-        error = error.abs() if self.progress < self.switch_at else error.square()
-        if weight is not None:
-            error = weight * error
+    def forward(
+        self,
+        pred: torch.Tensor,
+        target: torch.Tensor,
+        weight: torch.Tensor | None = None,
+        baseline: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         if self.progress < self.switch_at:
-            return error.mean()
+            error = (pred - target).abs()
+            return error.mean() if weight is None else (weight * error).mean()
+        loss = self._log_error(pred, target, weight)
+        if self.harm and baseline is not None:
+            loss = loss + self.harm * torch.relu(loss - self._log_error(baseline, target, weight))
         # Scaled so that the gradient is of the order of the first part's: 0.01 is a usual L1 error.
-        return 0.01 * torch.log(error.flatten(1).mean(dim=1) + self.floor).mean()
+        return 0.01 * loss.mean()
+
+    def _log_error(self, pred: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        error = (pred - target).square() if weight is None else weight * (pred - target).square()
+        return torch.log(error.flatten(1).mean(dim=1) + self.floor)

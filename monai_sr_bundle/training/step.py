@@ -11,7 +11,7 @@ from monai.data.samplers import DistributedSampler as UnpaddedSampler
 from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, max_pool2d
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler, IterableDataset
 
@@ -155,7 +155,8 @@ class RegressionObjective(Objective):
 
     Args:
         network: network to train; with `with_mask` if it has a `mask`.
-        loss: takes `pred` and `target`, and the weight of each pixel where there are boxes.
+        loss: takes `pred` and `target`, the weight of each pixel where there are boxes, and bicubic interpolation
+            where it counts harm.
         box_weight: the same as above; a batch then has the `mask` of the boxes, ``[B, 1, scale * rows, scale *
             columns]``, 1 inside them.
         mask_weight, mask_balance: the same as above; a batch then has `dirty`, the original with drawn marks.
@@ -197,8 +198,13 @@ class RegressionObjective(Objective):
         scale = (high.shape[1] * high.shape[-1] // image.shape[-1],) if self.has_scales else ()
         pred, logits = network.with_mask(image) if self.has_mask else (network(image, *scale), None)
         with full_precision(image.device):
-            weight = [1 + self.box_weight * batch["mask"].to(high)] if self.box_weight else []
-            loss = self.loss(pred.float(), high, *weight)
+            options = {}
+            if self.box_weight:
+                options["weight"] = 1 + self.box_weight * batch["mask"].to(high)
+            if getattr(self.loss, "harm", 0.0):
+                middle = image[:, image.shape[1] // 2].unsqueeze(1).float()
+                options["baseline"] = interpolate(middle, high.shape[-2:], mode="bicubic")
+            loss = self.loss(pred.float(), high, **options)
             if logits is not None:
                 difference = (batch["dirty"].to(high) - high).abs()
                 marked = (max_pool2d(difference, network.scale) > VISIBLE).to(high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -70,7 +70,7 @@ class FilmPatches(RandomPatches):
         dataset_dir: folder of folders with manifests.
         sources: films and how often they are drawn; see `PatchSource`.
         limit: read only this many films of each source (for a trial).
-        ideal, single: shares of the losses of resolution; see `RandomDegradation`.
+        losses: shares of the losses of resolution; see `RandomDegradation`.
         patches: `patch_size`, `scales`, `scale_shares`, `batch_size` and `seed` of `RandomPatches`.
 
     Yields:
@@ -86,8 +86,7 @@ class FilmPatches(RandomPatches):
         *,
         sources: Sequence[tuple[str, int, float] | tuple[str, int, float, str]],
         limit: int | None = None,
-        ideal: float = 0.3,
-        single: float = 0.35,
+        losses: Mapping[str, float] | None = None,
         **patches: Any,
     ) -> None:
         film_sources = [PatchSource(*source) for source in sources]
@@ -100,10 +99,15 @@ class FilmPatches(RandomPatches):
             for source in film_sources
         ]
         # At their own resolution only: a reduction has averaged the noise away.
-        unreduced = [of_source for of_source, source in zip(films, film_sources, strict=True) if source.reduce == 1]
-        noisy = unreduced[0][::2] if unreduced else []
-        textures = film_noise_textures(film / 255.0 for film in noisy if min(film.shape) >= 128)
-        degrade = RandomDegradation(ideal=ideal, single=single, noise_textures=textures if len(textures) else None)
+        first = film_sources[0].set
+        noisy = [
+            film
+            for of_source, source in zip(films, film_sources, strict=True)
+            for film in of_source[::2]
+            if source.set == first and source.reduce == 1 and min(film.shape) >= 128
+        ]
+        textures = film_noise_textures(film / 255.0 for film in noisy)
+        degrade = RandomDegradation(**losses or {}, noise_textures=textures if len(textures) else None)
         super().__init__(films, film_sources, degrade, **patches)
 
     def make_pair(self, image: np.ndarray, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:

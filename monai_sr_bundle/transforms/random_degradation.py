@@ -105,7 +105,7 @@ class RandomDegradation(Randomizable):
     unsharp mask of weight 0.2 to 1 and radius 0.7 to 2; JPEG of quality 50 to 97.
 
     Args:
-        ideal: share of the images that are reduced ideally.
+        ideal, box: shares of the images that are reduced ideally, and by binning alone.
         single: share of the images with one loss: another kernel (a third of them), blur, noise, sharpening or JPEG.
         blur, noise, sharpening, jpeg: shares of the other images, which may have all of them at once.
         noise_textures: noise from `film_noise_textures`, ``[count, rows, columns]``. Default: none.
@@ -115,6 +115,7 @@ class RandomDegradation(Randomizable):
         self,
         *,
         ideal: float = 0.3,
+        box: float = 0.0,
         single: float = 0.35,
         blur: float = 0.6,
         noise: float = 0.55,
@@ -123,7 +124,7 @@ class RandomDegradation(Randomizable):
         noise_textures: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        self.ideal, self.single = ideal, single
+        self.ideal, self.box, self.single = ideal, box, single
         self.blur, self.noise, self.sharpening, self.jpeg = blur, noise, sharpening, jpeg
         self.noise_textures = noise_textures
 
@@ -132,7 +133,9 @@ class RandomDegradation(Randomizable):
         kind = self.R.random_sample()
         if kind < self.ideal:
             return FilmDegradation(scale)
-        if kind < self.ideal + self.single:
+        if kind < self.ideal + self.box:
+            return FilmDegradation(scale, kernel="area")
+        if kind < self.ideal + self.box + self.single:
             losses = {str(self.R.choice(["kernel", "kernel", "blur", "noise", "sharpening", "jpeg"]))}
         else:
             shares = {"blur": self.blur, "noise": self.noise, "sharpening": self.sharpening, "jpeg": self.jpeg}
