@@ -102,7 +102,7 @@ class Job(ImageOptions):
             )
             if self.skip_existing and target.exists() and not all(map(os.path.lexists, task.planned)):
                 # A run was ended between the result and its companions.
-                task = replace(task, overwrite=files.is_result(target))
+                task = replace(task, overwrite=_is_result(target))
             tasks.append(task)
         return tasks
 
@@ -149,3 +149,12 @@ def stems(targets: Sequence[Path]) -> list[Path]:
     ]
     count = Counter(str(path).casefold() for path in short)
     return [path if count[str(path).casefold()] == 1 else target for path, target in zip(short, targets, strict=True)]
+
+
+def _is_result(path: Path) -> bool:
+    """Return whether a file or a folder is a result of this package."""
+    try:
+        with files.discover([path]) as sources:
+            return all(map(files.is_result, sources))
+    except SuperResolutionError:
+        return False

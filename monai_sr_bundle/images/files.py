@@ -342,7 +342,7 @@ def _leave_out(sources: list[Source], path: Path, left_out: list[LeftOutFile]) -
 
     A folder or zip that holds nothing else is read: the user named it on purpose.
     """
-    reasons = [_RESULT if _is_result(source) else _LOCALIZER if _is_localizer(source) else "" for source in sources]
+    reasons = [_RESULT if is_result(source) else _LOCALIZER if _is_localizer(source) else "" for source in sources]
     if all(reasons):
         return sources
     files = [LeftOutFile(path, source.name, reason) for source, reason in zip(sources, reasons, strict=True) if reason]
@@ -356,16 +356,8 @@ def _leave_out(sources: list[Source], path: Path, left_out: list[LeftOutFile]) -
     return [source for source, reason in zip(sources, reasons, strict=True) if not reason]
 
 
-def is_result(path: Path) -> bool:
-    """Return whether a file, a folder or a zip is a result of this package."""
-    try:
-        with discover([path]) as sources:
-            return all(_is_result(source) for source in sources)
-    except SuperResolutionError:
-        return False
-
-
-def _is_result(source: Source) -> bool:
+def is_result(source: Source) -> bool:
+    """Return whether a source is a result of this package."""
     return describes_result(_derivation(source))
 
 
@@ -392,7 +384,7 @@ def _is_series_result(source: Source, folder: Path) -> bool:
     files = sorted(folder.iterdir()) if source.in_folder else []
     if not files or any(re.fullmatch(r"\d{4,}\.dcm", file.name) is None for file in files):
         return False
-    return _is_result(Source("dicom", (files[0],), folder, folder.name))
+    return is_result(Source("dicom", (files[0],), folder, folder.name))
 
 
 def _group_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
