@@ -22,7 +22,7 @@ from monai_sr_bundle.transforms.native_patches import degrade_slices, read_scan,
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, evenly_spread, pair_items
 from monai_sr_bundle.transforms.random_degradation import RandomDegradation, RandomScanDegradation
 
-LOSS_SHARES = {"ideal": 0.15, "single": 0.25}
+LOSS_SHARES: dict[str, Any] = {"ideal": 0.15, "single": 0.25}
 """Shares of films without and with one loss of resolution. The rest has several, whose errors are harder to foresee."""
 LOSSES = {"CXR": 3, "CT": 9}
 """Random losses of resolution that each film and each CT slice is calibrated with, at every scale."""
