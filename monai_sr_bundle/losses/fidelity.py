@@ -1,7 +1,7 @@
 """The loss of a network that is trained for PSNR: robust first, exact at the end."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class FidelityLoss(nn.Module):
@@ -18,7 +18,7 @@ class FidelityLoss(nn.Module):
 
     Shape:
         pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
-        weight: weight of each pixel, in the same shape; 1 everywhere if None.
+        weight: weight of each pixel, in the same shape. Default: 1 everywhere.
         baseline: what `pred` should nowhere be worse than, in the same shape; nothing if None.
     """
 
@@ -30,21 +30,15 @@ class FidelityLoss(nn.Module):
         self.progress = 0.0
 
     def forward(
-        self,
-        pred: torch.Tensor,
-        target: torch.Tensor,
-        weight: torch.Tensor | None = None,
-        baseline: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, pred: Tensor, target: Tensor, weight: Tensor | float = 1.0, baseline: Tensor | None = None
+    ) -> Tensor:
         if self.progress < self.switch_at:
-            error = (pred - target).abs()
-            return error.mean() if weight is None else (weight * error).mean()
+            return (weight * (pred - target).abs()).mean()
         loss = self._log_error(pred, target, weight)
-        if self.harm and baseline is not None:
+        if baseline is not None:
             loss = loss + self.harm * torch.relu(loss - self._log_error(baseline, target, weight))
         # Scaled so that the gradient is of the order of the first part's: 0.01 is a usual L1 error.
         return 0.01 * loss.mean()
 
-    def _log_error(self, pred: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        error = (pred - target).square() if weight is None else weight * (pred - target).square()
-        return torch.log(error.flatten(1).mean(dim=1) + self.floor)
+    def _log_error(self, pred: Tensor, target: Tensor, weight: Tensor | float) -> Tensor:
+        return torch.log((weight * (pred - target).square()).flatten(1).mean(dim=1) + self.floor)

@@ -198,9 +198,7 @@ class RegressionObjective(Objective):
         scale = (high.shape[1] * high.shape[-1] // image.shape[-1],) if self.has_scales else ()
         pred, logits = network.with_mask(image) if self.has_mask else (network(image, *scale), None)
         with full_precision(image.device):
-            options = {}
-            if self.box_weight:
-                options["weight"] = 1 + self.box_weight * batch["mask"].to(high)
+            options = {"weight": 1 + self.box_weight * batch["mask"].to(high)} if self.box_weight else {}
             if getattr(self.loss, "harm", 0.0):
                 middle = image[:, image.shape[1] // 2].unsqueeze(1).float()
                 options["baseline"] = interpolate(middle, high.shape[-2:], mode="bicubic")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,13 +101,8 @@ class FilmPatches(RandomPatches):
         ]
         # At their own resolution only: a reduction has averaged the noise away.
         first = film_sources[0].set
-        noisy = [
-            film
-            for of_source, source in zip(films, film_sources, strict=True)
-            for film in of_source[::2]
-            if source.set == first and source.reduce == 1 and min(film.shape) >= 128
-        ]
-        textures = film_noise_textures(film / 255.0 for film in noisy)
+        noisy = [of_set[::2] for of_set, each in zip(films, film_sources, strict=True) if each[:2] == (first, 1)]
+        textures = film_noise_textures(film / 255.0 for film in chain(*noisy) if min(film.shape) >= 128)
         degrade = RandomDegradation(**losses or {}, noise_textures=textures if len(textures) else None)
         super().__init__(films, film_sources, degrade, **patches)
 

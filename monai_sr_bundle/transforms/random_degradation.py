@@ -29,6 +29,8 @@ from monai_sr_bundle.images.unit import AIR
 KERNELS = ("bicubic_antialias", "area", "bilinear_antialias", "lanczos_antialias")
 MAX_BLUR, MAX_NOISE = 3.0, 4.5
 """Largest standard deviations of a film's blur, in high-resolution pixels, and of its noise, in grey levels of 255."""
+SEVERAL = {"blur": 0.6, "noise": 0.55, "sharpening": 0.25, "jpeg": 0.35}
+"""Shares of the films with each loss, of those that may have all of them at once."""
 NOISE_CUTOFFS = (0.12, 2.0)
 """Cutoffs of the noise of CT that are drawn, from soft kernels to none; all octaves alike."""
 
@@ -107,25 +109,14 @@ class RandomDegradation(Randomizable):
     Args:
         ideal, box: shares of the images that are reduced ideally, and by binning alone.
         single: share of the images with one loss: another kernel (a third of them), blur, noise, sharpening or JPEG.
-        blur, noise, sharpening, jpeg: shares of the other images, which may have all of them at once.
         noise_textures: noise from `film_noise_textures`, ``[count, rows, columns]``. Default: none.
     """
 
     def __init__(
-        self,
-        *,
-        ideal: float = 0.3,
-        box: float = 0.0,
-        single: float = 0.35,
-        blur: float = 0.6,
-        noise: float = 0.55,
-        sharpening: float = 0.25,
-        jpeg: float = 0.35,
-        noise_textures: np.ndarray | None = None,
+        self, *, ideal: float = 0.3, box: float = 0.0, single: float = 0.35, noise_textures: np.ndarray | None = None
     ) -> None:
         super().__init__()
         self.ideal, self.box, self.single = ideal, box, single
-        self.blur, self.noise, self.sharpening, self.jpeg = blur, noise, sharpening, jpeg
         self.noise_textures = noise_textures
 
     def draw(self, scale: int) -> FilmDegradation:
@@ -138,8 +129,7 @@ class RandomDegradation(Randomizable):
         if kind < self.ideal + self.box + self.single:
             losses = {str(self.R.choice(["kernel", "kernel", "blur", "noise", "sharpening", "jpeg"]))}
         else:
-            shares = {"blur": self.blur, "noise": self.noise, "sharpening": self.sharpening, "jpeg": self.jpeg}
-            losses = {loss for loss, share in shares.items() if self.R.random_sample() < share}
+            losses = {loss for loss, share in SEVERAL.items() if self.R.random_sample() < share}
         noise = replace(FilmDegradation(scale), noise=self.R.uniform(0, MAX_NOISE))
         if self.R.random_sample() < 0.35:
             noise = replace(noise, noise_correlation=round(self.R.uniform(0.3, 0.9), 1))

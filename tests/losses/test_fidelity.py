@@ -25,6 +25,17 @@ def test_a_solved_patch_does_not_pull():
     assert perfect.grad.abs().max() == 0
 
 
+def test_a_patch_worse_than_the_baseline_counts_more_by_how_much_it_is_worse():
+    loss = FidelityLoss(switch_at=0.0, floor=0.0, harm=3.0)
+    target = torch.zeros(2, 1, 8, 8)
+    baseline = target + 0.2
+    pred = target + torch.tensor([0.1, 0.4]).reshape(2, 1, 1, 1)  # the first better than the baseline, by half
+    plain = FidelityLoss(switch_at=0.0, floor=0.0)(pred, target)
+    excess = 0.01 * 3.0 * torch.tensor(4.0).log() / 2
+    torch.testing.assert_close(loss(pred, target, baseline=baseline), plain + excess)
+    torch.testing.assert_close(loss(pred, target), plain)
+
+
 def test_weighted_pixels_count_as_often_in_both_parts():
     pred, target = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
     weight = torch.ones(2, 1, 8, 8)

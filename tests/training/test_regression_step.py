@@ -10,6 +10,7 @@ from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
+from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.edsr import EDSR, MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.step import VISIBLE, RegressionObjective
@@ -61,6 +62,16 @@ def test_a_pixel_in_a_box_weighs_1_and_the_box_weight(weight):
     by_hand = (error[~inside].sum() + (1 + weight) * error[inside].sum()) / error.size
     assert loss_of(network, box_weight=weight) == pytest.approx(by_hand, rel=1e-5)
     assert by_hand > 1.01 * error.mean()
+
+
+def test_harm_is_what_is_worse_than_bicubic_interpolation():
+    network, batch = small(), batch_of()
+    loss = FidelityLoss(switch_at=0.0, harm=3.0)
+    objective = RegressionObjective(network, loss)
+    returned = objective(batch["image"], batch["label"], batch)
+    by_hand = loss(returned["pred"], batch["label"], baseline=Bicubic(4)(batch["image"]))
+    torch.testing.assert_close(returned["loss"], by_hand)
+    assert by_hand > FidelityLoss(switch_at=0.0)(returned["pred"], batch["label"])
 
 
 def test_without_weights_the_step_is_that_of_monai():
@@ -146,7 +157,7 @@ def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
     bundle = open_bundle(with_facts(copied(tmp_path, "chest_xray_blind"), sets=["drawn"], **changes))
     start = tmp_path / "single.pt"
     torch.save(EDSR(scale=4, channels=4, blocks=1).state_dict(), start)
-    weights = train(bundle, films, tmp_path / "run", stage="films", start=start, iterations=24, **QUICK)
+    weights = train(bundle, films, tmp_path / "run", stage="films", start=start, iterations=40, **QUICK)
     trained, begun = torch.load(weights, weights_only=True), start_from(MDSR(channels=4, dilations=(1, 2)), str(start))
     changed = {name for name, value in begun.state_dict().items() if not torch.equal(value, trained[name])}
     assert {"head.weight", "tails.x2.weight", "tails.x3.weight", "tails.x4.weight"} <= changed

@@ -1,6 +1,9 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
@@ -58,6 +61,17 @@ def test_both_images_of_a_pair_show_the_same_place(data):
 def test_the_same_seed_gives_the_same_batches(data):
     first, second = (next(iter(patches(data))) for _ in range(2))
     torch.testing.assert_close(first["image"], second["image"])
+
+
+def test_noise_is_taken_from_all_unreduced_films_of_the_first_set(data, tmp_path):
+    folder, rng = shutil.copytree(data, tmp_path / "noisy"), np.random.default_rng(0)
+    for path in folder.rglob("train*.png"):
+        film = np.asarray(Image.open(path)) + 3 * rng.standard_normal((192, 192))
+        Image.fromarray(np.rint(film.clip(0, 255)).astype(np.uint8)).save(path)
+    first, second, reduced = ("drawn", 1, 0.4, "train0*"), ("drawn", 1, 0.4, "train2*"), ("drawn", 2, 0.2)
+    for sources, count in (((first,), 1), ((first, second, reduced), 2)):
+        dataset = FilmPatches(folder, sources=sources, patch_size=16, batch_size=3, seed=0)
+        assert len(dataset.degrade.noise_textures) == count
 
 
 def test_the_middle_of_a_film_is_degraded_the_same_way_every_time(data):

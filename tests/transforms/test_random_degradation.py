@@ -97,6 +97,15 @@ def test_the_stated_share_of_images_is_reduced_ideally():
     assert any(each.noise and each.jpeg_quality and each.blur and each.sharpening for each in others)
 
 
+def test_the_stated_share_of_images_is_binned_and_has_no_other_loss():
+    draw = RandomDegradation(ideal=0.2, box=0.3, single=0).set_random_state(0).draw
+    degradations = [draw(3) for _ in range(2000)]
+    assert np.mean([each == FilmDegradation(3) for each in degradations]) == pytest.approx(
+        0.2 + 0.5 / 4 * 0.09, abs=0.03
+    )
+    assert np.mean([each == FilmDegradation(3, "area") for each in degradations]) == pytest.approx(0.31, abs=0.03)
+
+
 def test_images_of_a_single_loss_have_no_second_one():
     draw = RandomDegradation(ideal=0, single=1).set_random_state(0).draw
     degradations = [draw(4) for _ in range(500)]
@@ -129,5 +138,5 @@ def test_a_film_without_noise_gives_no_texture():
 
 def test_an_image_larger_than_the_textures_gets_gaussian_noise(film):
     textures = np.full((1, 8, 8), 100.0, dtype=np.float32)
-    degrade = RandomDegradation(ideal=0, single=0, noise=1, noise_textures=textures).set_random_state(0)
-    assert all(degrade(film, 4).std() < 0.5 for _ in range(5))
+    degrade = RandomDegradation(ideal=0, single=0, noise_textures=textures).set_random_state(0)
+    assert all(degrade(film, 4).std() < 0.5 for _ in range(30))
