@@ -19,11 +19,10 @@ from monai_sr_bundle.datasets.item import Item, Scan, Skipped
 from monai_sr_bundle.datasets.make_manifest import assign_split
 from monai_sr_bundle.datasets.manifest import Kind
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.image import MODALITIES
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-RADIOGRAPHS = ("CR", "DX", "RG")
 
 _SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom|nii|nii\.gz)$", re.IGNORECASE)
 
@@ -62,12 +61,11 @@ def scan(input_dir: Path, *, patient_from: str | None = None, min_slices: int = 
             modality = header.get("Modality") or "missing"
             if modality == "CT":
                 slices.append(path)
-            elif modality in RADIOGRAPHS:
+            elif modality in MODALITIES["CXR"]:
                 items.append(_item(path, "cxr", patients.name_patient(path, header), input_dir, header))
             else:
-                skipped.append(
-                    Skipped(relative_path, f"the modality is {modality}, expected CT or {', '.join(RADIOGRAPHS)}")
-                )
+                expected = ", ".join(MODALITIES["CXR"])
+                skipped.append(Skipped(relative_path, f"the modality is {modality}, expected CT or {expected}"))
         elif is_nifti(path):
             items.append(_item(path, "ct", patients.name_patient(path), input_dir))
         elif picture_format(path):

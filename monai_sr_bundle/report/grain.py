@@ -72,8 +72,8 @@ def describe_more_grain(grain: Grain | None, interpolation: str) -> tuple[str, .
         return ()
     times = grain.result / grain.interpolation
     return (
-        f"In its evenest parts the result is {times:.3g} times as noisy as {interpolation}: grain of the input may "
-        "have become structure that looks like tissue.",
+        f"In the evenest parts the result varies {times:.3g} times as much as {interpolation} does: grain of the input "
+        "may have become structure that looks like tissue.",
     )
 
 

@@ -306,13 +306,14 @@ def test_a_ct_result_that_is_noisier_than_interpolation_is_told_once_a_batch(tmp
     words = ("--bundle", "chest_ct_blind", "--scale", "2")
     assert enhance(tmp_path / "in", f"{tmp_path}/out/", *words) == 0
     lines = capsys.readouterr().out.splitlines()
-    notes = [line for line in lines if "note: In its evenest parts the result is 1." in line]
+    notes = [line for line in lines if "note: In the evenest parts the result varies 1." in line]
     assert len(notes) == 1
     # The table at the end leaves out the numbers, which differ.
-    words = "      2  note: In its evenest parts the result is ... times as noisy"
+    words = "      2  note: In the evenest parts the result varies ... times as much"
     assert any(line.startswith(words) for line in lines)
     assert notes[0].endswith(
-        " times as noisy as bicubic interpolation: grain of the input may have become structure that looks like tissue."
+        " times as much as bicubic interpolation does: grain of the input may have become structure that looks like "
+        "tissue."
     )
 
 

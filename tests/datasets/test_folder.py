@@ -35,7 +35,7 @@ def test_pictures_dicom_and_nifti_are_told_apart_by_content(tmp_path: Path) -> N
     np.testing.assert_allclose(stored.affine, np.diag([-0.7, -0.7, 2, 1]), atol=1e-6)
     np.testing.assert_array_equal(np.asarray(stored.dataobj), thorax().transpose(2, 1, 0) - 1024)
     assert skipped(tmp_path / "out") == {
-        "mammo.dcm": "the modality is MG, expected CT or CR, DX, RG",
+        "mammo.dcm": "the modality is MG, expected CT or CR, DX, RG, RF, DR, XR",
         "notes.txt": "not a picture, DICOM or NIfTI",
     }
 
