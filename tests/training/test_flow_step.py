@@ -162,7 +162,7 @@ def test_a_flow_of_several_scales_is_trained_on_films_and_its_expected_image_sta
     bundle, start = open_bundle(folder), tmp_path / "model.pt"
     training = open_training(bundle, films, tmp_path / "run", stage="flow", start=start, **QUICK)
     before = training.weights()
-    training.run(iterations=24)
+    training.run(iterations=40)
     trained = training.weights()
     for name, value in begun.items():
         torch.testing.assert_close(trained[name], value, rtol=0, atol=0)
