@@ -141,6 +141,8 @@ def unit_test(bundle: Bundle, folder: Path, *, distributed: bool = False) -> str
         "columns": ', "spacing_mm"' if is_ct else "",
         "cells": ', "0.7x0.7x5.0"' if is_ct else "",
         "tests": tests,
+        # The drawn files are named otherwise than those that the bundle's sources choose.
+        "films": 'QUICK["films"] = [[SETS[0], 1, 1.0]]\n\n' if "films" in bundle.facts else "",
         "suffix": ".nii.gz" if is_ct else ".png",
     }
     text = _UNIT_TEST
@@ -176,7 +178,7 @@ TRAIN = <<train>>  # configs of each stage
 <<count>>
 QUICK = {"iterations": 2, "batch_size": 1, "validations": 1, "limit": COUNT, "val_limit": COUNT, "progress": False}
 
-# the code of the bundle lies in its folder
+<<films>># the code of the bundle lies in its folder
 sys.path.insert(0, os.path.abspath(BUNDLE_ROOT))
 
 

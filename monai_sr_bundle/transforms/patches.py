@@ -141,8 +141,8 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
             large = [image for image in of_source if min(image.shape[-2:]) >= smallest]
             if not large:
                 raise InputError(
-                    f"{source.set} reduced by {source.reduce}: none of {len(of_source)} images has {smallest} pixels "
-                    "along both axes. Lower patch_size, or leave this source out."
+                    f"{source.set}/{source.files} reduced by {source.reduce}: none of {len(of_source)} images has "
+                    f"{smallest} pixels along both axes. Lower patch_size, or leave this source out."
                 )
             self.images.append(large)
         self.set_random_state(seed)

@@ -24,7 +24,7 @@ from monai.bundle.scripts import create_workflow  # noqa: E402
 PACKED, IMAGES, DATA, TABLE = map(Path, sys.argv[2:])
 TINY = {
     "iterations": 1, "batch_size": 2, "patch_size": 8, "validations": 1, "val_limit": 1, "statistics_from": 1,
-    "val_steps": 1, "limit": 2, "progress": False,
+    "val_steps": 1, "limit": 2, "progress": False, "films": [["cxr_nih", 1, 1.0]],
 }  # fmt: skip
 """One step of the optimizer and one image to validate on; of these, the keys that a workflow has."""
 

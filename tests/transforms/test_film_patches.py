@@ -91,5 +91,5 @@ def test_a_film_that_does_not_divide_by_the_scale_is_cropped(data):
 
 
 def test_films_smaller_than_a_patch_are_refused(data):
-    with pytest.raises(InputError, match="drawn reduced by 2: none of 3 images has 128 pixels"):
+    with pytest.raises(InputError, match=r"drawn/\* reduced by 2: none of 3 images has 128 pixels"):
         FilmPatches(data, sources=SOURCES, patch_size=32)

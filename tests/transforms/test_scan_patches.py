@@ -139,5 +139,5 @@ def test_a_slice_that_does_not_divide_by_the_scale_is_cropped(data):
 
 
 def test_scans_smaller_than_a_patch_are_refused(data):
-    with pytest.raises(InputError, match="ct reduced by 2: none of 1 images has 128 pixels along both axes"):
+    with pytest.raises(InputError, match=r"ct/\* reduced by 2: none of 1 images has 128 pixels along both axes"):
         patches(data, patch_size=32)
