@@ -14,12 +14,12 @@ class FidelityLoss(nn.Module):
     Args:
         switch_at: fraction of the training after which the second part begins; `progress` is the fraction so far.
         floor: mean square error below which a patch counts as solved, so that black borders do not dominate.
-        harm: weight, in the second part, of that by which the log error of a patch exceeds the baseline's.
+        harm: weight of the amount by which the log error of a patch exceeds the baseline's, in the second part.
 
     Shape:
         pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
         weight: weight of each pixel, in the same shape. Default: 1 everywhere.
-        baseline: what `pred` should nowhere be worse than, in the same shape; nothing if None.
+        baseline: image that `pred` should nowhere be worse than, in the same shape. Default: none.
     """
 
     progress: float
