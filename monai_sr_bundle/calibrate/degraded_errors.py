@@ -77,7 +77,8 @@ class DegradedErrors:
             )
             self.count = sum(len(scan.hu) for scans in self.images.images for scan in scans)
         else:
-            self.images = FilmPatches(data, sources=bundle.facts["error_bars_films"], losses=LOSS_SHARES, **options)
+            sources = bundle.facts["error_bars_films"]
+            self.images = FilmPatches(data, sources=sources, loss_shares=LOSS_SHARES, **options)
             self.count = sum(map(len, self.images.images))
         self.recent: dict[int, deque[tuple[np.ndarray, np.ndarray]]] = {
             scale: deque(maxlen=KEPT_IMAGES) for scale in bundle.scales

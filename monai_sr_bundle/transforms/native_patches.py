@@ -71,7 +71,7 @@ class FilmPatches(RandomPatches):
         dataset_dir: folder of folders with manifests.
         sources: films and how often they are drawn; see `PatchSource`.
         limit: read only this many films of each source (for a trial).
-        losses: shares of the losses of resolution; see `RandomDegradation`.
+        loss_shares: shares of the losses of resolution; see `RandomDegradation`.
         patches: `patch_size`, `scales`, `scale_shares`, `batch_size` and `seed` of `RandomPatches`.
 
     Yields:
@@ -87,7 +87,7 @@ class FilmPatches(RandomPatches):
         *,
         sources: Sequence[tuple[str, int, float] | tuple[str, int, float, str]],
         limit: int | None = None,
-        losses: Mapping[str, float] | None = None,
+        loss_shares: Mapping[str, float] | None = None,
         **patches: Any,
     ) -> None:
         film_sources = [PatchSource(*source) for source in sources]
@@ -103,7 +103,7 @@ class FilmPatches(RandomPatches):
         first = film_sources[0].set
         noisy = [of_set[::2] for of_set, each in zip(films, film_sources, strict=True) if each[:2] == (first, 1)]
         textures = film_noise_textures(film / 255.0 for film in chain(*noisy) if min(film.shape) >= 128)
-        degrade = RandomDegradation(**losses or {}, noise_textures=textures if len(textures) else None)
+        degrade = RandomDegradation(**loss_shares or {}, noise_textures=textures if len(textures) else None)
         super().__init__(films, film_sources, degrade, **patches)
 
     def make_pair(self, image: np.ndarray, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
