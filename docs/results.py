@@ -50,7 +50,7 @@ TOLERATED_LOSS = 0.05
 SETS = {
     "cxr_nih": "adults, NIH test split",
     "cxr_pediatric": "children, another hospital",
-    "cxr_native": "crops of films at full resolution",
+    "cxr_native": "crops of adults' and children's films at full resolution",
     "ct": "**one patient**",
     "ct_patients": "another patient",
     "ct_slices": "single slices of more patients",

@@ -66,7 +66,7 @@ def test_the_figures_of_the_intended_use_are_those_of_the_tables():
     page = (ROOT / "docs" / "intended_use.md").read_text(encoding="utf-8")
     detectability = "detectability d′ of a drawn nodule, sigma 1.5 pixels over bicubic"
     quoted = [
-        (detectability, "MDSR for films"),
+        (detectability, "MDSR, trained on films"),
         (detectability, "Residual flow, texture 1"),
         *(
             (measure, method)
@@ -74,7 +74,7 @@ def test_the_figures_of_the_intended_use_are_those_of_the_tables():
                 "contrast of a drawn nodule that comes back, sigma 1.5 pixels",
                 "distance to the input when reduced again (RMS, grey levels)",
             )
-            for method in ("MDSR for films", "Bicubic")
+            for method in ("MDSR, trained on films", "Bicubic")
         ),
     ]
     missing = [
@@ -83,6 +83,12 @@ def test_the_figures_of_the_intended_use_are_those_of_the_tables():
         if (figure := table[measure][methods.index(method)]) not in page
     ]
     assert missing == []
+    unmodified = figures.split("<!-- unmodified: chest_xray_films")[1].split("<!-- end -->")[0].splitlines()
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in unmodified if row.startswith("|")]
+    column = rows[0].index("distance to the input (grey levels)")
+    for method in ("MDSR, trained on films", "Bicubic"):
+        distances = sorted(float(row[column]) for row in rows[2:] if row[2] == method)
+        assert f"{distances[0]} to {distances[-1]}" in page
 
 
 def test_the_citation_names_this_version():

@@ -53,8 +53,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         type=whole_or_auto,
         default="auto",
         metavar="N",
-        help="enlarge N times, for a bundle of several scales (default auto: the largest one that keeps a film within "
-        "4096 pixels and a CT slice within 1024; along the slices, new slices at least 0.8 mm apart)",
+        help="enlarge N times, for a bundle of several scales (default auto: the largest one that keeps a whole film "
+        "within 4096 pixels and a CT slice within 1024, at least 2; along the slices, new slices at least 0.8 mm apart "
+        "where it can)",
     )
     group.add_argument("--force", action="store_true", help="use a bundle made for another modality")
     group.add_argument(

@@ -1,7 +1,7 @@
 """The generator of ESRGAN: residual-in-residual dense blocks without normalisation.
 
 Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCV Workshops 2018,
-https://arxiv.org/abs/1809.00219 (Figures 3 and 4, Section 3.1). The discriminator is in `discriminator.py`, the
+https://arxiv.org/abs/1809.00219 (Figures 3 and 4, Section 3.1). The discriminator is in `srgan.py`, the
 relativistic loss in `losses/perceptual.py`.
 """
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.training.stages import training_stages
 
 PICTURE = "example.jpg"
@@ -80,6 +81,9 @@ def _commands(bundle: Bundle, folder: Path) -> str:
     stages = _stages(bundle, folder / "configs")
     definition = "--net_id network_def --meta_file configs/metadata.json --config_file configs/inference.yaml"
     files = "--ckpt_file models/model.pt --filepath models/model.ts"
+    tuning = _fine_tuning(bundle, folder / "configs", metadata) if "fine_tune" in has else []
+    own_images = "the folder NAME" if "NAME" in "".join(tuning) else "every image set"
+    tuned = f"runs/{len(tuning)}/model.pt" if len(tuning) > 1 else "runs/model.pt"
     can_be_scripted = bundle.parameters and bundle.family.name != "diffusion"
     first_stage = ["train", *training_overlays(bundle)[0]] if stages else []
     blocks = [
@@ -88,7 +92,9 @@ def _commands(bundle: Bundle, folder: Path) -> str:
             [f"pip install {' '.join(_requirements(metadata))}"],
         ),
         (
-            "Enlarge an image (DICOM, NIfTI, PNG, JPEG or TIFF), or every image of a folder:",
+            "Enlarge a CT (DICOM series or NIfTI, of at least three slices), or every CT of a folder:"
+            if along_slices(bundle.operator)
+            else "Enlarge an image (DICOM, NIfTI, PNG, JPEG or TIFF), or every image of a folder:",
             [_run(["inference"], enhance)],
         ),
         (
@@ -101,12 +107,14 @@ def _commands(bundle: Bundle, folder: Path) -> str:
         ),
         (f"Train it{', stage after stage' if len(stages) > 1 else ''}:", stages),
         (
-            "Go on from these weights on images of your own, the folder NAME in DIR"
-            f"{'; then its texture, which a changed network needs anew' if bundle.family.name == 'flow' else ''}:",
-            _fine_tuning(bundle, folder / "configs", metadata) if "fine_tune" in has else [],
+            f"Go on from these weights on images of your own, {own_images} in DIR"
+            f"{'; then its texture, which a changed network needs anew' if bundle.family.name == 'flow' else ''}; "
+            "at last enlarge with the new weights:",
+            [*tuning, _run(["inference"], f"{enhance} --checkpoint {tuned}")] if tuning else [],
         ),
         (
-            "On several GPUs of one machine; without a GPU, in several processes:",
+            "On several GPUs of one machine; without a GPU, in several processes"
+            f"{'; later stages of the training likewise' if len(stages) > 1 else ''}:",
             [
                 _run([*texts, f"multi_gpu_{texts[0]}"], arguments, gpus=2)
                 for texts, arguments in (

@@ -135,7 +135,7 @@ def unit_test(bundle: Bundle, folder: Path, *, distributed: bool = False) -> str
         "name": bundle.name,
         "class": "".join(word.capitalize() for word in bundle.name.split("_")) + ("Dist" if distributed else ""),
         "sets": json.dumps(bundle.facts["sets"]),
-        "train": json.dumps(stages),
+        "train": "".join(f"    {json.dumps(names)},\n" for names in stages),
         "count": _COUNT_DISTRIBUTED if distributed else _COUNT,
         "draw": _DRAW_VOLUME if is_ct else _DRAW_FILM,
         "columns": ', "spacing_mm"' if is_ct else "",
@@ -174,7 +174,8 @@ import unittest
 
 BUNDLE_ROOT = "models/<<name>>"
 SETS = <<sets>>  # folders of images that the bundle trains on
-TRAIN = <<train>>  # configs of each stage
+TRAIN = [  # configs of each stage
+<<train>>]
 <<count>>
 QUICK = {"iterations": 2, "batch_size": 1, "validations": 1, "limit": COUNT, "val_limit": COUNT, "progress": False}
 
@@ -224,7 +225,7 @@ GPUS = torch.cuda.device_count() or 2  # processes on the CPU
 COUNT = GPUS  # images or slices of each split"""
 
 _DRAW_FILM = """\
-def draw(path, seed, cells=22):
+def draw(path, seed, cells=24):
     coarse = np.random.default_rng(seed).integers(40, 200, (cells, cells))
     Image.fromarray(np.kron(coarse, np.ones((16, 16))).astype(np.uint8)).save(path)"""
 

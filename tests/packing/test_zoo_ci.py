@@ -21,7 +21,7 @@ needs_the_zoo = pytest.mark.skipif(
     not ORACLE.is_dir(), reason="the model zoo's own CI on packed bundles: its files are not in ../shared/oracle"
 )
 NAMES = (
-    *("chest_xray_blind", "chest_ct_blind", "chest_ct_throughplane"),
+    *("chest_xray_blind", "chest_ct_blind", "chest_ct_throughplane", "chest_xray_residual_flow_x4"),
     *("chest_xray_edsr_x4", "chest_ct_runet_x2", "chest_xray_sr3_x4"),
 )
 """What is offered to the zoo."""
