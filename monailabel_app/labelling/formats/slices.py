@@ -50,7 +50,10 @@ class ImageFacts:
         """
         if box.sop_instance_uid and self.uids:
             if box.sop_instance_uid not in self.uids:
-                raise BoxError(f"the box is on the slice {box.sop_instance_uid}, which is not one of the image.")
+                raise BoxError(
+                    f"the box is on the slice {box.sop_instance_uid}, which is none of the {self.slices} of the image "
+                    f"{self.identity.id}. Send it with the image that has this slice, or draw it on this one."
+                )
             index = self.uids.index(box.sop_instance_uid)
             if box.slice_index not in (None, index) and len(set(self.uids)) == len(self.uids):
                 raise BoxError(f"slice_index is {box.slice_index}, but the SOP Instance UID is that of slice {index}.")
