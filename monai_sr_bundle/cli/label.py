@@ -7,6 +7,7 @@ alone, because it needs the extra [label] and MONAI Label.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import os
 import sys
@@ -78,6 +79,7 @@ def serve(options: argparse.Namespace, labelling: Path) -> None:
     config.MONAI_LABEL_APP_CONF = {"store": str(options.store.absolute()), "bundles": options.bundles or ""}
     if options.host not in LOOPBACK:
         _require_tokens(options)
+    _require_free_port(options.host, options.port)  # before the store, which a running server may have open
     open_context = import_module("labelling.context").open_context
     context = open_context(config.MONAI_LABEL_STUDIES, config.MONAI_LABEL_APP_CONF)
     app = import_module("server").app
@@ -85,6 +87,31 @@ def serve(options: argparse.Namespace, labelling: Path) -> None:
     print(f"http://{options.host}:{options.port} (boxes in {options.store}; end with Ctrl+C)", flush=True)
     # No access log: names of images in it could be those of patients.
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+
+
+def _require_free_port(host: str, port: int) -> None:
+    """Refuse an address that the server could not listen at."""
+    import socket
+
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port {port}: expected a number from 0 to 65535.")
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise InputError(f"--host {host}: is no address of this machine ({error.strerror}).") from error
+    failures = []
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+                probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(f"port {port} is in use: choose another with --port.") from error
+            failures.append(error)
+    if len(failures) == len(addresses):  # a name may have an address of a kind that the machine does not
+        reason = failures[0].strerror
+        raise InputError(f"--host {host} --port {port}: the server cannot listen there ({reason}). Choose others.")
 
 
 def _require_tokens(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,7 +149,8 @@ class BoxStore:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._writer = threading.Lock()
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _create_private(file)
         self._engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": LONGEST_WAIT_SECONDS})
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
@@ -353,6 +354,7 @@ class BoxStore:
             raise ConflictError(f"{out.name} exists already. Choose another name.")
         partial = out.with_name(f"{out.name}.partial")
         partial.unlink(missing_ok=True)
+        _create_private(partial)
         try:
             source, target = sqlite3.connect(self.file), sqlite3.connect(partial)
             with source, target:
@@ -460,7 +462,7 @@ def restore(backup: Path, file: Path) -> Path | None:
         ConflictError: a server has the store open.
     """
     check_file(backup)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     older = None
     if file.exists():
         _require_unused(file)
@@ -470,11 +472,20 @@ def restore(backup: Path, file: Path) -> Path | None:
             if part.exists():
                 part.rename(older.with_name(older.name + suffix))
     partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    _create_private(partial)
     partial.write_bytes(backup.read_bytes())
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     os.replace(partial, file)
     return older
+
+
+def _create_private(file: Path) -> None:
+    """Make a file that nobody but its owner can read, unless it exists."""
+    with suppress(OSError):  # what writes the file says why it cannot
+        if not file.exists():
+            file.touch(mode=0o600)
 
 
 def _require_unused(file: Path) -> None:

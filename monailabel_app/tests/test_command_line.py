@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -42,11 +43,13 @@ def test_backup_and_restore(tmp_path, capsys):
     store = BoxStore(tmp_path / "store" / STORE_FILE)
     store.save(reading("ada", box()), actor="ada", based_on=0)
     assert run(capsys, "backup", tmp_path / "b.sqlite", "--store", tmp_path / "store")[0] == 0  # of a store in use
+    assert (tmp_path / "b.sqlite").stat().st_mode & 0o777 == 0o600
     store.save(reading("ada", box(1, 2, 3, 4)), actor="ada", based_on=1)
     store.close()
     code, output, _ = run(capsys, "restore", tmp_path / "b.sqlite", "--store", tmp_path / "store")
     assert (code, "what was there is boxes.sqlite." in output) == (0, True)
     assert len(BoxStore(tmp_path / "store" / STORE_FILE).history("chest.png")) == 1
+    assert (tmp_path / "store" / STORE_FILE).stat().st_mode & 0o777 == 0o600
     assert "exists already" in run(capsys, "backup", tmp_path / "b.sqlite", "--store", tmp_path / "store")[2]
 
 
@@ -56,14 +59,23 @@ def test_backup_and_restore(tmp_path, capsys):
         ((), "--studies is missing"),
         (("--studies", "missing"), "is neither a folder nor the address of DICOMweb"),
         (("--studies", ".", "--bundles", "nothing"), "bundle 'nothing' is unknown"),
+        (("--studies", ".", "--port", "65536"), "expected a number from 0 to 65535"),
         (("--studies", ".", "--host", "0.0.0.0"), "Make tokens first"),
         (("backup", "x.sqlite"), "holds no boxes"),
         (("restore", "missing.sqlite"), "is not a file"),
     ],
 )
 def test_wrong_commands_say_what_to_do(tmp_path, capsys, arguments, message):
-    code, _, error = run(capsys, "--store", tmp_path / "store", *arguments)
+    code, _, error = run(capsys, "--port", 0, "--store", tmp_path / "store", *arguments)
     assert (code, message in error) == (4 if "--bundles" in arguments else 3, True), error
+
+
+def test_a_port_that_is_taken_is_said_before_the_store_of_the_other_server_is_touched(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, output, error = run(capsys, "--studies", tmp_path, "--store", tmp_path / "store", "--port", port)
+    assert (code, output, f"port {port} is in use: choose another with --port." in error) == (3, "", True), error
+    assert not (tmp_path / "store").exists()
 
 
 def test_monai_labels_own_command_starts_the_server_behind_the_guard(tmp_path):
