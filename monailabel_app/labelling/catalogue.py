@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MODALITIES = ("CT", "CR", "DX")
 PACS_SECONDS = 20
 """Longest time of a PACS for one answer."""
+RETRY_SECONDS = 60
+"""Time after which an image that could not be read is read again, although its files have not changed."""
 
 
 class Catalogue(ABC):
@@ -47,6 +50,7 @@ class Catalogue(ABC):
 
     def __init__(self) -> None:
         self._identities: dict[str, tuple[object, _ImageRecord]] = {}
+        self._failures: dict[str, tuple[object, float, str]] = {}
         self._sources: dict[str, Source] = {}
         self._lock = threading.RLock()
 
@@ -112,11 +116,25 @@ class Catalogue(ABC):
 
     def _identify(self, name: str) -> _ImageRecord:
         source = self.source(name)
-        state = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in source.files]
+        state = [(file, *_state_of(file.stat())) for file in source.files]
         with self._lock:
-            cached = self._identities.get(name)
+            cached, failure = self._identities.get(name), self._failures.get(name)
         if cached and cached[0] == state:
             return cached[1]
+        if failure and failure[0] == state and time.monotonic() - failure[1] < RETRY_SECONDS:
+            raise InputError(failure[2])
+        try:
+            identified = self._read_record(name, source)
+        except InputError as error:
+            with self._lock:
+                self._failures[name] = state, time.monotonic(), str(error)
+            raise
+        with self._lock:
+            self._identities[name] = state, identified
+        return identified
+
+    @staticmethod
+    def _read_record(name: str, source: Source) -> _ImageRecord:
         patient, uids, is_ct = name, (), False
         if source.format == "dicom":
             headers, _ = read_headers(source.files, source.path)
@@ -133,10 +151,7 @@ class Catalogue(ABC):
             sha256 = hashlib.sha256(source.files[0].read_bytes()).hexdigest()
             identity = ImageIdentity(name, sha256, columns=columns, rows=rows, slices=slices)
         modality = "CT" if is_ct or (identity.slices or 1) > 1 else "CXR"
-        identified = _ImageRecord(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
-        with self._lock:
-            self._identities[name] = state, identified
-        return identified
+        return _ImageRecord(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
 
 
 @dataclass(frozen=True)
@@ -155,8 +170,8 @@ class FolderCatalogue(Catalogue):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
-        self._state: dict[str, tuple[int, int]] | None = None
-        self._instances: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._state: dict[str, tuple[int, int, int]] | None = None
+        self._instances: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
     def names(self) -> list[str]:
         with self._lock:
@@ -191,8 +206,7 @@ class FolderCatalogue(Catalogue):
 
     def _instance(self, file: Path) -> str:
         """Return the SOP Instance UID of a file; it is read again only when the file has changed."""
-        status = file.stat()
-        state = status.st_mtime_ns, status.st_size
+        state = _state_of(file.stat())
         cached = self._instances.get(file)
         if cached is None or cached[0] != state:
             cached = state, str(open_header(file, ["SOPInstanceUID"]).get("SOPInstanceUID") or "")
@@ -378,7 +392,12 @@ def explain_pacs_errors() -> Iterator[None]:
         raise PacsError(f"the PACS answered with {status}.") from error
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def _state_of(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what changes with the content of a file; a copy may keep the time of its original, but not the third."""
+    return status.st_mtime_ns, status.st_size, status.st_ctime_ns
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -386,5 +405,4 @@ def _walk(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(Path(entry.path))
             else:
-                status = entry.stat()
-                yield entry.path, (status.st_mtime_ns, status.st_size)
+                yield entry.path, _state_of(entry.stat())

@@ -7,13 +7,17 @@ server changes nothing.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from labelling.box_store import CONSENSUS, BoxStore
 from labelling.consensus import disagreement
 from labelling.errors import ConflictError, NotFoundError, RefusedError
+
+logger = logging.getLogger(__name__)
 
 STRATEGIES = {
     "random": "any image, in an order of the reader's own",
@@ -27,14 +31,24 @@ HOLDS = timedelta(days=1)
 """Time for which a reader who was served an image and does not come back counts as one of its readers."""
 
 
-def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -> dict[str, Any]:
+def next_image(
+    store: BoxStore, images: list[str], reader: str, strategy: str, find_problem: Callable[[str], str] = lambda _: ""
+) -> dict[str, Any]:
     """Return the next image for a reader, and record that it was served.
 
     Images that the reader has submitted, or that enough readers have or are at, are left out. A reader is at the image
     that they were served last, for `HOLDS` at most. What was served and not submitted comes again after all others.
 
+    Args:
+        store: readings and records.
+        images: names of all images.
+        reader, strategy: who asks, and one of `STRATEGIES`.
+        find_problem: returns why an image is not to be served, or nothing. It is asked of the images that come first
+            until one has no problem, and again at the next request. Default: none has.
+
     Returns:
-        `id` of the image, `score` and how many are `left`; nothing where all is done.
+        `id` of the image, `score` and how many are `left`, without those that are known to have a problem; nothing
+        where all is done.
 
     Raises:
         NotFoundError: no such strategy.
@@ -42,25 +56,57 @@ def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -
     """
     if strategy not in STRATEGIES:
         raise NotFoundError(f"there is no such strategy; there are {', '.join(STRATEGIES)}.")
-    with _lock:
-        readers = {name: set(numbers) - {CONSENSUS} for name, numbers in store.images().items()}
-        served: dict[str, int] = store.record(_QUEUE, reader) or {}
-        needed = readers_per_image(store)
-        recent = store.records(_QUEUE, since=datetime.now(UTC) - HOLDS)
-        others = {key: content for key, content in recent.items() if key != reader}
-
-        def is_open(name: str) -> bool:
-            have = readers.get(name, set())
-            at_it = {other for other, content in others.items() if [*content][-1] == name}
-            return reader not in have and len(have | at_it) < needed
-
-        scores = _scores(store, [name for name in images if is_open(name)], reader, strategy)
-        if not scores:
+    usable: set[str] = set()
+    while True:
+        # The images are looked at without the lock, for which the others would wait.
+        with _lock:
+            served: dict[str, int] = store.record(_QUEUE, reader) or {}
+            scores = _scores(store, _open_images(store, images, reader), reader, strategy)
+            order = sorted(scores, key=lambda name: (served.get(name, 0), -scores[name], name))
+            chosen = next((name for name in order if name in usable), "")
+            if chosen:
+                times = served.pop(chosen, 0) + 1
+                store.set_record(_QUEUE, reader, {**served, chosen: times})  # the last one is where the reader is
+                left = len(scores.keys() - left_out(store).keys())
+                return {"id": chosen, "score": round(scores[chosen], 6), "left": left}
+        first = next((name for name in order if not _is_left_out(store, name, find_problem(name))), None)
+        if first is None:
             return {}
-        chosen = min(scores, key=lambda name: (served.get(name, 0), -scores[name], name))
-        times = served.pop(chosen, 0) + 1
-        store.set_record(_QUEUE, reader, {**served, chosen: times})  # the last one is where the reader is
-    return {"id": chosen, "score": round(scores[chosen], 6), "left": len(scores)}
+        usable.add(first)
+
+
+def left_out(store: BoxStore) -> dict[str, str]:
+    """Return the images that the queue has left out, with a sentence on each."""
+    return dict(_left_out.get(str(store.file), {}))
+
+
+def _is_left_out(store: BoxStore, image: str, problem: str) -> bool:
+    """Keep whether an image has a problem, log it once, and return it. A log names no images: these may be patients."""
+    known = _left_out.setdefault(str(store.file), {})
+    if not problem:
+        known.pop(image, None)
+    elif known.get(image) != problem:
+        known[image] = problem
+        logger.warning("An image is left out of the queue: GET /activelearning/left_out says which, and why.")
+    return bool(problem)
+
+
+_left_out: dict[str, dict[str, str]] = {}
+
+
+def _open_images(store: BoxStore, images: list[str], reader: str) -> list[str]:
+    """Return the images that a reader has not submitted, and that not enough readers have or are at."""
+    readers = {name: set(numbers) - {CONSENSUS} for name, numbers in store.images().items()}
+    needed = readers_per_image(store)
+    recent = store.records(_QUEUE, since=datetime.now(UTC) - HOLDS)
+    others = {key: content for key, content in recent.items() if key != reader}
+
+    def is_open(name: str) -> bool:
+        have = readers.get(name, set())
+        at_it = {other for other, content in others.items() if [*content][-1] == name}
+        return reader not in have and len(have | at_it) < needed
+
+    return [name for name in images if is_open(name)]
 
 
 def readers_per_image(store: BoxStore) -> int:

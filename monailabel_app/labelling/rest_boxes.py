@@ -19,9 +19,10 @@ from labelling.box_store import CONSENSUS, Version
 from labelling.catalogue import NAME, check_identity
 from labelling.consensus import SAME_FINDING_IOU, agreement, disagreement, fuse
 from labelling.context import Context
-from labelling.errors import ForbiddenError, NotFoundError, RefusedError
+from labelling.errors import ConflictError, ForbiddenError, NotFoundError, PacsError, RefusedError
 from labelling.formats import dicom_sr, exchange
 from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings
+from labelling.image_changes import is_drawn_on, leave_out_changed, say_missing, shortened
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
 from monai_sr_bundle.boxes.codes import public_codes
 from monai_sr_bundle.boxes.readings import Reader, Reading, format_readings, parse_readings
@@ -106,14 +107,19 @@ def list_read_images(context: Server, user: Sender) -> dict[str, Any]:
     read = context.store.images()
     if not user.may("adjudicator"):  # a reader does not learn who else has read
         read = {name: {key: n for key, n in of_image.items() if key == user.name} for name, of_image in read.items()}
-    return {"images": {name: of_image for name, of_image in sorted(read.items()) if of_image}}
+    images = {name: of_image for name, of_image in sorted(read.items()) if of_image}
+    try:
+        listed = set(context.catalogue.names())
+    except PacsError as error:  # what was read is known without it
+        return {"images": images, "left_out": [str(error)]}
+    return {"images": images, "left_out": shortened([say_missing(name) for name in images if name not in listed])}
 
 
 @router.get("/boxes/{image}", summary="The submitted version of every reader, and newer drafts")
 def get_boxes(context: Server, user: Sender, image: ImageName) -> dict[str, Any]:
-    context.require_image(image)
-    versions = _visible(context, user, context.store.current(image))
-    return {"image": vars(context.catalogue.identity(image)), "versions": [version.as_dict() for version in versions]}
+    versions, left_out = unchanged(context, image, _visible(context, user, context.store.current(image)))
+    identity = context.catalogue.identity(image)
+    return {"image": vars(identity), "versions": [version.as_dict() for version in versions], "left_out": left_out}
 
 
 @router.put("/boxes/{image}", summary="Save a draft or a submission as the reader's next version")
@@ -135,9 +141,18 @@ def put_boxes(
 def get_history(
     context: Server, user: Sender, image: ImageName, reader: Annotated[str | None, Query(pattern=READER)] = None
 ) -> dict[str, Any]:
-    context.require_image(image)
     versions = _visible(context, user, context.store.history(image, reader))
-    return {"versions": [version.as_dict() for version in versions]}
+    _, left_out = unchanged(context, image, versions)
+    if not left_out:
+        return {"versions": [version.as_dict() for version in versions]}
+    identity = context.catalogue.identity(image)
+    # That a version is there stays said, as the next one follows it. Its boxes would be shown on another image.
+    entries = [version.as_dict() for version in versions]
+    for entry, version in zip(entries, versions, strict=True):
+        if not is_drawn_on(version, identity):
+            del entry["schema"], entry["readings"]
+            entry["other_image"] = True
+    return {"versions": entries, "left_out": left_out}
 
 
 @router.delete("/boxes/{image}/{reader}/{number}", summary="Delete the content of a version on request")
@@ -158,8 +173,7 @@ def get_agreement(
     context: Server, user: Sender, image: ImageName, iou: Annotated[float, Query(gt=0, lt=1)] = SAME_FINDING_IOU
 ) -> dict[str, Any]:
     user.require("adjudicator")
-    context.require_image(image)
-    readings = _submitted(context, image)
+    readings, left_out = _submitted(context, image)
     fused = fuse(readings, iou) if len(readings) > 1 else None
     return {
         "image": image,
@@ -167,6 +181,7 @@ def get_agreement(
         "disagreement": disagreement(readings),
         "pairs": [vars(agreement(*pair)) for pair in combinations(readings, 2)],
         "with_consensus": [vars(agreement(reading, fused)) for reading in readings] if fused else [],
+        "left_out": left_out,
     }
 
 
@@ -175,8 +190,11 @@ def post_consensus(
     context: Server, user: Sender, image: ImageName, iou: Annotated[float, Query(gt=0, lt=1)] = SAME_FINDING_IOU
 ) -> dict[str, Any]:
     user.require("adjudicator")
-    context.require_image(image)
-    return context.store.save(fuse(_submitted(context, image), iou), actor=user.name, based_on=None).as_dict()
+    readings, left_out = _submitted(context, image)
+    if left_out and len(readings) < 2:
+        raise ConflictError(left_out[0])
+    saved = context.store.save(fuse(readings, iou), actor=user.name, based_on=None).as_dict()
+    return saved | ({"left_out": left_out} if left_out else {})
 
 
 @router.put("/boxes/{image}/adjudication", summary="Decide on the consensus")
@@ -230,13 +248,14 @@ def get_export(
 ) -> Response:
     if names:
         user.require("admin")
-    readings, facts, headers = _selected(context, user, image, reader, which, with_headers=format == "dicom")
+    readings, facts, headers, left_out = _selected(context, user, image, reader, which, with_headers=format == "dicom")
     if not names:
         readings = _pseudonymous(context, readings)
     exported = exchange.export(format, readings, facts, headers)
     name, content = exported.packed()
     disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-    notes = {"X-Notes": json.dumps(exported.notes)} if exported.notes else {}
+    sentences = [*left_out, *exported.notes]
+    notes = {"X-Notes": json.dumps(sentences)} if sentences else {}
     return Response(content, media_type="application/octet-stream", headers={**disposition, **notes})
 
 
@@ -297,7 +316,7 @@ def post_export_to_pacs(
 
     user.require("admin")
     pacs = context.require_pacs()
-    readings, facts, headers = _selected(context, user, image, None, which, with_headers=True)
+    readings, facts, headers, left_out = _selected(context, user, image, None, which, with_headers=True)
     exported = exchange.export("dicom", readings if names else _pseudonymous(context, readings), facts, headers)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -308,7 +327,7 @@ def post_export_to_pacs(
     for uid in uids:
         context.store.set_record(REPORT, uid, {"by": user.name})
     context.store.note("store", actor=user.name, reason=f"{len(uids)} reports")
-    return {"stored": uids, "notes": exported.notes}
+    return {"stored": uids, "notes": [*left_out, *exported.notes]}
 
 
 def _visible(context: Context, user: User, versions: Sequence[Version]) -> list[Version]:
@@ -316,30 +335,54 @@ def _visible(context: Context, user: User, versions: Sequence[Version]) -> list[
     return [version for version in versions if user.may("adjudicator") or version.reader == user.name]
 
 
-def _submitted(context: Context, image: str) -> list[Reading]:
-    return [version.reading for version in context.store.submitted(image) if version.reading is not None]
+def unchanged(context: Context, image: str, versions: Sequence[Version]) -> tuple[list[Version], list[str]]:
+    """Return what `leave_out_changed` does, of an image that is there.
+
+    Raises:
+        NotFoundError: no such image; the message says so if it has readings.
+    """
+    same, left_out = leave_out_changed(context.catalogue, image, versions)
+    if not same:
+        try:
+            context.require_image(image)
+        except NotFoundError as error:
+            raise NotFoundError(left_out[0] if left_out else str(error)) from error
+    return same, left_out
+
+
+def _submitted(context: Context, image: str) -> tuple[list[Reading], list[str]]:
+    versions, left_out = unchanged(context, image, context.store.submitted(image))
+    return [version.reading for version in versions if version.reading is not None], left_out
 
 
 def _selected(
     context: Context, user: User, images: list[str] | None, reader: str | None, which: str, *, with_headers: bool
-) -> tuple[list[Reading], dict[str, ImageFacts], dict[str, list[Dataset]]]:
+) -> tuple[list[Reading], dict[str, ImageFacts], dict[str, list[Dataset]], list[str]]:
+    """Return readings, what formats need of their images, and a sentence on every image whose readings are left out."""
     readings: list[Reading] = []
-    listed = set(context.catalogue.names())
-    if unknown := [name for name in images or () if name not in listed]:
+    left_out: list[str] = []
+    listed, read = set(context.catalogue.names()), context.store.images()
+    if unknown := [name for name in images or () if name not in listed | read.keys()]:
         raise NotFoundError(f"there is no such image on this server ({len(unknown)} of {len(images or ())} names).")
-    for name in images or sorted(context.store.images().keys() & listed):
+    for name in images or sorted(read):
         versions: Iterator[Version] = (version for version in context.store.current(name))
         if which == "consensus":
             chosen = [each for each in versions if each.reader == CONSENSUS][:1]
         else:
             chosen = [each for each in versions if each.status == "submitted" and each.reader != CONSENSUS]
         chosen = _visible(context, user, [each for each in chosen if reader in (None, each.reader)])
+        if chosen and name not in listed:
+            left_out.append(say_missing(name))
+            continue
+        chosen, sentences = leave_out_changed(context.catalogue, name, chosen)
+        left_out += sentences
         readings += [version.reading for version in chosen if version.reading is not None]
     if not readings:
-        raise NotFoundError(f"there is no {which} reading to export.")
+        raise NotFoundError(" ".join([f"there is no {which} reading to export.", *left_out[:3]]))
     used = dict.fromkeys(reading.image.id for reading in readings)
     facts = {name: facts_of(context, name) for name in used}
-    return readings, facts, {name: context.catalogue.headers(name) for name in used if with_headers}
+    headers = {name: context.catalogue.headers(name) for name in used if with_headers}
+    return readings, facts, headers, shortened(left_out)
 
 
 def _pseudonymous(context: Context, readings: Sequence[Reading]) -> list[Reading]:

@@ -9,6 +9,7 @@ import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -27,7 +28,8 @@ from labelling.errors import ConflictError, NotFoundError, RefusedError, ServerE
 from labelling.formats import slicer_markups
 from labelling.formats.nifti import to_nifti
 from labelling.guard import as_json, log_mistake
-from labelling.rest_boxes import Sender, Server, facts_of, image_names
+from labelling.image_changes import find_problem
+from labelling.rest_boxes import Sender, Server, facts_of, image_names, unchanged
 from labelling.training_data import agreed_reading
 from labelling.training_jobs import RUNNING
 from monai_sr_bundle.errors import SuperResolutionError
@@ -133,10 +135,10 @@ def get_label(
 ) -> Response:
     if tag == "final":
         user.require("adjudicator")  # a reader who has seen the consensus would not read any more
-        context.require_image(label)
-        reading = agreed_reading(context.store, label)
+        versions, left_out = unchanged(context, label, context.store.current(label))
+        reading = agreed_reading(versions)
         if reading is None:
-            raise NotFoundError("no reader has submitted this image.")
+            raise NotFoundError(left_out[0] if left_out else "no reader has submitted this image.")
         content = slicer_markups.write(reading, facts_of(context, label))
     else:
         reader = user.name if tag == SUBMITTED else tag.removeprefix("reader_")
@@ -235,13 +237,20 @@ def post_next(
     params: Annotated[dict[str, Any] | None, Body()] = None,
 ) -> dict[str, Any]:
     reader = user.name if user != LOCAL else _client_name(params or {})
-    chosen = next_image.next_image(context.store, context.catalogue.names(), reader, strategy)
+    images, find = context.catalogue.names(), partial(find_problem, context.catalogue, context.store)
+    chosen = next_image.next_image(context.store, images, reader, strategy, find)
     if not chosen:
         return {}
     identity = context.catalogue.identity(chosen["id"])
     # Not `path`: a client on this machine would open the file itself, and a server's paths are its own.
     first, *others = context.catalogue.source(chosen["id"]).files
     return {**chosen, "name": f"{identity.id}.nii" if others else first.name, "rows": identity.rows}
+
+
+@router.get("/activelearning/left_out", summary="Images that the queue has left out so far, and why")
+def get_left_out(context: Server, user: Sender) -> dict[str, Any]:
+    user.require("admin")
+    return {"left_out": next_image.left_out(context.store)}
 
 
 @router.put("/activelearning/readers", summary="How many readers an image is to have")
@@ -403,11 +412,11 @@ def _markups_of(context: Context, image: str, reader: str) -> bytes:
     Raises:
         NotFoundError: no such image, or none saved.
     """
-    context.require_image(image)
-    current = [each.reading for each in context.store.current(image) if each.reader == reader]
-    reading = next(filter(None, reversed(current)), None)
+    current = [each for each in context.store.current(image) if each.reader == reader]
+    versions, left_out = unchanged(context, image, current)
+    reading = next((each.reading for each in reversed(versions) if each.reading is not None), None)
     if reading is None:
-        raise NotFoundError("this reader has saved no boxes of this image.")
+        raise NotFoundError(left_out[0] if left_out else "this reader has saved no boxes of this image.")
     return slicer_markups.write(reading, facts_of(context, image))
 
 

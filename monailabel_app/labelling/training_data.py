@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 import PIL.Image
 
-from labelling.box_store import CONSENSUS, BoxStore
+from labelling.box_store import CONSENSUS, Version
 from labelling.consensus import fuse
 from labelling.errors import ConflictError
 from monai_sr_bundle.boxes.box import Box
@@ -51,12 +51,17 @@ class LabelledImage:
     boxes: tuple[Box, ...]
 
 
-def agreed_reading(store: BoxStore, image: str) -> Reading | None:
-    """Return the reading that a training takes for true: the adjudicated one, the consensus, or the only one."""
-    adjudicated = [each for each in store.current(image) if each.reader == CONSENSUS and each.status == "submitted"]
+def agreed_reading(versions: Sequence[Version]) -> Reading | None:
+    """Return the reading that a training takes for true: the adjudicated one, the consensus, or the only one.
+
+    Args:
+        versions: current versions of an image, without those that were drawn on other files.
+    """
+    submitted = [each for each in versions if each.status == "submitted"]
+    adjudicated = [each for each in submitted if each.reader == CONSENSUS]
     if adjudicated:
         return adjudicated[0].reading
-    readings = [each.reading for each in store.submitted(image) if each.reading is not None]
+    readings = [each.reading for each in submitted if each.reading is not None]
     return fuse(readings) if len(readings) > 1 else readings[0] if readings else None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from labelling.box_store import BoxStore
 from labelling.catalogue import Catalogue
 from labelling.errors import ConflictError, NotFoundError, RefusedError
+from labelling.image_changes import leave_out_changed, say_missing, shortened
 from labelling.models import Models
 from labelling.training_data import LabelledImage, agreed_reading, require_splits
 from labelling.training_process import TrainingTask
@@ -84,7 +85,7 @@ class TrainingJobs:
             running = [name for name, process in self._processes.items() if process.poll() is None]
             if running:
                 raise ConflictError(f"the training {running[0]} is running. Wait for it, or cancel it.")
-            images = self._labelled_images(bundle.modality)
+            images, left_out = self._labelled_images(bundle.modality)
             require_splits(images)
             name = f"{bundle_name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
             folder = self._folder / name
@@ -97,7 +98,7 @@ class TrainingJobs:
             (folder / "job.pickle").write_bytes(pickle.dumps(task))
             job = {
                 "job": name, "bundle": bundle_name, "state": "preparing", "actor": actor, "promote": promote,
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "started": datetime.now(UTC).isoformat(timespec="seconds"), "left_out": left_out,
             }  # fmt: skip
             self._store.set_record(_KIND, name, job)
             self._store.note("train", actor=actor, reason=name)
@@ -157,17 +158,21 @@ class TrainingJobs:
                 process.kill()
                 process.wait()
 
-    def _labelled_images(self, modality: str) -> list[LabelledImage]:
-        images = []
+    def _labelled_images(self, modality: str) -> tuple[list[LabelledImage], list[str]]:
+        """Return the images that were read, and a sentence on each whose readings are left out."""
+        images, left_out = [], []
         names = set(self._catalogue.names())
         for name in sorted(self._store.images()):
             if name not in names:
+                left_out.append(say_missing(name))
                 continue
-            reading = agreed_reading(self._store, name)
+            versions, sentences = leave_out_changed(self._catalogue, name, self._store.current(name))
+            left_out += sentences
+            reading = agreed_reading(versions)
             if reading is not None and self._catalogue.modality(name) == modality:
                 source = self._catalogue.source(name)
                 images.append(LabelledImage(name, source, self._catalogue.patient(name), reading.boxes))
-        return images
+        return images, shortened(left_out)
 
     def _follow(self, name: str, process: subprocess.Popen[str]) -> None:
         """Read what a training tells until it ends, then keep its report, and promote its weights."""

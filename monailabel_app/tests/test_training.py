@@ -173,13 +173,13 @@ def test_the_next_image_is_the_one_that_readers_disagree_on(server):
 def test_adjudication_counts_more_than_consensus_and_that_more_than_one_reader(tmp_path):
     store = BoxStore(tmp_path / "boxes.sqlite")
     image = "chest.png"
-    assert agreed_reading(store, image) is None
+    assert agreed_reading(store.current(image)) is None
     store.save(reading("ada", box(10, 10, 30, 30)), actor="ada", based_on=0)
-    assert agreed_reading(store, image).boxes[0].x_min == 10
+    assert agreed_reading(store.current(image)).boxes[0].x_min == 10
     store.save(reading("bob", box(12, 10, 32, 30)), actor="bob", based_on=0)
-    assert agreed_reading(store, image).boxes[0].x_min == pytest.approx(11)
+    assert agreed_reading(store.current(image)).boxes[0].x_min == pytest.approx(11)
     store.save(reading("consensus", box(13, 10, 30, 30)), actor="eve", based_on=0)
-    assert agreed_reading(store, image).boxes[0].x_min == 13
+    assert agreed_reading(store.current(image)).boxes[0].x_min == 13
 
 
 def test_too_few_patients_are_refused(tmp_path):

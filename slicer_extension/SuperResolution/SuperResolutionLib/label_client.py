@@ -99,7 +99,8 @@ class LabelClient:
     def newest(self, image: str, reader: str) -> tuple[int, Reading | None]:
         """Return number and content of the newest version of a reader's boxes, a draft or a submitted one.
 
-        The number is 0 if there is none; the content is None if there is none, or none whose content was kept.
+        The number is 0 if there is none; the content is None if there is none, or none whose content was kept and was
+        drawn on the files that the image has now.
 
         Raises:
             InputError: the server refuses, or see `user`.
@@ -109,7 +110,7 @@ class LabelClient:
         try:
             for version in answer["versions"]:
                 number = max(number, int(version["number"]))
-                if not version.get("deleted"):
+                if not (version.get("deleted") or version.get("other_image")):
                     document = {"schema": version["schema"], "readings": version["readings"]}
                     (reading,) = parse_readings(json.dumps(document))
         except (KeyError, TypeError, ValueError) as error:

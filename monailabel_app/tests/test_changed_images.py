@@ -1,0 +1,134 @@
+"""Files below --studies that are replaced, renamed or damaged: boxes stay with the image they were drawn on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from drawn_readings import box, reading
+from SuperResolutionLib.label_client import LabelClient
+
+from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
+from tests.images.dicom_files import ct_series, phantom, radiograph
+
+FILMS = ("f0.dcm", "f1.dcm")
+CHANGED = {"f0.dcm", "ct", "pair_series1", "pair_series2"}
+FORMATS = ("json", "coco", "yolo", "voc", "nih", "vinbigdata", "slicer", "dicom")
+
+
+def film(file, number):
+    pixels = np.roll(phantom(dtype="uint16")[0], number, axis=1)
+    uids = {name: f"2.25.7{number}.{n}" for n, name in enumerate(("SOPInstanceUID", "SeriesInstanceUID"))}
+    return radiograph(file, pixels, PatientID=f"patient {number}", **uids)
+
+
+def series(folder, number):
+    uids = {"SeriesInstanceUID": f"2.25.8{number}", "StudyInstanceUID": "2.25.8"}
+    return ct_series(folder, phantom(slices=3) + number, **uids)
+
+
+@pytest.fixture(scope="module")
+def server(serve, tmp_path_factory):
+    """A server whose images two readers have read; then all but one film were changed. A picture is damaged."""
+    parent = tmp_path_factory.mktemp("changed")
+    studies = parent / "studies"
+    studies.mkdir()
+    for number, name in enumerate(FILMS):
+        film(studies / name, number)
+    series(studies / "ct", 1)
+    for number in (2, 3):
+        series(parent / "new", number)
+        (studies / "pair").mkdir(exist_ok=True)
+        for file in (parent / "new").iterdir():
+            file.rename(studies / "pair" / f"{number}_{file.name}")
+    (studies / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    readers = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
+    server = serve(studies, parent / "store", bundles="chest_xray_edsr_x4", readers=readers)
+    for image in (*FILMS, *sorted(CHANGED - {"f0.dcm"})):
+        one = box(1, 2, 8, 9) if image in FILMS else box(1, 2, 8, 9, slice_index=1)
+        for name in ("ada", "bob"):
+            document = json.loads(format_readings([reading("", one, image=ImageIdentity(image))]))
+            server.send("PUT", f"/boxes/{image}", server.tokens[name], json=document)
+    change(studies, parent)
+    return server
+
+
+def change(studies, aside):
+    """Replace a film by one of its size and time, add a series to that of a folder, and swap the order of two."""
+    shutil.copy2(studies / "f0.dcm", aside / "f0.dcm")
+    film(studies / "f0.dcm", 5)
+    time = (aside / "f0.dcm").stat().st_mtime_ns
+    os.utime(studies / "f0.dcm", ns=(time, time))
+    assert (studies / "f0.dcm").stat().st_size == (aside / "f0.dcm").stat().st_size
+    for file in series(aside / "added", 4):
+        file.rename(studies / "ct" / f"added_{file.name}")
+    last = max((studies / "pair").iterdir())
+    last.rename(last.with_name(f"0_{last.name}"))
+
+
+def named(sentences):
+    return {sentence.partition(":")[0] for sentence in sentences}
+
+
+def test_the_queue_leaves_out_what_cannot_be_read_or_was_changed_and_logs_it_once(server):
+    def ask(name):
+        return server.send("POST", "/activelearning/random", server.tokens[name], json={})
+
+    server.send("PUT", "/activelearning/readers", server.tokens["root"], json={"readers": 9})
+    new = {"f1.dcm", "ct_series1", "ct_series2"}
+    answers = [ask(name) for name in ("eve", "root") for _ in range(6)]
+    assert {answer["id"] for answer in answers} == new
+    assert {answer["left"] for answer in answers[-3:]} == {len(new)}
+    assert ask("ada")["id"] in new  # who has read what was changed
+    left_out = server.get("/activelearning/left_out", server.tokens["root"])["left_out"]
+    assert left_out.keys() == {"broken.png", "f0.dcm", "pair_series1", "pair_series2"}
+    assert "broken.png: the image cannot be read" in left_out["broken.png"]
+    log = server.log.read_text()
+    assert log.count("An image is left out of the queue") == len(left_out)
+    assert not [name for name in left_out if name in log]
+
+
+def test_readings_of_other_files_are_left_out_everywhere_and_the_others_go_on(server):
+    eve, root = server.tokens["eve"], server.tokens["root"]
+    for name in FORMATS:
+        answer = server.call("GET", "/export", root, params={"format": name, "names": True})
+        assert answer.status_code == 200, answer.text
+        assert named(json.loads(answer.headers["X-Notes"])) == CHANGED, name
+        if name in ("json", "coco"):
+            images = [one["image"] for one in answer.json()["readings"]]
+            assert {one if name == "coco" else one["id"] for one in images} == {"f1.dcm"}
+    one = server.call("GET", "/export", root, params={"format": "json", "image": ["ct", "f0.dcm"]})
+    assert (one.status_code, "ct: this image is not on the server any more" in one.text) == (404, True), one.text
+
+    for image in sorted(CHANGED - {"ct"}):
+        boxes = server.get(f"/boxes/{image}", eve)
+        assert (boxes["image"]["id"], boxes["versions"], named(boxes["left_out"])) == (image, [], {image})
+        agreed = server.get(f"/boxes/{image}/agreement", eve)
+        assert (agreed["readers"], named(agreed["left_out"])) == ([], {image})
+        assert server.call("POST", f"/boxes/{image}/consensus", eve).status_code == 409
+        for path in (f"/datastore/label?label={image}", f"/datastore/label?label={image}&tag=reader_eve"):
+            assert server.call("GET", path, eve).status_code == 404
+        for version in server.get(f"/boxes/{image}/history", eve)["versions"]:
+            assert (version["other_image"], "readings" in version) == (True, False)
+    assert server.call("POST", "/infer/boxes?image=f0.dcm", server.tokens["ada"]).status_code == 404
+    for path in ("/boxes/ct", "/boxes/ct/history", "/boxes/ct/agreement"):
+        answer = server.call("GET", path, eve)
+        assert (answer.status_code, "Put its files back as they were" in answer.text) == (404, True), answer.text
+    assert named(server.get("/boxes/", eve)["left_out"]) == {"ct"}
+    assert len(server.get("/boxes/f1.dcm", eve)["versions"]) == 2
+    trained = server.call("POST", "/train/chest_xray_edsr_x4", root, json={})
+    assert "1 patients were read" in trained.text
+
+    slicer = LabelClient(server.url, server.tokens["ada"])
+    image = slicer.find("2.25.75.0")["id"]
+    assert (image, slicer.newest(image, "ada")) == ("f0.dcm", (1, None))
+    document = json.loads(format_readings([reading("", box(3, 4, 5, 6), image=ImageIdentity("f0.dcm"))]))
+    server.send("PUT", "/boxes/f0.dcm", server.tokens["bob"], params={"based_on": 1}, json=document)
+    boxes = server.get("/boxes/f0.dcm", eve)  # he has read the new film
+    assert ([each["reader"] for each in boxes["versions"]], "1 of 2" in boxes["left_out"][0]) == (["bob"], True)
+    shutil.copy2(server.studies.parent / "f0.dcm", server.studies / "f0.dcm")
+    assert [each["reader"] for each in server.get("/boxes/f0.dcm", eve)["versions"]] == ["ada"]
+    assert slicer.newest(image, "ada")[1].boxes[0].xyxy == (1, 2, 8, 9)
