@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,13 @@ from monai_sr_bundle.images.staging import write_file
 MODEL = "FL_global_model.pt"
 """The global model, as NVFlare names it, in the result of a job."""
 ROUNDS_A_JOB = 10
+ABSENT = "absent"
+"""Key of a round's record: the sites of the study that it did not ask, each with the reason."""
 POLL_SECONDS = 2.0
 """Time between two questions to the server, each a line of its audit log."""
 _ENDINGS: dict[str, str] = {
     RunStatus.FINISHED_COMPLETED: "completed",
-    RunStatus.FINISHED_ABNORMAL: "a site did not say how it ended, because it was lost; the others did",
+    RunStatus.FINISHED_ABNORMAL: "a site was lost after its last answer; NVFlare does not say which",
     RunStatus.FINISHED_ABORTED: "somebody aborted it",
     RunStatus.FINISHED_EXECUTION_EXCEPTION: "an error ended it at the server, or the process of a site died",
     RunStatus.FINISHED_CANT_SCHEDULE: "too few sites were connected for too long",
@@ -156,7 +158,7 @@ def run_study(
             length = min(rounds_a_job, study.task.rounds - done)
             start = None if model is None else str(model)
             folder = write_job(study, Path(temporary), start=start, start_round=done, rounds=length)
-            end = _run_job(session, folder, Path(temporary) / "result", report)
+            end = _run_job(session, folder, Path(temporary) / "result", report, sites_of(rounds))
             # What earlier jobs measured of the model that this one began with is measured again by its first round.
             rounds = [record for record in rounds if "missing" in record] + end.rounds
             jobs.append({"job": end.job, "status": end.status, "explanation": end.explanation})
@@ -175,13 +177,17 @@ def run_study(
 
 def _require_sites(session: Session, study: Study, out: Path | None) -> None:
     """Refuse to submit a job that NVFlare would not begin."""
-    sites = sorted(client.name for client in session.get_system_info().client_info)
+    sites = _connected_sites(session)
     if len(sites) < study.minimum_sites:
         raise StudyEnded(
-            f"{len(sites)} hospitals are connected ({', '.join(sites) or 'none'}), but the study needs "
+            f"{len(sites)} hospitals are connected ({', '.join(sorted(sites)) or 'none'}), but the study needs "
             f"{study.minimum_sites}. Ask the others to run `monai-sr federated join`"
             + (f", then go on with --continue {out}." if out else ".")
         )
+
+
+def _connected_sites(session: Session) -> set[str]:
+    return {client.name for client in session.get_system_info().client_info}
 
 
 def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
@@ -199,10 +205,12 @@ def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[
     write_file(out / "jobs.json", f"{json.dumps(jobs, indent=2)}\n".encode())
 
 
-def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> JobEnd:
+def _run_job(
+    session: Session, folder: Path, result: Path, report: Callable[[str], None], earlier_sites: Set[str]
+) -> JobEnd:
     """Submit a job of a study, wait for its end and fetch its result."""
     job, meta = _wait_for_job(session, folder, report, _server_lost)
-    return fetch_end(session, job, meta, result)
+    return fetch_end(session, job, meta, result, earlier_sites)
 
 
 def run_to_result(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> Path:
@@ -250,6 +258,12 @@ def _wait_for_job(
         code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
     except _LOST as error:
         raise lost(job) from error
+    except KeyboardInterrupt:  # SIGTERM as well
+        report(
+            f"job {job} goes on at the server. `nvflare job abort {job} --startup-kit KIT` ends it; after its end, "
+            f"`nvflare job download {job} --startup-kit KIT` fetches its result"
+        )
+        raise
     if code != MonitorReturnCode.JOB_FINISHED:
         raise lost(job)
     return job, dict(meta or {})
@@ -262,8 +276,18 @@ def _server_lost(job: str) -> StudyEnded:
     )
 
 
-def fetch_end(session: Session, job: str, meta: dict[str, Any], result: Path) -> JobEnd:
-    """Return the end of a job, with its result unpacked in a folder."""
+def fetch_end(
+    session: Session, job: str, meta: dict[str, Any], result: Path, earlier_sites: Set[str] = frozenset()
+) -> JobEnd:
+    """Return the end of a job, with its result unpacked in a folder.
+
+    Args:
+        session: from `open_session`.
+        job: NVFlare's identifier.
+        meta: NVFlare's description of the job that has ended.
+        result: new folder for what it has made.
+        earlier_sites: sites of earlier jobs of the study; its rounds say which of them were absent. Default: none.
+    """
     status = str(meta.get(JobMetaKey.STATUS.value))
     explanation = _ENDINGS.get(status, f"NVFlare says {status}")
     if status == RunStatus.FAILED_TO_RUN:
@@ -276,11 +300,59 @@ def fetch_end(session: Session, job: str, meta: dict[str, Any], result: Path) ->
         return JobEnd(job, status, f"{explanation}; its result cannot be fetched ({error})", [], None)
     folder = next((path.parent for path in sorted(location.rglob(RECORD))), None)
     rounds = json.loads((folder / RECORD).read_text(encoding="utf-8")) if folder else []
-    lost = sorted({site for record in rounds for site in record.get("missing", [])})
-    if status in (RunStatus.FINISHED_COMPLETED, RunStatus.FINISHED_ABNORMAL) and lost:
-        explanation = f"done with losses: {', '.join(lost)} did not answer in every round"
+    note_absent(rounds, earlier_sites)
+    if status in (RunStatus.FINISHED_COMPLETED, RunStatus.FINISHED_ABNORMAL):
+        gone: set[str] = set()
+        if status == RunStatus.FINISHED_ABNORMAL:
+            with suppress(*_LOST):
+                gone = sites_of(rounds) - _connected_sites(session)
+        explanation = _describe_losses(rounds, gone) or explanation
     model = folder / MODEL if folder and (folder / MODEL).is_file() else None
     return JobEnd(job, status, explanation, rounds, model)
+
+
+def sites_of(rounds: list[dict[str, Any]]) -> set[str]:
+    """Return the sites that took part in rounds, or were absent from them."""
+    trained = [record for record in rounds if "missing" in record]
+    return {site for record in trained for site in (*_sites_in(record), *record.get(ABSENT, ()))}
+
+
+def note_absent(rounds: list[dict[str, Any]], earlier_sites: Set[str]) -> None:
+    """Note in every round of a job which sites of the study were not asked, and why: the controller knows its own only.
+
+    Args:
+        rounds: record of each round, which gets the key `absent` where a site was.
+        earlier_sites: sites of the earlier jobs of the study.
+    """
+    sites_of_job: set[str] = set()
+    for record in rounds:
+        if "missing" in record:
+            sites_of_job |= _sites_in(record)
+            absent = dict.fromkeys(sites_of_job - _sites_in(record), "not asked again")
+            absent |= dict.fromkeys(earlier_sites - sites_of_job, "not connected")
+            if absent:
+                record[ABSENT] = dict(sorted(absent.items()))
+
+
+def _sites_in(record: Mapping[str, Any]) -> set[str]:
+    """Return the sites that were asked in a round."""
+    return {*record["sites"], *record["missing"]}
+
+
+def _describe_losses(rounds: list[dict[str, Any]], gone: Set[str]) -> str:
+    """Return which sites a job went on without; empty if none."""
+    trained = [record for record in rounds if "missing" in record]
+    silent = {site for record in trained for site in (*record["missing"], *record.get(ABSENT, ()))}
+    # The record of the last measurement has the sites that answered, and no others.
+    asked_last = _sites_in(trained[-1]) - silent if trained and rounds[-1] is not trained[-1] else set()
+    unmeasured = asked_last - set(rounds[-1]["sites"]) if asked_last else set()
+    losses = (
+        (silent, "did not answer in every round"),
+        (unmeasured, "did not measure the last model"),
+        (gone - silent - unmeasured, "was lost after the last answer"),
+    )
+    parts = [f"{', '.join(sorted(sites))} {what}" for sites, what in losses if sites]
+    return f"done with losses: {'; '.join(parts)}" if parts else ""
 
 
 def describe_rounds(rounds: list[dict[str, Any]]) -> str:
@@ -290,7 +362,10 @@ def describe_rounds(rounds: list[dict[str, Any]]) -> str:
         values = [site["metrics"].get("val_psnr") for site in record["sites"].values() if site.get("metrics")]
         measured = [value for value in values if value is not None]
         figure = f"{sum(measured) / len(measured):9.3f}" if measured else "        -"
-        sites = f"{record['answered']}/{record['asked']}" if "asked" in record else str(record["answered"])
+        absent = record.get(ABSENT, {})
+        of_all = f"/{record['asked'] + len(absent)}" if "asked" in record else ""
+        sites = f"{record['answered']}{of_all}"
         seconds = f"{record['seconds']:7.1f}" if "seconds" in record else "      -"
-        lines.append(f"{record['round']:5}  {sites:>8}  {seconds}  {figure}  {', '.join(record.get('missing', []))}")
+        silent = [*record.get("missing", []), *(f"{site} ({reason})" for site, reason in absent.items())]
+        lines.append(f"{record['round']:5}  {sites:>8}  {seconds}  {figure}  {', '.join(silent)}")
     return "\n".join(line.rstrip() for line in lines)

@@ -1,14 +1,44 @@
-"""Refusals of `monai-sr federated submit` before it asks the server for anything."""
+"""What `monai-sr federated submit` refuses before it asks the server, and what it says of jobs that have ended."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.submit import MODEL, run_study
+from monai_sr_bundle.federated.submit import MODEL, describe_rounds, fetch_end, run_study, run_to_result
 from tests.federated.conftest import study
+
+COMPLETED, ABNORMAL = {"status": "FINISHED:COMPLETED"}, {"status": "FINISHED:ABNORMAL"}
+
+
+class Server:
+    """A session with a server whose job has left a record, and at which sites are connected."""
+
+    def __init__(self, folder, rounds, connected=()):
+        self.folder, self.connected = folder, connected
+        folder.mkdir()
+        (folder / "rounds.json").write_text(json.dumps(rounds))
+
+    def download_job_result(self, job, result):
+        return str(self.folder)
+
+    def get_system_info(self):
+        clients = [SimpleNamespace(name=name) for name in self.connected]
+        return SimpleNamespace(client_info=clients, server_info=SimpleNamespace(start_time=0))
+
+
+def trained(number, sites, missing=()):
+    count = len(sites)
+    answers = {site: {"metrics": {"val_psnr": 30.0}} for site in sites}
+    asked = count + len(missing)
+    return {"round": number, "asked": asked, "answered": count, "missing": [*missing], "seconds": 1.0, "sites": answers}
+
+
+def measured(number, sites):
+    return {"round": number, "answered": len(sites), "sites": {site: {"metrics": {}} for site in sites}}
 
 
 def test_a_study_that_has_all_its_rounds_does_not_go_on(tmp_path):
@@ -20,3 +50,50 @@ def test_a_study_that_has_all_its_rounds_does_not_go_on(tmp_path):
     with pytest.raises(InputError, match="has all 2 rounds of the study already; its model is .*FL_global_model.pt"):
         run_study(None, study(rounds=2), tmp_path / "out", continued=done)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_hospital_of_an_earlier_job_that_is_not_connected_is_named(tmp_path):
+    server = Server(tmp_path / "job", [trained(3, ["a"]), measured(4, ["a"])])
+    end = fetch_end(server, "job", COMPLETED, tmp_path, {"a", "b"})
+    assert end.explanation == "done with losses: b did not answer in every round"
+    line = describe_rounds(end.rounds).splitlines()[1]
+    assert line.split() == ["3", "1/2", "1.0", "30.000", "b", "(not", "connected)"]
+
+
+def test_a_hospital_that_is_not_asked_again_stays_in_the_table(tmp_path):
+    rounds = [trained(0, ["a"], ["b"]), trained(1, ["a"], ["b"]), trained(2, ["a"]), measured(3, ["a"])]
+    end = fetch_end(Server(tmp_path / "job", rounds), "job", COMPLETED, tmp_path)
+    lines = describe_rounds(end.rounds).splitlines()
+    assert lines[2].endswith(" b")
+    assert "1/2" in lines[3]
+    assert lines[3].endswith("b (not asked again)")
+
+
+@pytest.mark.parametrize(
+    ("measuring", "connected", "explanation"),
+    [
+        (["a"], ["a", "b"], "done with losses: b did not measure the last model"),
+        (["a", "b"], ["a"], "done with losses: b was lost after the last answer"),
+        (["a", "b"], ["a", "b"], "a site was lost after its last answer; NVFlare does not say which"),
+    ],
+)
+def test_a_hospital_that_is_lost_at_the_end_of_a_job_is_named(tmp_path, measuring, connected, explanation):
+    server = Server(tmp_path / "job", [trained(0, ["a", "b"]), measured(1, measuring)], connected)
+    assert fetch_end(server, "job", ABNORMAL, tmp_path).explanation == explanation
+
+
+def test_a_job_without_losses_is_completed(tmp_path):
+    end = fetch_end(Server(tmp_path / "job", [trained(0, ["a"]), measured(1, ["a"])]), "job", COMPLETED, tmp_path)
+    assert (end.explanation, "absent" in end.rounds[0]) == ("completed", False)
+
+
+def test_an_interrupted_submit_says_that_its_job_goes_on(tmp_path):
+    def interrupt(*_args, **_keys):
+        raise KeyboardInterrupt
+
+    server = Server(tmp_path / "job", [])
+    server.submit_job, server.monitor_job_and_return_job_meta = lambda folder: "17", interrupt
+    lines = []
+    with pytest.raises(KeyboardInterrupt):
+        run_to_result(server, tmp_path, tmp_path / "result", lines.append)
+    assert "job 17 goes on at the server. `nvflare job abort 17" in lines[-1]
