@@ -70,39 +70,53 @@ def join(
         The kit.
 
     Raises:
-        InputError, BundleError, OutputError: refused; the message says why, and NVFlare was not started.
+        InputError, BundleError, OutputError: refused; the message says why, and NVFlare was not started. A kit that
+            this call has installed is removed again, unless NVFlare was started and the server did not register it.
     """
+    names_before = {path.name for path in folder.glob("*")}
     kit = install_kit(source, folder, fingerprint, request=request)
-    report(f"kit of {kit.name}: signed, and valid until {kit_expires(kit):%Y-%m-%d}")
-    _refuse_running(kit)  # before its policy and settings are written: a job would read them
-    # Not the policy that came with the kit: whoever sends a kit would decide what this machine lets him do.
-    if is_server(kit):
-        install_policy(kit / "local", "server", policy)
-    else:
-        if study is None or data is None:
-            raise InputError(f"{kit.name} is a hospital: pass its study with --study and its images with --data.")
-        install_policy(kit / "local", "site", policy, bundle=study.task.bundle)
-        settings_file = kit / "local" / SETTINGS_FILE
-        settings = SiteSettings(data.absolute(), (kit / "work").absolute())
-        if settings_file.is_file():
-            settings = replace(read_site_settings(settings_file), data=settings.data, work=settings.work)
-        if budget is not None:  # the ledger is about the patients, and outlives a kit
-            ledger = (folder / f"{kit.name}_privacy_ledger.jsonl").absolute()
-            settings = replace(settings, ledger=ledger, epsilon=budget[0], delta=budget[1])
-            require_ledger(settings)
-        site_data = check_contract(study, settings)
-        write_site_settings(settings, settings_file)
-        report(
-            f"images: {site_data.training_images} to train on, of {site_data.patients} patients, "
-            f"{site_data.images_with_boxes} with boxes; {site_data.validation_images} to validate on"
-        )
-    check_connection(kit)
+    try:
+        report(f"kit of {kit.name}: signed, and valid until {kit_expires(kit):%Y-%m-%d}")
+        _refuse_running(kit)  # before its policy and settings are written: a job would read them
+        # Not the policy that came with the kit: whoever sends a kit would decide what this machine lets him do.
+        if is_server(kit):
+            install_policy(kit / "local", "server", policy)
+        else:
+            if study is None or data is None:
+                raise InputError(f"{kit.name} is a hospital: pass its study with --study and its images with --data.")
+            install_policy(kit / "local", "site", policy, bundle=study.task.bundle)
+            _check_site(kit, study, data, budget, report)
+        check_connection(kit)
+    except BaseException:
+        if kit.name not in names_before:  # no private key stays where nobody takes part
+            shutil.rmtree(kit)
+        raise
     start(kit)
     host, port = server_address(kit)
     report(
         f"{kit.name} {'serves' if is_server(kit) else 'is registered at'} {host}, port {port}; log: {kit / 'log.txt'}"
     )
     return kit
+
+
+def _check_site(
+    kit: Path, study: Study, data: Path, budget: tuple[float, float] | None, report: Callable[[str], None]
+) -> None:
+    """Check that a hospital can take part in a study, and write the settings of its trainer."""
+    settings_file = kit / "local" / SETTINGS_FILE
+    settings = SiteSettings(data.absolute(), (kit / "work").absolute())
+    if settings_file.is_file():
+        settings = replace(read_site_settings(settings_file), data=settings.data, work=settings.work)
+    if budget is not None:  # the ledger is about the patients, and outlives a kit
+        ledger = kit.with_name(f"{kit.name}_privacy_ledger.jsonl").absolute()
+        settings = replace(settings, ledger=ledger, epsilon=budget[0], delta=budget[1])
+        require_ledger(settings)
+    site_data = check_contract(study, settings)
+    write_site_settings(settings, settings_file)
+    report(
+        f"images: {site_data.training_images} to train on, of {site_data.patients} patients, "
+        f"{site_data.images_with_boxes} with boxes; {site_data.validation_images} to validate on"
+    )
 
 
 def install_kit(source: Path, folder: Path, fingerprint: str, *, request: Path | None = None) -> Path:
@@ -269,7 +283,8 @@ def start(kit: Path, *, seconds: float = 90.0) -> None:
     errors = [line for line in text.splitlines() if " - ERROR - " in line]
     raise InputError(
         f"{kit.name} was not {'up' if is_server(kit) else 'registered at the server'} within {seconds:.0f} s and was "
-        f"stopped; {log} says: {errors[0] if errors else 'no error'}."
+        f"stopped; {log} says: {errors[0] if errors else 'no error'}. The kit stays, with its private key: "
+        f"`monai-sr federated leave {kit}` removes it."
     )
 
 

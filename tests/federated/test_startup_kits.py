@@ -27,7 +27,7 @@ from nvflare.lighter.utils import (
 
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.join import install_kit, is_running, join
+from monai_sr_bundle.federated.join import install_kit, join
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
 from monai_sr_bundle.federated.study import parse_study
@@ -237,9 +237,14 @@ def test_join_starts_nothing_where_the_images_do_not_fit(kit, provisioned, tmp_p
     with pytest.raises(InputError, match=r"missing|more than one split|no cxr train image"):
         join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=data, report=lines.append)
     assert len(lines) == 1  # the kit was accepted
-    installed = tmp_path / "machine" / "hospital-1"
-    assert not is_running(installed)
-    assert not (installed / "start.txt").exists()
+    assert [*(tmp_path / "machine").iterdir()] == []  # and not kept: it holds a private key
+
+
+def test_a_refused_join_keeps_a_kit_that_was_there(kit, provisioned, tmp_path):
+    installed = install_kit(kit, tmp_path / "machine", provisioned.fingerprint)
+    with pytest.raises(InputError, match="pass its study with --study"):
+        join(installed, tmp_path / "machine", provisioned.fingerprint)
+    assert (installed / "startup" / "client.key").is_file()
 
 
 def test_join_refuses_an_impossible_budget(kit, provisioned, tmp_path):
