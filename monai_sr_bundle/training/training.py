@@ -313,7 +313,8 @@ class Training:
                 self.budget.restart_schedule(duration)
             self.budget.limit_next_run(duration)
         try:
-            self._trainer.run()
+            with _quiet_workflow():  # here too, MONAI makes a scaler
+                self._trainer.run()
         finally:
             self.budget.limit_next_run(None)
         self._average_was_trained = True

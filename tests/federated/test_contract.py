@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import warnings
 
 import pytest
 
@@ -43,6 +44,13 @@ def edit_manifest(site, change):
 def test_a_site_with_a_whole_manifest_can_take_part(site):
     assert check_contract(study(), site) == SiteData(3, 2, 3, 0)
     assert not site.work.exists()
+
+
+def test_the_trial_prints_no_remark_on_a_scaler_that_nobody_uses(site):
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        check_contract(study(), site)
+    assert not [remark for remark in remarks if "GradScaler" in str(remark.message)]
 
 
 def test_missing_files_are_refused(site):
