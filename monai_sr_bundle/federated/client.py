@@ -19,7 +19,15 @@ from nvflare.apis.fl_constant import FLMetaKey
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from monai_sr_bundle.errors import SuperResolutionError
-from monai_sr_bundle.federated.messages import BOX_FACTOR, BOXED_IMAGES, IMAGES, ITERATIONS, PROCESS_OF, SECONDS
+from monai_sr_bundle.federated.messages import (
+    BOX_FACTOR,
+    BOXED_IMAGES,
+    IMAGES,
+    ITERATIONS,
+    PROCESS_OF,
+    SECONDS,
+    TRAINER_ENDED,
+)
 from monai_sr_bundle.federated.site_settings import read_site_settings
 from monai_sr_bundle.federated.training_task import TrainingTask
 
@@ -38,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         _answer_server(TrainingTask.from_text(options.task), options.site)
     except SuperResolutionError as error:
-        logger.error("%s", error)
+        logger.error("%s%s", TRAINER_ENDED, error)
         code = error.exit_code
-    except Exception:
-        logger.exception("the trainer has ended")
+    except Exception as error:
+        logger.exception("%s%s: %s", TRAINER_ENDED, type(error).__name__, error)
         code = 1
     sys.stderr.flush()
     os._exit(code)  # NVFlare's threads would keep the process for seconds, or until its heartbeat is missed

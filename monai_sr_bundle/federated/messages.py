@@ -34,6 +34,8 @@ CALIBRATION_NUMBERS, CALIBRATION_CURVE = ("images", "patients", "cases", "scale_
 """Values of a calibration: numbers, and a sum over the patients for every candidate factor."""
 LEAST_PATIENTS_OF_SITE = 5
 """Least number of patients in such a sum."""
+TRAINER_ENDED = "the trainer has ended: "
+"""Words before the reason in a site's own log, which is not sent."""
 
 
 def same_process(first: Any, second: Any) -> bool:

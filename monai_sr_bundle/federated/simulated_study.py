@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def read_simulated_study(name: str, sites: int | None, *, quick: bool, **changes
     return dataclasses.replace(study, sites=chosen, minimum_sites=min(study.minimum_sites, len(chosen)))
 
 
-def write_simulated_sites(study: Study, data: Path, out: Path, *, quick: bool) -> dict[str, SiteSettings]:
+def write_simulated_sites(
+    study: Study, data: Path, out: Path, *, quick: bool, before_writing: Callable[[], None] = lambda: None
+) -> dict[str, SiteSettings]:
     """Divide a data set among the sites of a study, and return the settings of each site by its name.
 
     Args:
@@ -44,12 +47,18 @@ def write_simulated_sites(study: Study, data: Path, out: Path, *, quick: bool) -
         data: folder with a manifest, or of such folders.
         out: folder of the simulation; the sites get theirs in its `sites`, and their ledgers in `ledgers`.
         quick: few images of each site.
+        before_writing: see `write_site_data`.
 
     Raises:
         InputError, OutputError: see `write_site_data`.
     """
     write_site_data(
-        study.sites, study.task.require_bundle(), data, out / "sites", limit=_QUICK_IMAGES if quick else None
+        study.sites,
+        study.task.require_bundle(),
+        data,
+        out / "sites",
+        limit=_QUICK_IMAGES if quick else None,
+        before_writing=before_writing,
     )
     return {
         site.name: SiteSettings(

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def simulate(
     study = read_simulated_study(name, sites, quick=quick, **changes)
     if study.task.iterations is None:
         raise InputError("a simulation compares at equal iterations. State the length of a round by iterations.")
-    _begin(study, data, out, quick)
-    settings = write_simulated_sites(study, data, out, quick=quick)
+    # A run with a wrong --data leaves no study.json, which would refuse the right one.
+    begin = partial(_begin, study, data, out, quick)
+    settings = write_simulated_sites(study, data, out, quick=quick, before_writing=begin)
     parts = _Parts(study, settings, out)
     total = 2 + 3 * len(settings)
     finished = 0

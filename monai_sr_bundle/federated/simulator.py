@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
@@ -16,6 +16,7 @@ from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
+from monai_sr_bundle.federated.messages import TRAINER_ENDED
 from monai_sr_bundle.federated.privacy import FILTERS
 from monai_sr_bundle.federated.site_settings import SIMULATED_SETTINGS, SiteSettings, write_site_settings
 
@@ -71,12 +72,24 @@ def simulate_job(
     missing = [name for name in results if not (folder / name).is_file()]
     if code or missing:
         raise SuperResolutionError(
-            f"the federated job has ended without {' and '.join(missing)} (code {code}). {_reason(log)}Read {log}."
+            f"the federated job has ended without {' and '.join(missing)} (code {code}). "
+            f"{_trainer_error(workspace, sites) or _first_error(log)}Read {log}."
         )
     return folder
 
 
-def _reason(log: Path) -> str:
+def _trainer_error(workspace: Path, sites: Iterable[str]) -> str:
+    """Return why the trainer of the first site that says so has ended; NVFlare's log of the site has what it says."""
+    for site in sites:
+        log = workspace / site / "log.txt"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        reasons = [line.partition(TRAINER_ENDED)[2] for line in text.splitlines() if TRAINER_ENDED in line]
+        if reasons:
+            return f"The trainer of {site} says: {reasons[-1].strip()[:500]} "
+    return ""
+
+
+def _first_error(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line for line in lines if "ERROR" in line or "Error" in line]
     return f"The first error: {errors[0].strip()[:300]} " if errors else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from nvflare.fuel.flare_api.flare_api import Session
 
 from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.calibrate.calibrate import require_share
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.calibration import COVERAGE_FILE, describe_coverage, write_calibration_job
 from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
@@ -50,6 +51,7 @@ def simulate_calibration(
         SuperResolutionError: the job has failed; the message names its log.
     """
     bundle = find_bundle(name)
+    require_share(alpha)  # before anything is written
     _require_empty(out)
     chosen = usual_sites(bundle, sites)
     write_site_data(chosen, bundle, data, out / "sites")

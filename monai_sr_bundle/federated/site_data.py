@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -39,9 +39,17 @@ def usual_sites(bundle: Bundle, count: int) -> tuple[SimulatedSite, ...]:
 
 
 def write_site_data(
-    sites: Sequence[SimulatedSite], bundle: Bundle, data: Path, out: Path, *, limit: int | None = None
+    sites: Sequence[SimulatedSite],
+    bundle: Bundle,
+    data: Path,
+    out: Path,
+    *,
+    limit: int | None = None,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a folder with a manifest for each site; its images are links to those of the data set.
+
+    Nothing is written before all of the data are checked.
 
     A patient belongs to one site. Where several sites could have a patient, its name decides. If there are fewer
     validation or test patients than sites, several sites have the same ones.
@@ -52,6 +60,7 @@ def write_site_data(
         data: folder with a manifest, or of such folders.
         out: folder for those of the sites.
         limit: most images of a site in each split. Default: all.
+        before_writing: called once the data are checked. Default: nothing.
 
     Raises:
         InputError: a site has no training, validation or test image; see `read_manifest`.
@@ -81,6 +90,9 @@ def write_site_data(
             raise InputError(
                 f"site {site.name} has no {' and no '.join(missing)} image. Take fewer sites, or other images for it."
             )
+    before_writing()
+    for site in sites:
+        of_site = of_sites[site.name]
         linked = {record: _link(record, out / site.name) for record in of_site}
         write_manifest(linked.values(), out / site.name)
         with_boxes = {linked[record].file: boxes[record.file] for record in of_site if record.file in boxes}

@@ -69,7 +69,12 @@ def read_site_settings(path: Path) -> SiteSettings:
 
 
 def write_site_settings(settings: SiteSettings, path: Path) -> None:
-    """Write a site's settings where its trainer looks for them."""
+    """Write a site's settings where its trainer looks for them.
+
+    Relative paths are written as absolute ones: the trainer runs in a folder of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {key: str(value) if isinstance(value, Path) else value for key, value in vars(settings).items()}
+    content = {
+        key: str(value.absolute()) if isinstance(value, Path) else value for key, value in vars(settings).items()
+    }
     path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}), "utf-8")

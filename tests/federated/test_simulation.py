@@ -1,6 +1,7 @@
 """Studies in NVFlare's simulator: a server and every site as processes of their own."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.federated import simulation
 from monai_sr_bundle.federated.controller import weighted_mean
 from monai_sr_bundle.federated.export import PROVENANCE, export
@@ -153,7 +154,8 @@ def test_a_site_with_broken_data_does_not_end_the_study(sites, tmp_path):
 
 @pytest.mark.slow
 def test_a_simulation_compares_and_goes_on_after_an_interruption(study_text, tmp_path, monkeypatch):
-    data, out = tmp_path / "data", tmp_path / "out"
+    monkeypatch.chdir(tmp_path)  # trainers run in folders of their own
+    data, out = Path("data"), Path("out")
     write_phantom_set(data / "drawn", "CXR", size=64, train=4, val=2, test=2)
     changes = {"iterations": 2, "rounds": 2}
 
@@ -176,6 +178,22 @@ def test_a_simulation_compares_and_goes_on_after_an_interruption(study_text, tmp
     assert len(content["differences"]) == 3
     with pytest.raises(OutputError, match="holds another study"):
         simulation.simulate(str(study_text), data, out, sites=2, iterations=3, rounds=2)
+
+
+def test_a_wrong_data_folder_leaves_the_folder_of_a_simulation_free(study_text, tmp_path):
+    (tmp_path / "wrong").mkdir()
+    with pytest.raises(InputError, match="holds no manifest.csv"):
+        simulation.simulate(str(study_text), tmp_path / "wrong", tmp_path / "out", sites=2)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_failed_simulation_says_why_its_trainers_ended(tmp_path):
+    broken = draw_sites(tmp_path / "sites")
+    for settings in broken.values():
+        next(settings.data.glob("*.png")).unlink()
+    with pytest.raises(SuperResolutionError, match=r"without .*The trainer of north says: .*are missing.* Read .*log"):
+        simulate_job(write_job(study(), tmp_path / "job"), broken, tmp_path / "simulator")
 
 
 def test_a_simulation_without_iterations_or_sites_is_refused(study_text, tmp_path):

@@ -53,3 +53,4 @@ def test_a_site_may_have_no_boxes(data, tmp_path):
 def test_a_site_without_images_is_refused(data, tmp_path, site, message):
     with pytest.raises(InputError, match=message):
         write_site_data((SimulatedSite("a"), site), find_bundle(SRCNN), data, tmp_path)
+    assert [*tmp_path.iterdir()] == []  # nor has the other site got its folder
