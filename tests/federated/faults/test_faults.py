@@ -15,7 +15,7 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.join import is_running, start
 from monai_sr_bundle.federated.study import parse_study
-from monai_sr_bundle.federated.submit import MODEL, StudyEnded, open_session, run_study
+from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, open_session, run_study
 from monai_sr_bundle.training.weights import read_weights
 from tests.federated.federation import kill, processes_of, wait_for
 
@@ -32,20 +32,21 @@ class RunningStudy(threading.Thread):
     def __init__(self, federation, out, **changes):
         super().__init__(daemon=True)
         self.federation, self.out = federation, out
-        self.continued = changes.pop("continued", None)
+        self.options = {key: changes.pop(key) for key in ("continued", "rounds_a_job") if key in changes}
         self.study = parse_study("faults", STUDY | changes, "test")
-        self.end, self.error, self.job = None, None, None
+        self.end, self.error, self.job, self.lines = None, None, None, []
         self.start()
 
     def run(self):
         try:
             with open_session(self.federation.admin) as session:
-                self.end = run_study(session, self.study, self.out, continued=self.continued, report=self.report)
+                self.end = run_study(session, self.study, self.out, report=self.report, **self.options)
         except StudyEnded as error:
             self.error = error
 
     def report(self, line):
         self.job = self.job or line.split()[1]
+        self.lines.append(line)
 
     @property
     def folder(self):
@@ -113,6 +114,20 @@ def test_a_site_that_dies_costs_nothing_but_its_images_and_comes_back_for_the_ne
     start(federation.site("hospital-3"))
     rerun = RunningStudy(federation, tmp_path / "again", rounds=1).result()
     assert rounds_of(rerun)[0]["answered"] == 3
+
+
+def test_a_site_that_dies_in_one_job_is_named_in_the_next(federation, tmp_path):
+    study = RunningStudy(federation, tmp_path / "out", rounds=3, rounds_a_job=2)
+    study.wait_for_round()
+    kill(processes_of(federation.site("hospital-2")))
+    end = study.result()
+    assert study.error is None
+    ends = [line.partition(": ")[2] for line in study.lines if "rounds of the study" in line]
+    assert len(ends) == 2
+    assert all(line.startswith("done with losses: hospital-2") for line in ends)
+    last = describe_rounds(end.rounds).splitlines()[3]
+    assert "2/3" in last
+    assert "hospital-2" in last
 
 
 def test_a_server_that_dies_costs_one_round_at_most(federation, tmp_path):
