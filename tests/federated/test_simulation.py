@@ -16,6 +16,7 @@ from monai_sr_bundle.federated.export import PROVENANCE, export
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import evaluate
 from monai_sr_bundle.federated.simulator import GLOBAL_MODEL, simulate_job
+from monai_sr_bundle.federated.site_settings import SiteSettings, read_site_settings, write_site_settings
 from monai_sr_bundle.federated.site_training import SiteTraining
 from monai_sr_bundle.federated.start_weights import start_state
 from monai_sr_bundle.training.weights import read_weights
@@ -178,6 +179,14 @@ def test_a_simulation_compares_and_goes_on_after_an_interruption(study_text, tmp
     assert len(content["differences"]) == 3
     with pytest.raises(OutputError, match="holds another study"):
         simulation.simulate(str(study_text), data, out, sites=2, iterations=3, rounds=2)
+
+
+def test_a_trainer_finds_the_folders_of_its_site_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_site_settings(SiteSettings(Path("images"), Path("work"), ledger=Path("ledger.jsonl")), Path("site.yaml"))
+    settings = read_site_settings(Path("site.yaml"))
+    expected = [tmp_path / name for name in ("images", "work", "ledger.jsonl")]
+    assert [settings.data, settings.work, settings.ledger] == expected
 
 
 def test_a_wrong_data_folder_leaves_the_folder_of_a_simulation_free(study_text, tmp_path):
