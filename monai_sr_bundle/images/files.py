@@ -233,7 +233,8 @@ def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool =
         `out`.
 
     Raises:
-        OutputError: `out` cannot be written (see `staged`), is a folder with other files, or cannot hold the result.
+        OutputError: `out` cannot be written (see `staged`), has a suffix of another kind of file, is a folder with
+            other files, or cannot hold the result.
         InputError: the image was made from an array, which has no file format.
     """
     if result.format == "array":
@@ -241,6 +242,7 @@ def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool =
             "the image was made from an array, which has no file format. Take the pixels of the result "
             "(`result.image.pixels`), or enhance a file."
         )
+    _check_suffix(result, out)
     if overwrite and out.is_dir():
         _require_dicom_only(out)
     with staged(out, overwrite=overwrite, needed_bytes=result.pixels.nbytes) as temporary:
@@ -266,10 +268,16 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
     still equal are numbered.
 
     Raises:
-        OutputError: a result would be, lie in, or contain an input; `out` has a suffix of another kind of file.
+        OutputError: a result would be, lie in, or contain an input; `out` has a suffix of another kind of file, or of
+            any file that is read where several results need a folder.
     """
     text, path = os.fspath(out), Path(out)
     ends_as_folder = text.endswith((os.sep, "/"))
+    if len(sources) > 1 and not ends_as_folder and not path.is_dir() and _suffix(text):
+        raise OutputError(
+            f"{out}: the results of {len(sources)} images need a folder, and this is the name of one file. Name a "
+            "folder as the last argument, or end the name with a slash to make a folder of it."
+        )
     if len(sources) == 1 and not ends_as_folder and (not path.is_dir() or _is_series_result(sources[0], path)):
         source = sources[0]
         if source.in_folder or path.suffix:
@@ -320,10 +328,13 @@ def _in_folder(
             name = str(file.relative_to(folder))
             unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
     sources = _leave_out(sources + _group_series(slices, folder), folder, left_out)
-    left_out += [LeftOutFile(folder, str(file.relative_to(folder)), "not an image") for file in others]
+    reason = "not an image of a kind that is read"
+    left_out += [LeftOutFile(folder, str(file.relative_to(folder)), reason) for file in others]
     if others:
         names = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
-        logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), names)
+        logger.warning(
+            "%s: %d file(s) are not images of a kind that is read, and are left out: %s", folder, len(others), names
+        )
     if not sources and not unreadable:
         raise InputError(f"{folder}: no images in this folder, expected {_READABLE}.")
     return sorted(sources, key=lambda source: source.name)
@@ -480,8 +491,7 @@ def _result_name(source: Source, name: str) -> str:
     """Return the source's name with "_sr" and a suffix of its format."""
     if source.in_folder:
         return f"{name}_sr"
-    lower_name = name.lower()
-    suffix = next((suffix for suffix in _ALL_SUFFIXES if lower_name.endswith(suffix)), "")
+    suffix = _suffix(name)
     allowed = (".zip",) if source.zipped else _SUFFIXES[source.format]
     stem, name_suffix = (name[: -len(suffix)], name[-len(suffix) :]) if suffix else (name, "")
     return f"{stem}_sr{name_suffix if suffix in allowed else allowed[0]}"
@@ -491,7 +501,7 @@ def _number_names(names: list[str], sources: Sequence[Source]) -> list[str]:
     used: set[str] = set()
     numbered = []
     for name, source in zip(names, sources, strict=True):
-        ending = "" if source.in_folder else next(end for end in _ALL_SUFFIXES if name.lower().endswith(end))
+        ending = "" if source.in_folder else _suffix(name)
         stem = name[: len(name) - len(ending)]
         candidate, count = name, 1
         while _fold_case(candidate) in used:
@@ -519,26 +529,32 @@ def _series_folder(source: Source) -> Path:
     return Path(os.path.commonpath([file.resolve().parent for file in source.files]))
 
 
-def _check_suffix(source: Source, out: Path) -> None:
-    if source.in_folder:
-        if out.name.lower().endswith(_ALL_SUFFIXES):
-            raise OutputError(f"{out}: the result of a series is a folder. Choose a name without {out.suffix}.")
+def _suffix(name: str) -> str:
+    """Return the suffix of a kind of file that is read, in lower case; empty for any other name."""
+    return next((suffix for suffix in _ALL_SUFFIXES if name.lower().endswith(suffix)), "")
+
+
+def _check_suffix(source: Source | Image, out: Path) -> None:
+    """Raise OutputError for the name of another kind of file; of a `Source`, say what the command line offers too."""
+    suffix, from_source = _suffix(out.name), isinstance(source, Source)
+    may_convert = from_source and source.format == "dicom" and suffix in _SUFFIXES["nifti"]
+    as_nifti = ", or pass --output-format nifti" if may_convert else ""
+    if source.layout == "folder":
+        if suffix:
+            raise OutputError(f"{out}: the result of a series is a folder. Choose a name without {suffix}{as_nifti}.")
         return
-    if source.zipped:
-        allowed: tuple[str, ...] = (".zip",)
-    elif source.format in ("png", "jpeg", "tiff"):
-        allowed = tuple(picture.SUFFIXES)
+    if source.layout == "zip":
+        kind, allowed = "a zip of DICOM", (".zip",)
     elif source.format == "dicom":
-        forbidden = set(_ALL_SUFFIXES) - set(_SUFFIXES["dicom"])
-        if not out.name.lower().endswith(tuple(forbidden)):
-            return
-        allowed = _SUFFIXES["dicom"]
+        kind, allowed = "a DICOM file", (*_SUFFIXES["dicom"], "")
+    elif source.format == "nifti":
+        kind, allowed = "a NIfTI file", _SUFFIXES["nifti"]
     else:
-        allowed = _SUFFIXES[source.format]
-    if not out.name.lower().endswith(allowed):
+        kind, allowed = "a picture", tuple(picture.SUFFIXES)
+    if suffix not in allowed:
         raise OutputError(
-            f"{out}: the result is of the same kind as its source {source.name}, expected a name ending in "
-            f"{' or '.join(allowed)}. For a folder of results, end the name with a slash."
+            f"{out}: the result is {kind}, expected a name ending in {' or '.join(filter(None, allowed))}{as_nifti}."
+            + " For a folder of results, end the name with a slash." * from_source
         )
 
 

@@ -22,7 +22,7 @@ import pytest
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images import zipped as zipped_files
-from monai_sr_bundle.images.files import Source, discover, output_paths, read, write
+from monai_sr_bundle.images.files import Source, discover, output_paths, read, read_one, write
 from tests.images.dicom_files import ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 
@@ -86,7 +86,7 @@ def test_files_that_are_no_images_are_left_out_of_a_folder_with_one_warning(tmp_
         (tmp_path / f"notes{number}.txt").write_text("text")
     assert names(tmp_path) == ["a.png"]
     assert len(caplog.records) == 1
-    assert "7 file(s) are no images and are left out: notes0.txt, notes1.txt" in caplog.text
+    assert "7 file(s) are not images of a kind that is read, and are left out: notes0.txt, notes1.txt" in caplog.text
 
 
 def test_a_dicom_file_without_an_image_is_left_out_of_a_folder_and_refused_by_its_reader(tmp_path: Path, caplog):
@@ -401,16 +401,46 @@ def test_a_name_of_another_kind_is_refused_before_anything_is_computed(tmp_path:
     ct, one_slice = find(tmp_path / "ct"), find(tmp_path / "ct" / os.listdir(tmp_path / "ct")[0])
     with discover([zipped(tmp_path / "z.zip", ct[0].files)]) as zip_sources:
         for sources, name, expected in (
-            (a, "out.nii", r"\.png or \.jpg"),
-            (a, "out.v2", "end the name with a slash"),
-            (v, "out.png", r"\.nii or \.nii\.gz"),
-            (one_slice, "out.png", r"\.dcm or \.dicom"),
-            (zip_sources, "out.dcm", r"\.zip"),
+            (a, "out.nii", r"a picture, expected a name ending in \.png or \.jpg.*\.tiff\. For"),
+            (a, "out.v2", "a picture, .*end the name with a slash"),
+            (v, "out.png", r"a NIfTI file, .*\.nii or \.nii\.gz\. For"),
+            (one_slice, "out.png", r"a DICOM file, .*\.dcm or \.dicom or \.ima\. For"),
+            (one_slice, "out.nii", r"a DICOM file, .*\.ima, or pass --output-format nifti\. For"),
+            (zip_sources, "out.dcm", r"a zip of DICOM, .*\.zip\. For"),
         ):
-            with pytest.raises(OutputError, match=rf"{name}: the result is of the same kind.*{expected}"):
+            with pytest.raises(OutputError, match=rf"{name}: the result is {expected}"):
                 output_paths(sources, tmp_path / name)
-    with pytest.raises(OutputError, match=r"out\.dcm: the result of a series is a folder"):
+    with pytest.raises(OutputError, match=r"out\.dcm: the result of a series is a folder\. .* without \.dcm\.$"):
         output_paths(ct, tmp_path / "out.dcm")
+    with pytest.raises(OutputError, match=r"folder\. .* without \.nii\.gz, or pass --output-format nifti\.$"):
+        output_paths(ct, tmp_path / "out.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.nii.gz", "out.zip"])
+def test_dicom_is_not_written_under_the_name_of_another_kind(tmp_path: Path, name: str):
+    slices = series(tmp_path / "ct")
+    with discover([zipped(tmp_path / "z.zip", slices)]) as zip_sources:
+        images = {"a zip of DICOM": read(zip_sources[0])}
+    images |= {"a DICOM file": read_one(slices[0]), "a series is a folder": read_one(tmp_path / "ct")}
+    for kind, image in images.items():
+        out = tmp_path / name
+        if (kind, name) == ("a zip of DICOM", "out.zip"):
+            continue
+        with pytest.raises(OutputError, match=rf"{name}: the result .*{kind}") as refused:
+            write(enlarged(image), provenance(), out)
+        assert "--output-format" not in str(refused.value)
+        assert "slash" not in str(refused.value)
+        assert not out.exists()
+
+
+def test_several_images_do_not_go_to_the_name_of_one_file(tmp_path: Path):
+    sources = find(png(tmp_path / "a.png"), png(tmp_path / "b.png"))
+    with pytest.raises(OutputError, match=r"o\.png: the results of 2 images need a folder, .* name of one file\. Name"):
+        output_paths(sources, tmp_path / "o.png")
+    with pytest.raises(OutputError, match=r"b\.png: the results of 2 images need a folder"):
+        output_paths(sources, tmp_path / "b.png")
+    assert output_paths(sources, f"{tmp_path}/o.png/")[0] == tmp_path / "o.png" / "a_sr.png"
+    assert output_paths(sources, tmp_path / "o")[0] == tmp_path / "o" / "a_sr.png"
 
 
 def test_an_output_is_never_an_input(tmp_path: Path):
