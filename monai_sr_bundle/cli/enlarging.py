@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listener, Progress
 from monai_sr_bundle.engine import session as engine
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
+from monai_sr_bundle.engine.result import describe_loss
 from monai_sr_bundle.engine.session import BackendName, DeviceName, EnhanceOptions, ScaleChoice, Session, SessionCache
 from monai_sr_bundle.errors import (
     InputError,
@@ -134,6 +136,7 @@ class Enlarger:
         start, options, source = time.perf_counter(), self.options, task.source
         for path in task.planned:
             require_free(path, overwrite=task.overwrite)
+        require_writable(task.target)
         as_nifti = options.output_format == "nifti" and source.format != "nifti"
         if as_nifti and source.format != "dicom":
             raise InputError(
@@ -164,6 +167,7 @@ class Enlarger:
         result = session.enhance(image, enhance_options, options.region, progress)
         if as_nifti and image.black_is_high:
             result = replace(result, warnings=(*result.warnings, INVERTED_NOTE))
+        result = replace(result, warnings=(*result.warnings, *describe_loss(image, task.target)))
         converted = dicom_to_nifti(result.image) if as_nifti else None
         with remove_on_error(task.planned) as written:
             if converted is not None:
@@ -224,7 +228,7 @@ class Enlarger:
             str(task.source.path),
             task.source.name,
             interpolated=checked.interpolated,
-            warnings=(*image.notes, *checked.warnings),
+            warnings=(*image.notes, *checked.warnings, *describe_loss(image, task.target)),
             seconds=seconds,
             memory_bytes=psutil.Process().memory_info().rss + upper_bound,
             disk_bytes=_disk_bytes(task, image, session, checked),
@@ -320,6 +324,27 @@ def remove_files(paths: Iterator[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
+def require_writable(out: Path) -> None:
+    """Raise OutputError if no file can be made where a result is to lie; call it before hours of computing.
+
+    Args:
+        out: file or folder to make.
+    """
+    folder = _existing_parent(out)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # rights alone do not tell: the disk may be read-only or full
+    except OSError as error:
+        raise OutputError(
+            f"{out}: the result cannot be written, because no file can be made in {folder} ({error.strerror}). Choose "
+            "a folder that you may write to. Nothing was computed."
+        ) from error
+
+
+def _existing_parent(out: Path) -> Path:
+    """Return the innermost folder around a result that is there before it is written."""
+    return next(parent for parent in Path(os.path.abspath(out)).parents if parent.is_dir())
+
+
 def require_disk_space(out: Path, needed_bytes: int) -> None:
     """Raise OutputError if a result does not fit onto the disk; call it before hours of computing.
 
@@ -328,7 +353,7 @@ def require_disk_space(out: Path, needed_bytes: int) -> None:
         needed_bytes: its size, uncompressed (how far it shrinks is known only when it is written); what an older `out`
             takes is not counted, as it is replaced only when the new one is complete.
     """
-    folder = next(parent for parent in Path(os.path.abspath(out)).parents if parent.is_dir())
+    folder = _existing_parent(out)
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise OutputError(

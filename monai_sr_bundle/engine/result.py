@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import InputComparison, slices_touch
 from monai_sr_bundle.images.input_comparison import resembles_training
+from monai_sr_bundle.images.picture import JPEG_QUALITY, SUFFIXES
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.unit import Padding, dilate
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency
@@ -32,6 +34,8 @@ from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_b
 from monai_sr_bundle.report.grain import Grain, describe_more_grain, measure_grain
 from monai_sr_bundle.report.preview import draw_preview, name_interpolation, slice_values, value_unit, viewing_steps
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,10 @@ class Result:
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
     """
 
-    image: Image
-    source: Image
-    original: Image
-    bundle: Bundle
+    image: Image = field(repr=False)
+    source: Image = field(repr=False)
+    original: Image = field(repr=False)
+    bundle: Bundle = field(repr=False)
     region: Region
     slices: tuple[int, int]
     provenance: Provenance
@@ -87,6 +91,9 @@ class Result:
             OutputError: `out` exists or cannot be written.
             InputError: the image was made from an array.
         """
+        for sentence in describe_loss(self.image, out):
+            if sentence not in self.warnings:
+                logger.warning("%s: %s", out.name, sentence)
         # Only DICOM has room for what was measured of the result.
         provenance = self.described_provenance if self.original.format == "dicom" else self.provenance
         return files.write(self.image, provenance, out, overwrite=overwrite)
@@ -291,6 +298,13 @@ class Result:
         return measure_consistency(
             self.source, lambda index: family.reduce(self._interpolated, index), self._comparable
         )
+
+
+def describe_loss(image: Image, out: Path) -> tuple[str, ...]:
+    """Return a sentence where an image that was no JPEG is written as one; the reader of a JPEG says it itself."""
+    if image.format == "jpeg" or SUFFIXES.get(out.suffix.lower()) != "jpeg":
+        return ()
+    return (f"Saved as JPEG at quality {JPEG_QUALITY}, which changes pixels; a name ending in .png keeps every one.",)
 
 
 def _row_and_column_spacing(image: Image) -> tuple[float, float]:

@@ -56,7 +56,7 @@ class Image:
     stored_range: tuple[int, int] | None = None
     bits: int = 32
     black_is_high: bool = False
-    header: Any = None
+    header: Any = field(default=None, repr=False)  # names the patient
     notes: tuple[str, ...] = field(default=())
     derivation: str = ""
     padding: tuple[int, int] | None = None

@@ -61,7 +61,8 @@ def require_free(out: Path, *, overwrite: bool) -> None:
     """
     remove_abandoned(out.parent)
     if os.path.lexists(out) and not overwrite:
-        raise OutputError(f"{out} exists already. Choose another name, or pass --overwrite to replace it.")
+        replacing = "pass --overwrite (in Python overwrite=True) to replace it"
+        raise OutputError(f"{out} exists already. Choose another name, or {replacing}.")
     for parent in out.parents:
         if parent.is_dir():
             return

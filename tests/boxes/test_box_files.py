@@ -288,7 +288,10 @@ def test_other_kinds_of_files_for_boxes_are_refused(film, table, tmp_path, capsy
 def test_an_output_is_replaced_only_with_overwrite_and_an_input_never(film, table, tmp_path, capsys):
     (tmp_path / "sr.dcm").write_text("older")
     assert boxes("to-dicom", film, table, tmp_path / "sr.dcm") == 5
-    assert "sr.dcm exists already. Choose another name, or pass --overwrite to replace it." in capsys.readouterr().err
+    assert (
+        "sr.dcm exists already. Choose another name, or pass --overwrite (in Python overwrite=True) to replace it."
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "sr.dcm").read_text() == "older"
     assert boxes("to-dicom", film, table, tmp_path / "sr.dcm", "--overwrite") == 0
     for out in (film, table):

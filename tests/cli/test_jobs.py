@@ -195,6 +195,41 @@ def test_a_result_larger_than_the_free_space_is_refused_before_the_network_runs(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_folder_that_cannot_be_written_is_found_before_the_image_is_read(film, monkeypatch, dry_run):
+    monkeypatch.setattr(enlarging.files, "read", fail_with(AssertionError("the image was read")))
+    (error,) = job(film, Path("/proc/new/out.png"), dry_run=dry_run).run(Terminal(quiet=True))
+    assert isinstance(error, OutputError)
+    assert "no file can be made in /proc" in str(error)
+
+
+def test_the_name_of_a_nifti_is_judged_without_naming_a_file_that_is_not_there(tmp_path):
+    source = radiograph(tmp_path / "film.dcm", np.zeros((24, 24), np.uint16))
+    with pytest.raises(OutputError) as refused:
+        job(source, tmp_path / "q" / "out.dcm", output_format="nifti").run(Terminal(quiet=True))
+    assert str(refused.value) == (
+        f"{tmp_path}/q/out.dcm: the result is a NIfTI file, expected a name ending in .nii or .nii.gz. For a folder of "
+        "results, end the name with a slash."
+    )
+
+
+def test_a_picture_that_becomes_a_jpeg_says_that_it_loses_detail(film, tmp_path, caplog):
+    def notes(source, out, **options):
+        events = []
+        options = {"overwrite": True} | options
+        assert job(source, tmp_path / out, **options).run(events.append) == []
+        return " ".join(events[-1].warnings)
+
+    assert "JPEG" not in notes(film, "out.png")
+    assert "Saved as JPEG at quality 98, which changes pixels" in notes(film, "dry.jpg", dry_run=True)
+    assert "Saved as JPEG at quality 98, which changes pixels" in notes(film, "out.jpg", report=True)
+    assert "Saved as JPEG" in json.dumps(json.loads((tmp_path / "out.report.json").read_text())["warnings"])
+    assert "Saved as JPEG" not in notes(tmp_path / "out.jpg", "again.jpg")
+    assert caplog.text == ""
+    enhance(film, "bicubic", backend="onnx").save(tmp_path / "python.jpeg")
+    assert "python.jpeg: Saved as JPEG at quality 98" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [

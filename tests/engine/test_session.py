@@ -378,6 +378,16 @@ def test_a_result_is_saved_and_explained_from_python_as_by_the_command_line(film
     assert comparable(result.report(output=saved)) == comparable(report)
 
 
+def test_what_is_printed_of_a_result_and_its_image_has_no_header(film, tmp_path):
+    result = enhance(dicom_file(tmp_path, film), "bicubic", backend="onnx")
+    name = str(result.image.header[0].PatientName)
+    assert name
+    for text in (repr(result), repr(result.image)):
+        assert name not in text
+        assert str(result.image.header[0].PatientID) not in text
+    assert "warnings=" in repr(result)
+
+
 def comparable(report):
     """A report without what differs between two runs: times, the command line, name and hashes of the result."""
     run = {key: value for key, value in report["run"].items() if key not in ("seconds", "command")}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_sr_bundle.cli.enlarging import require_disk_space
+from monai_sr_bundle.cli.enlarging import require_disk_space, require_writable
 from monai_sr_bundle.datasets.make_manifest import write_once
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.staging import require_free, staged, write_file
@@ -86,7 +86,7 @@ def test_a_parent_that_another_process_makes_meanwhile_is_used_and_stays(tmp_pat
 def test_an_older_file_is_replaced_only_on_request(tmp_path: Path):
     out = tmp_path / "result.png"
     out.write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"result\.png exists already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"result\.png exists already.*--overwrite \(in Python overwrite=True\)"):
         stage(out)
     assert out.read_bytes() == b"old"
     stage(out, overwrite=True)
@@ -280,6 +280,14 @@ def test_files_and_folders_obey_the_umask_of_their_user(tmp_path: Path):
     written = list(tmp_path.rglob("*"))
     assert len(written) == 4
     assert {path.name: path.stat().st_mode & 0o077 for path in written} == dict.fromkeys((p.name for p in written), 0)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_a_result_is_computed(tmp_path: Path):
+    require_writable(tmp_path / "new" / "result.png")
+    assert os.listdir(tmp_path) == []
+    message = r"result\.png: the result cannot be written, because no file can be made in /proc \(.*Nothing was"
+    with pytest.raises(OutputError, match=message):
+        require_writable(Path("/proc/new/result.png"))
 
 
 def test_a_result_that_does_not_fit_onto_the_disk_is_refused_before_it_is_computed(tmp_path: Path):

@@ -111,7 +111,7 @@ def test_what_a_user_can_mend_is_the_last_line_and_comes_before_enlarging(empty,
     ran = alone("-c", MONAI, *words, cwd=empty, check=False)
     assert ran.returncode == 1
     assert ran.stderr.splitlines()[-1].endswith(
-        "chest_sr.png exists already. Choose another name, or pass --overwrite to replace it."
+        "exists already. Choose another name, or pass --overwrite (in Python overwrite=True) to replace it."
     )
     assert "Traceback" not in ran.stderr
 
