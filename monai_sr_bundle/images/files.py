@@ -539,6 +539,8 @@ def _check_suffix(source: Source | Image, out: Path) -> None:
     suffix, from_source = _suffix(out.name), isinstance(source, Source)
     may_convert = from_source and source.format == "dicom" and suffix in _SUFFIXES["nifti"]
     as_nifti = ", or pass --output-format nifti" if may_convert else ""
+    allowed: tuple[str, ...] = tuple(picture.SUFFIXES)
+    kind = "a picture"
     if source.layout == "folder":
         if suffix:
             raise OutputError(f"{out}: the result of a series is a folder. Choose a name without {suffix}{as_nifti}.")
@@ -549,8 +551,6 @@ def _check_suffix(source: Source | Image, out: Path) -> None:
         kind, allowed = "a DICOM file", (*_SUFFIXES["dicom"], "")
     elif source.format == "nifti":
         kind, allowed = "a NIfTI file", _SUFFIXES["nifti"]
-    else:
-        kind, allowed = "a picture", tuple(picture.SUFFIXES)
     if suffix not in allowed:
         raise OutputError(
             f"{out}: the result is {kind}, expected a name ending in {' or '.join(filter(None, allowed))}{as_nifti}."

@@ -25,8 +25,10 @@ SMALLEST_PIXEL_MM, LARGEST_EXTENT_MM = 0.02, 1500.0
 """Finer pixels than any detector or scanner has, even enlarged four times; a wider image than any of a chest."""
 DIGITIZED_FILM = "DF"
 """Conversion Type (0008,0064) of a film that was scanned."""
-LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL")
-"""View Position (0018,5101) of lateral films; the last two are not DICOM's own, but common."""
+LATERAL_VIEWS = ("LL", "RL", "LLAT", "RLAT", "LAT", "LATERAL")
+"""View Position (0018,5101) of lateral films; the last four are not DICOM's own, but common."""
+LATERAL_CODES = {"399067008", "399173006", "399198007", "R-102CD", "R-10236", "R-10232"}
+"""Codes of a lateral, left lateral and right lateral View (0054,0220): of SNOMED CT (CID 4010), and those before it."""
 FRONTAL_FILM = np.array([[-3, 0, 0, -3], [-1, 0, 0, -1], [-2, 2, 2, -2], [-1, 5, 5, -1]], dtype=np.float64)
 """The mean frontal film in 4 x 4 fields, rounded: dark beside neck and arms, bright at heart and abdomen."""
 INVERTED = -0.35
@@ -56,6 +58,8 @@ def _check_header(image: Image, modality: str) -> Iterator[str]:
     # Not above: a viewer without DICOM files starts sooner.
     from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
 
+    from monai_sr_bundle.images.dicom_file import items_of
+
     header = image.header[0]
     if header.get("BurnedInAnnotation") == "YES":
         yield "Text is burned into the pixels: it is enlarged like anatomy, and may name the patient."
@@ -70,7 +74,8 @@ def _check_header(image: Image, modality: str) -> Iterator[str]:
     ):
         yield "The film is FOR PROCESSING, as the detector measured it; the model knows films FOR PRESENTATION alone."
     orientation = header.get("PatientOrientation") or [""]
-    if str(header.get("ViewPosition") or "").upper() in LATERAL_VIEWS or orientation[0] in ("A", "P"):
+    is_coded = any(str(item.get("CodeValue")) in LATERAL_CODES for item in items_of(header, "ViewCodeSequence"))
+    if is_coded or str(header.get("ViewPosition") or "").upper() in LATERAL_VIEWS or orientation[0] in ("A", "P"):
         yield "This is a lateral view; the model knows frontal films alone."
 
 

@@ -316,7 +316,8 @@ def _read_grey_from_colours(path: Path, mode: str, picture: PIL.Image.Image) -> 
             f"{_TO_GREY}"
         )
     if mode not in ("L", "LA"):
-        notes.append("Stored as colour with three equal channels; read and written as grey.")
+        stored = "with a palette of greys" if mode in ("P", "PA") else "as colour with three equal channels"
+        notes.append(f"Stored {stored}; read and written as grey.")
     return np.ascontiguousarray(channels[..., 0]), notes
 
 

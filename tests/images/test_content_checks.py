@@ -5,6 +5,9 @@ import numpy as np
 import pydicom.uid as uid
 import pytest
 from PIL import Image as Picture
+from pydicom import Dataset
+from pydicom.sr._snomed_dict import mapping
+from pydicom.sr.codedict import codes
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -27,6 +30,14 @@ def film(path, pixels=TWELVE_BITS, **attributes):
     return read_one(radiograph(path / "film.dcm", pixels, **MONOCHROME2 | attributes))
 
 
+def view(name, scheme="SCT"):
+    """The item of a View Code Sequence, with the code that pydicom's dictionary of CID 4010 has."""
+    item, code = Dataset(), getattr(codes.cid4010, name)
+    item.CodeValue = code.value if scheme == "SCT" else mapping["SCT"][code.value]
+    item.CodingSchemeDesignator, item.CodeMeaning = scheme, code.meaning
+    return item
+
+
 def test_an_ordinary_film_and_an_ordinary_ct_give_no_sentence(tmp_path):
     assert check_content(film(tmp_path), "CXR") == ()
     assert check_content(read_one(ct_slice(tmp_path / "slice.dcm", CT[0])), "CT") == ()
@@ -42,6 +53,11 @@ def test_an_ordinary_film_and_an_ordinary_ct_give_no_sentence(tmp_path):
         ({"PresentationIntentType": "FOR PROCESSING"}, "The film is FOR PROCESSING"),
         ({"SOPClassUID": uid.DigitalXRayImageStorageForProcessing}, "The film is FOR PROCESSING"),
         ({"ViewPosition": "LL"}, "This is a lateral view"),
+        ({"ViewPosition": "RLAT"}, "This is a lateral view"),
+        ({"ViewCodeSequence": [view("LateralProjection")]}, "This is a lateral view"),
+        ({"ViewCodeSequence": [view("LeftLateral")]}, "This is a lateral view"),
+        ({"ViewCodeSequence": [view("RightLateral")]}, "This is a lateral view"),
+        ({"ViewCodeSequence": [view("LateralProjection", "SRT")]}, "This is a lateral view"),
         ({"ViewPosition": None, "PatientOrientation": ["A", "F"]}, "This is a lateral view"),
         ({"ImagerPixelSpacing": ["80", "80"]}, "The pixel spacing cannot be right: 80 x 80 mm make an image of 5120 x"),
         ({"PhotometricInterpretation": "MONOCHROME1"}, "Black and white look exchanged"),
