@@ -43,13 +43,15 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="put this model.pt of `monai-sr train` into the bundle (default: keep its weights, write the ONNX files)",
+        help="put this model.pt of `monai-sr train` into the bundle, and remove the error bars, calibration.json and "
+        "learnt_from.txt of other weights (default: keep its weights, write the ONNX files)",
     )
     source.add_argument(
         "--error-bars",
         type=Path,
         metavar="FILE",
-        help="put this error_bars.pt of `monai-sr train --stage error_bars` into the bundle",
+        help="put this error_bars.pt of `monai-sr train --stage error_bars` into the bundle, and remove the "
+        "calibration.json of earlier ones",
     )
     source.add_argument(
         "--learnt-from", type=Path, metavar="DIR", help="record what the images were like that it was trained on"

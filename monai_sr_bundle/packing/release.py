@@ -44,7 +44,8 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
         weights: file of `monai-sr train NAME --stage error_bars`.
 
     Returns:
-        One line per file with name, size and SHA-256, and one with the largest difference from PyTorch.
+        One line per file with name, size and SHA-256, one with the calibration if it was removed, and one with the
+        largest difference from PyTorch.
 
     Raises:
         InputError: the weights cannot be read.
@@ -73,7 +74,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
         metadata |= {key: training.pop(key) for key in ("input_range", "input_limits") if key in training}
         metadata["error_bars_training"] = training
     _write_metadata(bundle, metadata)
-    (bundle.folder / CALIBRATION_FILE).unlink(missing_ok=True)
+    lines += _describe_removed(_remove(bundle, CALIBRATION_FILE))
     return [*lines, _describe_difference(differences)]
 
 
@@ -160,14 +161,16 @@ def release(name: str, weights: Path | None = None) -> list[str]:
 
     There is one ONNX file for each part of the network and each scale: `model.onnx`, or those that the model's family
     names. A variant gets none: it is kept for comparison, which PyTorch does. `training.json` and `training_curve.csv`
-    of `monai-sr train` beside the weights go into the metadata and the folder. Error bars of other weights are removed.
+    of `monai-sr train` beside the weights go into the metadata and the folder. Error bars of other weights, their
+    calibration and `learnt_from.txt` are removed.
 
     Args:
         name: name of a shipped bundle, of a variant as `NAME:VARIANT`, or a source folder.
         weights: state dict saved by `monai-sr train`. Default None: the bundle's weights stay as they are.
 
     Returns:
-        One line per file with name, size and SHA-256, and one with the largest difference from PyTorch.
+        One line per file with name, size and SHA-256, one with the files that were removed, and one with the largest
+        difference from PyTorch.
 
     Raises:
         InputError: the weights cannot be read.
@@ -201,8 +204,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     if old_hashes.get("model.pt") == hashes["model.pt"]:
         hashes |= {file: old_hashes[file] for file in _error_bar_files(bundle) if file in old_hashes}
     else:
-        _remove_error_bars(bundle, metadata)
-        (bundle.folder / LEARNT_FROM).unlink(missing_ok=True)
+        lines += _describe_removed([*_remove_error_bars(bundle, metadata), *_remove(bundle, LEARNT_FROM)])
     metadata |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
     record = weights.with_name("training.json")
     if record.is_file():
@@ -253,12 +255,23 @@ def _error_bar_files(bundle: Bundle) -> list[str]:
     return [ERROR_BARS, *(bundle.at_scale(scale).error_bars_onnx for scale in bundle.scales)]
 
 
-def _remove_error_bars(bundle: Bundle, metadata: dict[str, Any]) -> None:
-    """Remove the error bars of other weights."""
-    for file in (*_error_bar_files(bundle), CALIBRATION_FILE):
-        (bundle.folder / file).unlink(missing_ok=True)
+def _remove_error_bars(bundle: Bundle, metadata: dict[str, Any]) -> list[str]:
+    """Remove the error bars of other weights and return the names of their files."""
     for key in ("error_bars_training", "input_range"):
         metadata.pop(key, None)
+    return _remove(bundle, *_error_bar_files(bundle), CALIBRATION_FILE)
+
+
+def _remove(bundle: Bundle, *files: str) -> list[str]:
+    """Remove files of a bundle, as far as they exist, and return their names."""
+    removed = [file for file in dict.fromkeys(files) if (bundle.folder / file).is_file()]
+    for file in removed:
+        (bundle.folder / file).unlink()
+    return removed
+
+
+def _describe_removed(files: list[str]) -> list[str]:
+    return [f"removed: {', '.join(files)} (of the former weights)"] if files else []
 
 
 def _write_fingerprints(bundle: Bundle, fingerprints: Iterable[str]) -> None:

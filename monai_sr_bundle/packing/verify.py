@@ -117,10 +117,15 @@ def verify(folder: Path, only: Collection[str] | None = None) -> Iterator[Check]
         The results in order, each as soon as it is known.
 
     Raises:
-        BundleError: `folder` is not a folder.
+        BundleError: `folder` is not a folder, or holds nothing of a bundle.
     """
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a folder. Name a bundle made by `monai-sr pack`.")
+    if not any((folder / "configs").glob("inference.*")) and not (folder / "configs" / "metadata.json").is_file():
+        raise BundleError(
+            f"{folder} is not a packed bundle: it has neither configs/metadata.json nor configs/inference.yaml. Name a "
+            "folder made by `monai-sr pack`."
+        )
     with working_folder(Path(tempfile.gettempdir())) as scratch:
         subject = _Subject(folder.resolve(), scratch)
         for name, check in _CHECKS.items():

@@ -65,6 +65,9 @@ def test_released_weights_are_those_of_the_run_and_the_hashes_follow(copied, tmp
     network = EDSR()
     torch.save(network.state_dict(), tmp_path / "run.pt")
     lines = release(str(copied), tmp_path / "run.pt")
+    assert "removed: error_bars.pt, error_bars.onnx, calibration.json, learnt_from.txt (of the former weights)" in lines
+    assert not any((copied / file).exists() for file in ("error_bars.pt", "calibration.json", "learnt_from.txt"))
+    assert not any(line.startswith("removed") for line in release(str(copied), tmp_path / "run.pt"))
     bundle = open_bundle(copied)
     state = torch.load(bundle.weights("model.pt")[0], weights_only=True)
     for name, value in network.state_dict().items():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.packing.verify import verify
 
@@ -156,6 +157,15 @@ def test_one_failure_does_not_stop_the_other_checks(folder):
 def test_a_path_that_is_no_folder(tmp_path):
     with pytest.raises(BundleError, match="is not a folder"):
         list(verify(tmp_path / "nothing"))
+
+
+def test_a_folder_that_is_no_bundle(tmp_path, capsys):
+    (tmp_path / "configs" / "my_bundle").mkdir(parents=True)
+    assert main(["verify", str(tmp_path)]) == BundleError.exit_code
+    printed = capsys.readouterr()
+    assert f"{tmp_path} is not a packed bundle: it has neither configs/metadata.json nor" in printed.err
+    assert "Name a folder made by `monai-sr pack`." in printed.err
+    assert "FAIL" not in printed.out
 
 
 def test_only_what_torchscript_cannot_compile_is_excused_of_a_diffusion_bundle(packed, tmp_path):
