@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from monai_sr_bundle.cli.events import Finished
@@ -46,14 +47,19 @@ def measure(films: Path, out: Path, engine: str) -> str:
 
 def main(words: list[str]) -> None:
     """Measure the engines that are named, or all."""
-    count = int(words[0]) if words else 2000
+    count, engines = int(words[0]) if words else 2000, words[1:] or [*ENGINES]
+    if "ray" in engines and find_spec("ray") is None:
+        raise SystemExit(
+            "ray is not installed here. Install it with `pip install '.[cluster]'` in this package's folder, or name "
+            f"the other engines: python docs/batch_overhead.py {count} one jobs"
+        )
     with tempfile.TemporaryDirectory() as folder:
         films = Path(folder, "films")
         films.mkdir()
         write_phantom_png(films / "000000.png", size=SIDE)
         for number in range(1, count):
             shutil.copy(films / "000000.png", films / f"{number:06d}.png")
-        for engine in words[1:] or ENGINES:
+        for engine in engines:
             print(measure(films, Path(folder, engine), engine), flush=True)
 
 

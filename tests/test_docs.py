@@ -1,8 +1,12 @@
 """The texts say what is there: links lead somewhere, commands exist, figures are those of the metadata."""
 
+import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
+
+import pytest
 
 import monai_sr_bundle
 from monai_sr_bundle.__main__ import build_parser
@@ -44,6 +48,13 @@ def test_the_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_the_overhead_of_a_batch_is_not_measured_without_ray_and_says_so(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    script = runpy.run_path(str(ROOT / "docs" / "batch_overhead.py"))
+    with pytest.raises(SystemExit, match=r"ray is not installed here\. Install .*batch_overhead\.py 100 one jobs$"):
+        script["main"](["100"])
 
 
 def test_the_messages_that_the_user_page_explains_are_those_of_the_panel():

@@ -176,16 +176,16 @@ def _judge_fidelity(report: Mapping[str, Any], interpolated: str) -> tuple[str, 
         worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
+    invisible = f"by more than is invisible on a screen ({format_number(measured['good_rms'])} {measured['unit']})"
     if report["model"]["blind"]:
         takes = "takes noise, blur and JPEG away; whether all that it took was that"
         if strength is not None:
             takes = f"reduces noise, here with strength {strength:g} of 1; whether all that it took was noise"
         return "caution", (
-            f"The result differs from the input by more than a screen can hide. The model {takes} cannot be measured "
-            f"here.{worst_pixel}"
+            f"The result differs from the input {invisible}. The model {takes} cannot be measured here.{worst_pixel}"
         )
     if bicubic is None or bicubic["rms"] is None:
-        return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
+        return "caution", f"The result departs from the input {invisible}.{worst_pixel}"
     if result["rms"] < 0.98 * bicubic["rms"]:
         times = format_number(bicubic["rms"] / result["rms"])
         return "caution", (

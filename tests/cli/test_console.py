@@ -113,7 +113,10 @@ def test_warnings_are_lines_with_the_name_of_the_program_and_quiet_hides_them(fi
     (tmp_path / "in").mkdir()
     film.rename(tmp_path / "in" / "film.png")
     (tmp_path / "in" / "notes.txt").write_text("no image")
-    for options, expected in (((), "1 file(s) are not images of a kind that is read, and are left out: notes.txt"), (("--quiet",), "")):
+    for options, expected in (
+        ((), "1 file(s) are not images of a kind that is read, and are left out: notes.txt"),
+        (("--quiet",), ""),
+    ):
         words = ["enhance", "in", "out/", "--backend", "onnx", "--overwrite", *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "monai_sr_bundle", *words]

@@ -350,7 +350,7 @@ def test_numbers_that_are_not_numbers_become_null(tmp_path):
         ((1.0, 3.0), (3.0, 30.0), "3 times better than bicubic"),
         ((3.0, 3.0), (3.0, 30.0), "about as well as bicubic"),
         ((6.0, 3.0), (3.0, 30.0), "departs from the input more than bicubic"),
-        ((6.0, 9.0), None, "by more than a screen can hide"),
+        ((6.0, 9.0), None, "departs from the input by more than is invisible on a screen (0.5 grey levels)."),
     ],
 )
 def test_the_verdict_follows_the_numbers(tmp_path, result, bicubic, words):
@@ -364,7 +364,8 @@ def test_a_model_that_takes_noise_away_is_not_judged_by_its_distance_from_the_in
     report = report_of(*images(tmp_path), **measured, blind=True)
     validate(report)
     words = section(page_of(report, tmp_path), "f")
-    assert 'caution">The result differs from the input by more than a screen can hide. The model takes noise,' in words
+    assert 'caution">The result differs from the input by more than is invisible on a screen (0.5 grey ' in words
+    assert "levels). The model takes noise," in words
     assert "Do not rely on it" not in words
 
 
