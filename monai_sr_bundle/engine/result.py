@@ -80,7 +80,7 @@ class Result:
 
     # Files
 
-    def save(self, out: Path, *, overwrite: bool = False) -> Path:
+    def save(self, out: Path | str, *, overwrite: bool = False) -> Path:
         """Write the enlarged image as the same kind of file or folder as its source, completely or not at all.
 
         Args:
@@ -88,15 +88,16 @@ class Result:
             overwrite: replace an older result. Default False.
 
         Raises:
-            OutputError: `out` exists or cannot be written.
+            OutputError: `out` exists, has the suffix of another kind of file, or cannot be written.
             InputError: the image was made from an array.
         """
-        for sentence in describe_loss(self.image, out):
-            if sentence not in self.warnings:
-                logger.warning("%s: %s", out.name, sentence)
         # Only DICOM has room for what was measured of the result.
         provenance = self.described_provenance if self.original.format == "dicom" else self.provenance
-        return files.write(self.image, provenance, out, overwrite=overwrite)
+        written = files.write(self.image, provenance, Path(out), overwrite=overwrite)
+        for sentence in describe_loss(self.image, written):
+            if sentence not in self.warnings:
+                logger.warning("%s: %s", written.name, sentence)
+        return written
 
     def preview(self, out: Path) -> Path:
         """Draw input, interpolation, result and their difference into one PNG.

@@ -226,7 +226,7 @@ def test_a_picture_that_becomes_a_jpeg_says_that_it_loses_detail(film, tmp_path,
     assert "Saved as JPEG" in json.dumps(json.loads((tmp_path / "out.report.json").read_text())["warnings"])
     assert "Saved as JPEG" not in notes(tmp_path / "out.jpg", "again.jpg")
     assert caplog.text == ""
-    enhance(film, "bicubic", backend="onnx").save(tmp_path / "python.jpeg")
+    assert enhance(film, "bicubic", backend="onnx").save(f"{tmp_path}/python.jpeg") == tmp_path / "python.jpeg"
     assert "python.jpeg: Saved as JPEG at quality 98" in caplog.text
 
 

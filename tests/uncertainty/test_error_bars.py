@@ -166,6 +166,7 @@ def test_released_error_bars_are_those_of_the_run_and_take_the_old_calibration_a
     assert bundle.weights("error_bars.onnx")[1] in lines[1]
     assert lines[-1].startswith("largest difference between PyTorch and ONNX Runtime:")
     assert bundle.metadata["error_bars_training"] == {"minutes": 2.0}
+    assert "removed: calibration.json (of the former weights)" in lines
     assert not (changed / "calibration.json").exists()
     assert [path.name for path in changed.iterdir() if path.name.startswith((".", "tmp"))] == []
 
