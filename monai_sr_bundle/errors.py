@@ -6,9 +6,11 @@ A message names the file, what was found, what was expected and what to do next.
 import re
 import sys
 import traceback
+from numbers import Integral
 from pathlib import Path
 from reprlib import Repr
 from types import TracebackType
+from typing import Any
 
 LONGEST_QUOTE = 200
 """Characters of a value from a file, or of a path, that a message repeats at most."""
@@ -60,6 +62,15 @@ class UsageError(InputError):
     """An option has a value that no image and no bundle allows."""
 
     exit_code = 2
+
+
+def require_count(name: str, value: Any) -> int:
+    """Return an option that is a whole number of at least 1, or raise UsageError."""
+    if not isinstance(value, Integral) or value < 1:
+        raise UsageError(
+            f"{name} is {quote(value)}, expected a whole number of at least 1. Correct it, or leave it out."
+        )
+    return int(value)
 
 
 class BundleError(SuperResolutionError):

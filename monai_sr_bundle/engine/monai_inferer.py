@@ -10,7 +10,7 @@ import torch
 from monai.inferers.inferer import Inferer
 
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, require_count
 from monai_sr_bundle.families.family import ARTIFACTS, InPlaneFamily, open_family
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -38,6 +38,7 @@ class TiledInferer(Inferer):
 
     Raises:
         BundleError, InputError: see `families.family.open_family` and `ModelFamily.resolve`.
+        UsageError: a tile that is no whole number, or below 0.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TiledInferer(Inferer):
         strength: float | None = None,
     ) -> None:
         super().__init__()
-        self.tile = tile
+        self.tile = require_count("tile", tile) if tile else None
         self.network: Callable[..., torch.Tensor] | None = None
         facts = {
             "family": family, "scale": scale, "halo": halo, "memory_per_pixel": memory_per_pixel, "operator": operator,

@@ -23,7 +23,7 @@ from monai_sr_bundle.backends.opening import choose_backend, open_backend
 from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
 from monai_sr_bundle.engine.pipeline import enlarge_image
 from monai_sr_bundle.engine.result import Result
-from monai_sr_bundle.errors import InputError, OutOfMemoryError
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, require_count
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
@@ -66,6 +66,9 @@ class EnhanceOptions:
             Default False.
         tile: side of a tile in input pixels (cells of a diffusion model). It changes no pixel, but with networks whose
             normalisation sees the whole tile. Default: as large as free memory allows.
+
+    Raises:
+        UsageError: a tile that is no whole number, or below 0.
     """
 
     sampler: SamplerOptions = field(default_factory=SamplerOptions)
@@ -74,6 +77,10 @@ class EnhanceOptions:
     force: bool = False
     force_model: bool = False
     tile: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tile:
+            require_count("tile", self.tile)
 
 
 class Session:

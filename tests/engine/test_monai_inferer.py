@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
+from monai_sr_bundle import enhance
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
+from monai_sr_bundle.errors import UsageError
 from monai_sr_bundle.networks.bicubic import Bicubic
 
 FACTS = {"family": "one_pass", "scale": 4, "memory_per_pixel": 400, "operator": "area_x4"}
@@ -14,6 +17,16 @@ def inferer(tile=None):
 def test_tiles_give_the_result_of_the_whole():
     image = torch.rand(2, 1, 170, 190, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(inferer(tile=64)(image, Bicubic(4)), Bicubic(4)(image), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [-5, "auto", 64.5])
+def test_a_tile_that_is_no_whole_number_is_refused(tile):
+    message = f"tile is {tile}, expected a whole number of at least 1"
+    with pytest.raises(UsageError, match=message):
+        inferer(tile=tile)
+    with pytest.raises(UsageError, match=message):
+        enhance(np.zeros((16, 16), np.uint8), "bicubic", tile=tile)
+    assert inferer(tile=0).tile is None
 
 
 def test_windows_lie_on_the_grid_of_a_network_that_pools():
