@@ -59,7 +59,7 @@ def torchrun(folder, *names, processes=2, **arguments):
 
 
 def test_a_packed_bundle_is_trained_by_monai_itself(packed, data, tmp_path):
-    """By epochs, then by minutes; a further run after a spent budget trains as long again."""
+    """By epochs, then by minutes; a further run after a spent budget trains as long again, a new one has a new log."""
     folder = packed("chest_xray_edsr_x4")
     options = {**QUICK, "dataset_dir": data, "progress": False, "val_limit": 1, "batch_size": 1}
     workflow = run_workflow(folder, "train", epochs=1, output_dir=tmp_path, **options)
@@ -68,9 +68,13 @@ def test_a_packed_bundle_is_trained_by_monai_itself(packed, data, tmp_path):
     before = budget.iterations
     workflow.run()
     assert budget.iterations == 2 * before
-    workflow = run_workflow(folder, "train", minutes=1e-4, output_dir=tmp_path / "minutes", **options)
-    assert workflow.parser.get_parsed_content("budget").iterations >= 1
-    assert (tmp_path / "minutes" / "model.pt").is_file()
+    (tmp_path / "model.pt").unlink()
+    workflow = run_workflow(folder, "train", minutes=1e-4, output_dir=tmp_path, **options)
+    iterations = workflow.parser.get_parsed_content("budget").iterations
+    assert 1 <= iterations < 2 * before
+    assert (tmp_path / "model.pt").is_file()
+    rows = csv.DictReader((tmp_path / "validation.csv").open())
+    assert max(int(row["iteration"]) for row in rows) == iterations
 
 
 @pytest.mark.parametrize("bundle", ["chest_xray_edsr_x4", "chest_ct_edsr_x4"])

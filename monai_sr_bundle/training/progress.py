@@ -18,6 +18,9 @@ from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.weights import BEST_WEIGHTS, NUMBERED
 
+LOG = "validation.csv"
+"""File of `ValidationLog` in the folder of a training."""
+
 
 class ProgressBar:
     """Engine handler: one bar over the run, with the loss and images per second.
@@ -151,10 +154,12 @@ class AtomicCheckpointSaver(CheckpointSaver):
 
     Its files are complete at every moment: MONAI's removes the older file first, and writes the newer one under its
     final name. With `save_final`, it is written at the start too, so that there is always a checkpoint to resume from.
+    A training from its beginning then drops the log of an earlier one, whose best weights are not its own.
     """
 
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **options: Any) -> None:
         super().__init__(save_dir, save_dict, **options)
+        self._log, self._budget = Path(save_dir) / LOG, save_dict.get("budget")
         for checkpoint, filename in (
             (self._final_checkpoint, options.get("final_filename")),
             (self._key_metric_checkpoint, options.get("key_metric_filename")),
@@ -173,6 +178,8 @@ class AtomicCheckpointSaver(CheckpointSaver):
     def _save_first(self, engine: Engine) -> None:
         if self._final_checkpoint.last_checkpoint is None:  # type: ignore[union-attr]  # followed where there is one
             self._final_checkpoint(engine)  # type: ignore[misc]  # a file that lies there may be another run's
+            if self._budget is not None and self._budget.iterations == 0:
+                self._log.unlink(missing_ok=True)
 
 
 class _AtomicDiskSaver(DiskSaver):
@@ -240,7 +247,7 @@ class BestWeights(AtomicCheckpointSaver):
         super().metrics_completed(engine)
 
     def _logged_values(self, metric: str) -> list[float]:
-        log = self._folder / "validation.csv"
+        log = self._folder / LOG
         if not log.is_file():
             return []
         with log.open(newline="", encoding="utf-8") as file:
