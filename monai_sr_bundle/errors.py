@@ -73,6 +73,15 @@ def require_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def require_bool(name: str, value: Any) -> bool:
+    """Return an option that is True or False, or raise UsageError: MONAI reads `false` as a text."""
+    if not isinstance(value, bool):
+        raise UsageError(
+            f"{name} is {quote(value)}, expected True or False. Write True or False, with a capital letter."
+        )
+    return value
+
+
 class BundleError(SuperResolutionError):
     """The bundle is unknown, broken, or made for something else."""
 

@@ -14,6 +14,7 @@ from monai.engines.evaluator import Evaluator
 from monai.handlers.checkpoint_saver import CheckpointSaver
 from tqdm import tqdm
 
+from monai_sr_bundle.errors import require_bool
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.weights import BEST_WEIGHTS, NUMBERED
@@ -233,7 +234,7 @@ class BestWeights(AtomicCheckpointSaver):
             key_metric_filename=BEST_WEIGHTS,
             key_metric_negative_sign=key_metric_negative_sign,
         )
-        self._folder, self._is_resumed = Path(save_dir), resume
+        self._folder, self._is_resumed = Path(save_dir), require_bool("resume", resume)
         self._sign = -1 if key_metric_negative_sign else 1
 
     def metrics_completed(self, engine: Engine) -> None:

@@ -25,7 +25,7 @@ from monai.utils import MetaKeys, SpaceKeys
 
 from monai_sr_bundle.bundles import open_bundle, sha256_of
 from monai_sr_bundle.degradation import along_slices
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, UsageError, require_bool
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
@@ -58,6 +58,7 @@ def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -
         InputError: no image; an image in a zip.
         OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
     """
+    require_bool("overwrite", overwrite)
     with files.discover([Path(dataset_dir)], zips=False) as sources:
         results = files.output_paths(sources, output_dir + os.sep)
     for result in results:
@@ -103,9 +104,11 @@ class ReadImaged(MapTransform):
         force_model: bool = False,
     ) -> None:
         super().__init__(keys)
+        force_model = require_bool("force_model", force_model)
         self.bundle = open_bundle(Path(bundle_root)) if bundle_root and not force_model else None
         self.along_slices = along_slices(operator)
-        self.modality, self.window, self.force = modality, (float(window[0]), float(window[1])), force
+        self.modality, self.window = modality, (float(window[0]), float(window[1]))
+        self.force = require_bool("force", force)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
@@ -129,7 +132,7 @@ class ReadImaged(MapTransform):
         outside = describe_outside(self.bundle.family.measure_input(image, window), limits)
         if outside:
             raise InputError(
-                f"{source.name}: {outside}. `monai-sr enhance` interpolates such an image; --force_model true enlarges "
+                f"{source.name}: {outside}. `monai-sr enhance` interpolates such an image; --force_model True enlarges "
                 "it by the model nevertheless."
             )
 
@@ -181,7 +184,7 @@ class StoredNumbersd(MapTransform):
         consistency: bool = False,
     ) -> None:
         super().__init__(keys)
-        self.consistency = consistency
+        self.consistency = require_bool("consistency", consistency)
         self.scale_zyx = (scale, 1, 1) if along_slices(operator) else (1, scale, scale)
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
 
@@ -246,6 +249,7 @@ class WriteImaged(SaveImaged):
     Raises:
         InputError: the bundle does not have the scale.
         OutputError: the result exists or cannot be written.
+        UsageError: no checkpoint for a network; an option that is neither True nor False.
     """
 
     def __init__(
@@ -263,8 +267,13 @@ class WriteImaged(SaveImaged):
         overwrite: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.output_dir, self.overwrite = output_dir, overwrite
+        self.output_dir, self.overwrite = output_dir, require_bool("overwrite", overwrite)
         bundle = open_bundle(Path(bundle_root)).at_scale(scale).with_facts(diffusion=diffusion, strength=strength)
+        if bundle.parameters and not checkpoint:
+            raise UsageError(
+                f"checkpoint is empty, but {bundle.name} is a network, expected a weights file. Name one, or leave "
+                "--checkpoint out for the weights of the bundle."
+            )
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""
         self._provenance = bundle.provenance(options, weights_sha256=sha256, backend="torch", device=str(device))

@@ -9,8 +9,9 @@ from monai.transforms import Compose, SaveImaged
 
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.datasets.phantom import write_phantom_png
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, OutputError, UsageError
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.transforms.image_files import ReadImaged, StoredNumbersd, WriteImaged, find_source, image_items
 from monai_sr_bundle.transforms.postprocessing import REMOVED, REMOVED_SENTENCE
 from tests.images.dicom_files import ct_series, radiograph
@@ -28,14 +29,15 @@ def volume(tmp_path):
     return tmp_path / "ct.nii.gz"
 
 
-def writer(tmp_path):
+def writer(tmp_path, bundle="bicubic", **options):
     """The last two steps of a workflow."""
     write = WriteImaged(
         "pred",
         output_dir=str(tmp_path / "out"),
-        bundle_root=str(configs_dir() / "bicubic"),
+        bundle_root=str(configs_dir() / bundle),
         checkpoint="",
         device=torch.device("cpu"),
+        **options,
     )
     return Compose([StoredNumbersd("pred", scale=4, modality="any", window=[0, 255]), write])
 
@@ -96,6 +98,27 @@ def test_an_older_result_stops_the_run_before_it_begins(tmp_path):
     with pytest.raises(OutputError, match="exists already"):
         image_items(str(tmp_path / "chest.png"), str(tmp_path / "out"))
     assert len(image_items(str(tmp_path / "chest.png"), str(tmp_path / "out"), overwrite=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "construct"),
+    [
+        ("overwrite", lambda tmp_path, **option: image_items(str(tmp_path), str(tmp_path / "out"), **option)),
+        ("overwrite", lambda tmp_path, **option: writer(tmp_path, **option)),
+        ("force", lambda _, **option: ReadImaged("image", modality="CT", window=[0, 1], **option)),
+        ("force_model", lambda _, **option: ReadImaged("image", modality="CT", window=[0, 1], **option)),
+        ("consistency", lambda _, **option: StoredNumbersd("pred", scale=4, modality="CT", window=[0, 1], **option)),
+        ("resume", lambda tmp_path, **option: BestWeights(str(tmp_path), {"model": torch.nn.Linear(1, 1)}, **option)),
+    ],
+)
+def test_a_text_is_no_yes_or_no(tmp_path, name, construct):
+    with pytest.raises(UsageError, match=f"{name} is false, expected True or False"):
+        construct(tmp_path, **{name: "false"})
+
+
+def test_a_network_without_its_weights_writes_nothing(tmp_path):
+    with pytest.raises(UsageError, match=r"checkpoint is empty, but chest_xray_srcnn_x4 is a network"):
+        writer(tmp_path, bundle="chest_xray_srcnn_x4")
 
 
 def test_a_folder_of_two_images_is_not_one_image(tmp_path):
