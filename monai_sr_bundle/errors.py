@@ -10,7 +10,6 @@ from numbers import Integral
 from pathlib import Path
 from reprlib import Repr
 from types import TracebackType
-from typing import Any
 
 LONGEST_QUOTE = 200
 """Characters of a value from a file, or of a path, that a message repeats at most."""
@@ -64,21 +63,17 @@ class UsageError(InputError):
     exit_code = 2
 
 
-def require_count(name: str, value: Any) -> int:
-    """Return an option that is a whole number of at least 1, or raise UsageError."""
+def require_count(name: str, value: object) -> int:
+    """Return an option that is a whole number above 0, or raise UsageError."""
     if not isinstance(value, Integral) or value < 1:
-        raise UsageError(
-            f"{name} is {quote(value)}, expected a whole number of at least 1. Correct it, or leave it out."
-        )
+        raise UsageError(f"{name} is {quote(value)}, expected a whole number above 0. Correct it, or leave it out.")
     return int(value)
 
 
-def require_bool(name: str, value: Any) -> bool:
+def require_bool(name: str, value: object) -> bool:
     """Return an option that is True or False, or raise UsageError: MONAI reads `false` as a text."""
     if not isinstance(value, bool):
-        raise UsageError(
-            f"{name} is {quote(value)}, expected True or False. Write True or False, with a capital letter."
-        )
+        raise UsageError(f"{name} is {quote(value)}, expected True or False. Write the word with a capital letter.")
     return value
 
 

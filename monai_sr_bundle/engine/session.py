@@ -33,9 +33,9 @@ from monai_sr_bundle.images.input_checks import (
     InputComparison,
     check_content,
     compare_input,
+    describe_differences,
     describe_outside,
 )
-from monai_sr_bundle.images.input_comparison import describe_differences
 from monai_sr_bundle.images.unit import image_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry

@@ -322,6 +322,27 @@ def compare_input(measured: Mapping[str, float], ranges: Mapping[str, Sequence[f
     return {name: InputComparison(measured.get(name), *ranges[name]) for name in NAMES if name in ranges}
 
 
+def is_too_small(comparison: Mapping[str, InputComparison]) -> bool:
+    """Return whether an input has too few pixels to be measured."""
+    return "sharpness_db" in comparison and comparison["sharpness_db"].value is None
+
+
+def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]:
+    """Return a sentence for each measure of an input that is outside the range of the training inputs."""
+    if is_too_small(comparison):
+        return [
+            f"The input has fewer than {LEAST_SIDE} pixels along one side, too few to be compared with those the model "
+            f"was trained on: {MAY_NOT_HOLD}."
+        ]
+    return [
+        f"The input is {NAMES[name].below if measure.side < 0 else NAMES[name].above} than those the model was trained "
+        f"on ({NAMES[name].words} {measure.value:.3g} {NAMES[name].unit}, known {measure.low:.3g} to "
+        f"{measure.high:.3g}): {MAY_NOT_HOLD}."
+        for name, measure in comparison.items()
+        if measure.side
+    ]
+
+
 def measure_detail(image: np.ndarray) -> float:
     """Measure how much detail an image has, whatever its sharpness: how slowly its spectrum falls.
 

@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from monai_sr_bundle.errors import InputError, quote
+from monai_sr_bundle.errors import InputError, UsageError, quote
 from monai_sr_bundle.images.image import MODALITIES, Image, named_modality, require_finite
 
 SMALLEST_SIDE = 8
@@ -17,6 +17,14 @@ LARGEST_VALUE, SMALLEST_RANGE = 1e15, 1e-30
 STRIP = 64
 """Number of rows converted at a time: in float64, a whole film would be large and three times as slow."""
 Window = tuple[float, float]
+
+
+def check_window(window: Sequence[float]) -> Window:
+    """Return a window as two numbers, or raise UsageError if it is not two rising ones."""
+    ends = [end for end in window if isinstance(end, int | float)] if isinstance(window, list | tuple) else []
+    if len(ends) != 2 or not 0 < ends[1] - ends[0] < LARGEST_VALUE:
+        raise UsageError(f"window is {quote(window)}, expected two rising numbers. Leave it out for the bundle's own.")
+    return float(ends[0]), float(ends[1])
 
 
 def value_window(image: Image, modality: str, window: Window) -> Window:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from monai_sr_bundle.images.input_checks import LEAST_SIDE, MAY_NOT_HOLD, NAMES, InputComparison
-from monai_sr_bundle.images.input_comparison import is_too_small
+from monai_sr_bundle.images.input_checks import LEAST_SIDE, MAY_NOT_HOLD, NAMES, InputComparison, is_too_small
 from monai_sr_bundle.inferers.data_consistency import percent
 from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, ErrorBarPictures
 from monai_sr_bundle.report.grain import MORE

@@ -24,12 +24,11 @@ from monai.transforms.transform import MapTransform
 from monai.utils import MetaKeys, SpaceKeys
 
 from monai_sr_bundle.bundles import open_bundle, sha256_of
-from monai_sr_bundle.degradation import along_slices
+from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import InputError, UsageError, require_bool
-from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images import files, input_checks, unit
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_checks import check_content, check_slices, describe_outside, slices_touch
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.images.unit import fill_padding, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -43,33 +42,45 @@ WRITTEN = "written"
 """Ending of the key of an image as it is to be written."""
 
 
-def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -> list[dict[str, Any]]:
+def image_items(
+    dataset_dir: str, output_dir: str, *, overwrite: bool = False, reader: ReadImaged | None = None
+) -> list[dict[str, Any]]:
     """Return one item for each image in a file or folder, with the path of its result.
+
+    What the reader refuses is left out of a folder with a warning, before anything is computed.
 
     Args:
         dataset_dir: DICOM, NIfTI, PNG, JPEG or TIFF file, or a folder of these.
         output_dir: folder for the results; made when the first is written.
         overwrite: allow older results to be replaced. Default False.
+        reader: first step of the workflow. Default: an image that it refuses stops the workflow.
 
     Returns:
         Dictionaries for `ReadImaged` and `WriteImaged`, with `image` (a path, or the paths of a series) and `result`.
 
     Raises:
-        InputError: no image; an image in a zip.
+        InputError: no image, or none that the reader takes; an image in a zip.
         OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
+        UsageError: `dataset_dir` is empty; `overwrite` is neither True nor False.
     """
+    if not dataset_dir:
+        raise UsageError("dataset_dir is empty, expected an image or a folder of images. Name one with --dataset_dir.")
     require_bool("overwrite", overwrite)
     with files.discover([Path(dataset_dir)], zips=False) as sources:
         results = files.output_paths(sources, output_dir + os.sep)
     for result in results:
         require_free(result, overwrite=overwrite)
-    return [
+    items = [
         {
             "image": [str(file) for file in source.files] if source.in_folder else str(source.files[0]),
             "result": str(result),
         }
         for source, result in zip(sources, results, strict=True)
+        if reader is None or len(sources) == 1 or reader.takes(source)
     ]
+    if not items:
+        raise InputError(f"{dataset_dir}: none of its {len(sources)} images can be enlarged, as the warnings say.")
+    return items
 
 
 class ReadImaged(MapTransform):
@@ -81,7 +92,8 @@ class ReadImaged(MapTransform):
         window: values that become 0 and 1; see `images.unit.value_window`.
         force: accept an image of another modality. Default False.
         operator: name of the degradation that the bundle undoes; a through-plane one needs a volume.
-        bundle_root: folder of the bundle, whose limits the image must lie within. Default: any image.
+        bundle_root: folder of the bundle, whose limits the image must lie within; a warning says where it is unlike the
+            training inputs. Default: any image.
         force_model: accept an image outside the limits. Default False.
 
     Returns:
@@ -104,37 +116,53 @@ class ReadImaged(MapTransform):
         force_model: bool = False,
     ) -> None:
         super().__init__(keys)
-        force_model = require_bool("force_model", force_model)
-        self.bundle = open_bundle(Path(bundle_root)) if bundle_root and not force_model else None
+        scale = Degradation.parse(operator).scale if operator else None
+        self.bundle = open_bundle(Path(bundle_root)).at_scale(scale) if bundle_root else None
         self.along_slices = along_slices(operator)
-        self.modality, self.window = modality, (float(window[0]), float(window[1]))
-        self.force = require_bool("force", force)
+        self.modality, self.window = modality, unit.check_window(window)
+        self.force, self.force_model = require_bool("force", force), require_bool("force_model", force_model)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
         for key in self.key_iterator(data):
             source = find_source(data[key])
-            image = files.read(source)
-            remarks = unit.check_modality(image, self.modality, "of this config", force=self.force)
-            if self.along_slices:
-                remarks = (*remarks, *check_slices(image, "of this config"))
-            unit.check_pixels(image)
-            for sentence in (*image.notes, *check_content(image, self.modality), *remarks):
+            image, sentences = self._read(source)
+            for sentence in sentences:
                 logger.warning("%s: %s", source.name, sentence)
-            self._check_limits(image, source)
             changed[key] = self._tensor(image, source)
         return changed
 
-    def _check_limits(self, image: Image, source: files.Source) -> None:
-        if self.bundle is None or not (limits := self.bundle.metadata.get("input_limits")):
-            return
+    def takes(self, source: files.Source) -> bool:
+        """Return whether an image is read without an error, which is told in a warning."""
+        try:
+            self._read(source)
+        except InputError as error:
+            logger.warning("%s It is left out of the folder.", error)
+            return False
+        return True
+
+    def _read(self, source: files.Source) -> tuple[Image, tuple[str, ...]]:
+        image = files.read(source)
+        remarks = unit.check_modality(image, self.modality, "of this config", force=self.force)
+        of_slices = input_checks.check_slices(image, "of this config") if self.along_slices else ()
+        unit.check_pixels(image)
+        content = input_checks.check_content(image, self.modality)
+        return image, (*image.notes, *content, *remarks, *of_slices, *self._compare(image, source))
+
+    def _compare(self, image: Image, source: files.Source) -> list[str]:
+        """Return how an image differs from the training inputs of the bundle, if it has one, in sentences."""
+        if self.bundle is None:
+            return []
+        limits = self.bundle.metadata.get("input_limits", {})
         window = unit.value_window(image, self.modality, self.window)
-        outside = describe_outside(self.bundle.family.measure_input(image, window), limits)
-        if outside:
+        measured = self.bundle.family.measure_input(image, window)
+        if (outside := input_checks.describe_outside(measured, limits)) and not self.force_model:
             raise InputError(
                 f"{source.name}: {outside}. `monai-sr enhance` interpolates such an image; --force_model True enlarges "
                 "it by the model nevertheless."
             )
+        ranges = limits or self.bundle.metadata.get("input_range", {})
+        return input_checks.describe_differences(input_checks.compare_input(measured, ranges))
 
     def _tensor(self, image: Image, source: files.Source) -> MetaTensor:
         image, _ = fill_padding(image, self.modality)
@@ -147,7 +175,7 @@ class ReadImaged(MapTransform):
             "files": [str(file) for file in source.files],
             "spacing_source": image.grid.spacing_source,
             LIMITS: list(unit.stored_limits(image, window) or (-math.inf, math.inf)),
-            SLICES_TOUCH: slices_touch(image),
+            SLICES_TOUCH: input_checks.slices_touch(image),
         }
         pixels = slices if slices.shape[-1] > 1 else slices[..., 0]
         return MetaTensor(torch.from_numpy(pixels)[None], affine=affine, meta=meta)
@@ -186,7 +214,7 @@ class StoredNumbersd(MapTransform):
         super().__init__(keys)
         self.consistency = require_bool("consistency", consistency)
         self.scale_zyx = (scale, 1, 1) if along_slices(operator) else (1, scale, scale)
-        self.modality, self.window = modality, (float(window[0]), float(window[1]))
+        self.modality, self.window = modality, unit.check_window(window)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
@@ -271,8 +299,7 @@ class WriteImaged(SaveImaged):
         bundle = open_bundle(Path(bundle_root)).at_scale(scale).with_facts(diffusion=diffusion, strength=strength)
         if bundle.parameters and not checkpoint:
             raise UsageError(
-                f"checkpoint is empty, but {bundle.name} is a network, expected a weights file. Name one, or leave "
-                "--checkpoint out for the weights of the bundle."
+                f"checkpoint is empty, expected weights of {bundle.name}. Leave it out for the bundle's own."
             )
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""

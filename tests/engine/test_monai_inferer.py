@@ -21,7 +21,7 @@ def test_tiles_give_the_result_of_the_whole():
 
 @pytest.mark.parametrize("tile", [-5, "auto", 64.5])
 def test_a_tile_that_is_no_whole_number_is_refused(tile):
-    message = f"tile is {tile}, expected a whole number of at least 1"
+    message = f"tile is {tile}, expected a whole number above 0"
     with pytest.raises(UsageError, match=message):
         inferer(tile=tile)
     with pytest.raises(UsageError, match=message):

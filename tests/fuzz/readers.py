@@ -161,8 +161,7 @@ def read_calibration(folder: Path) -> None:
 
 def read_bundle(folder: Path) -> None:
     from monai_sr_bundle.backends.torch_backend import build_network
-    from monai_sr_bundle.images.input_checks import compare_input, describe_outside
-    from monai_sr_bundle.images.input_comparison import describe_differences
+    from monai_sr_bundle.images.input_checks import compare_input, describe_differences, describe_outside
 
     bundle = open_bundle(folder / "b")
     bundle.family.describe()

@@ -14,10 +14,11 @@ from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.input_checks import (
     compare_input,
     crop_measured,
+    describe_differences,
     describe_outside,
     measure_sharpness_and_noise,
 )
-from monai_sr_bundle.images.input_comparison import describe_differences, resembles_training
+from monai_sr_bundle.images.input_comparison import resembles_training
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
 from monai_sr_bundle.uncertainty.error_bars import measure_blockiness
 from tests.changed_bundles import copied, with_metadata

@@ -6,7 +6,9 @@ import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Compose, SaveImaged
+from PIL import Image
 
+from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.errors import InputError, OutputError, UsageError
@@ -117,8 +119,50 @@ def test_a_text_is_no_yes_or_no(tmp_path, name, construct):
 
 
 def test_a_network_without_its_weights_writes_nothing(tmp_path):
-    with pytest.raises(UsageError, match=r"checkpoint is empty, but chest_xray_srcnn_x4 is a network"):
+    with pytest.raises(UsageError, match="checkpoint is empty, expected weights of chest_xray_srcnn_x4"):
         writer(tmp_path, bundle="chest_xray_srcnn_x4")
+
+
+def test_what_cannot_be_read_is_left_out_of_a_folder_before_anything_is_computed(tmp_path, caplog):
+    for name in ("a.png", "z.png"):
+        write_phantom_png(tmp_path / name, 32)
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "m.png")
+    (tmp_path / "n.png").write_bytes(b"no picture")
+    reader = ReadImaged("image", modality="any", window=[0, 255])
+    items = image_items(str(tmp_path), str(tmp_path / "out"), reader=reader)
+    assert [item["result"] for item in items] == [str(tmp_path / "out" / f"{name}_sr.png") for name in "az"]
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["n.png", "m.png"]
+    for name in ("a.png", "z.png"):
+        (tmp_path / name).unlink()
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "o.png")
+    with pytest.raises(InputError, match="none of its 2 images can be enlarged"):
+        image_items(str(tmp_path), str(tmp_path / "out"), reader=reader)
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path):
+    with pytest.raises(UsageError, match="dataset_dir is empty, expected an image or a folder"):
+        image_items("", str(tmp_path))
+
+
+@pytest.mark.parametrize("window", [[0, 0], [255, 0], [0], 5, ["dark", "bright"]])
+def test_a_window_is_two_rising_numbers(window):
+    with pytest.raises(UsageError, match=r"window is .*, expected two rising numbers"):
+        ReadImaged("image", modality="any", window=window)
+
+
+@pytest.mark.parametrize("bundle", ["chest_xray_edsr_x4", "chest_xray_blind"])
+def test_a_bundle_says_where_an_image_is_unlike_its_training_inputs_in_the_words_of_the_engine(
+    tmp_path, caplog, bundle
+):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noisy.png")
+    root = str(configs_dir() / bundle)
+    reader = ReadImaged("image", modality="CXR", window=[0, 255], bundle_root=root, force_model=True)
+    reader({"image": str(tmp_path / "noisy.png")})
+    told = {record.message for record in caplog.records}
+    expected = enhance(tmp_path / "noisy.png", bundle, force_model=True).warnings
+    assert {f"noisy.png: {sentence}" for sentence in expected if "trained on" in sentence} <= told
+    assert any("noisier than those the model was trained on" in sentence for sentence in told)
 
 
 def test_a_folder_of_two_images_is_not_one_image(tmp_path):
