@@ -19,7 +19,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
-from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.training.training import train
@@ -101,6 +101,37 @@ def test_evaluation_prints_what_one_computes_by_hand(data, tmp_path, capsys, bun
     assert printed["ssim"] == pytest.approx(np.mean(ssim), abs=2e-4)
     rows = list(csv.DictReader((tmp_path / "psnr_raw.csv").open()))
     assert [float(row["mean"]) for row in rows] == pytest.approx(psnr, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "bundle", "option", "sentence"),
+    [
+        ("inference", "chest_xray_blind", {"scale": 5}, "--scale 5: bundle chest_xray_blind enlarges by 2 or 3 or 4"),
+        ("inference", "chest_ct_throughplane", {"scale": 3}, "--scale 3: bundle chest_ct_throughplane enlarges by 2"),
+        ("evaluate", "chest_xray_blind", {"scale": 5, "sets": None}, "--scale 5: bundle chest_xray_blind enlarges by"),
+        ("evaluate", "chest_xray_edsr_x4", {"consistency": "false"}, "consistency is false, expected True or False"),
+        ("evaluate", "chest_xray_edsr_x4", {"tile": -5}, "tile is -5, expected a whole number above 0"),
+        ("evaluate", "chest_xray_edsr_x4", {"limit": 0}, "limit is 0, expected a whole number above 0"),
+        ("evaluate", "chest_xray_edsr_x4", {"window": [0, 0]}, "window is [0, 0], expected two rising numbers"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_sentence(data, tmp_path, name, bundle, option, sentence):
+    with pytest.raises(RuntimeError) as raised:
+        run_workflow(configs_dir() / bundle, name, dataset_dir=data, output_dir=tmp_path, **option)
+    error = raised.value
+    while not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+        assert error is not None
+    assert str(error).startswith(sentence)
+
+
+def test_a_folder_goes_on_without_a_picture_in_colour(tmp_path, caplog):
+    for name in ("a.png", "z.png"):
+        write_phantom_png(tmp_path / name, 32)
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "m.png")
+    run_workflow(configs_dir() / "bicubic", "inference", dataset_dir=tmp_path, output_dir=tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_sr.png", "z_sr.png"]
+    assert "m.png" in caplog.text
 
 
 def test_the_baseline_is_evaluated_by_the_same_workflow(data, tmp_path, capsys):

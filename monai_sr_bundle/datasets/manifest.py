@@ -102,7 +102,7 @@ def read_manifest(
         data_dir: folder with `manifest.csv`, or folder of such folders.
         kind: radiographs only ("cxr") or volumes only ("ct"). Default: both.
         split: this split only. Default: all but "sample".
-        sets: names of the folders to read. Default: all.
+        sets: names of the folders to read, or one name. Default: all.
 
     Raises:
         InputError: no manifest, a column missing, an unknown split, a bad number, a file listed twice or missing, a
@@ -247,7 +247,7 @@ def set_folders(data_dir: Path, sets: Collection[str] | None = None) -> list[Pat
     Raises:
         InputError: no manifest, or no folder of one of these names.
     """
-    data_dir = data_dir.expanduser().absolute()
+    data_dir, sets = data_dir.expanduser().absolute(), [sets] if isinstance(sets, str) else sets
     if (data_dir / "manifest.csv").is_file():
         folders = [data_dir]
     else:
@@ -260,7 +260,10 @@ def set_folders(data_dir: Path, sets: Collection[str] | None = None) -> list[Pat
     unknown = set(sets or ()) - {folder.name for folder in folders}
     if unknown:
         names, available = ", ".join(sorted(unknown)), ", ".join(folder.name for folder in folders)
-        raise InputError(f"{data_dir}: no set named {names}; there is {available}. Name sets with --sets.")
+        raise InputError(
+            f"{data_dir}: no set named {names}; there is {available}. Name sets with --sets; those of train_films.yaml "
+            "with --films and --validation_films, of train_scans.yaml with --scans and --validation_scans."
+        )
     return [folder for folder in folders if sets is None or folder.name in sets]
 
 

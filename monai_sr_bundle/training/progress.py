@@ -19,9 +19,6 @@ from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.weights import BEST_WEIGHTS, NUMBERED
 
-LOG = "validation.csv"
-"""File of `ValidationLog` in the folder of a training."""
-
 
 class ProgressBar:
     """Engine handler: one bar over the run, with the loss and images per second.
@@ -160,7 +157,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
 
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **options: Any) -> None:
         super().__init__(save_dir, save_dict, **options)
-        self._log, self._budget = Path(save_dir) / LOG, save_dict.get("budget")
+        self._log, self._budget = Path(save_dir) / "validation.csv", save_dict.get("budget")
         for checkpoint, filename in (
             (self._final_checkpoint, options.get("final_filename")),
             (self._key_metric_checkpoint, options.get("key_metric_filename")),
@@ -248,8 +245,7 @@ class BestWeights(AtomicCheckpointSaver):
         super().metrics_completed(engine)
 
     def _logged_values(self, metric: str) -> list[float]:
-        log = self._folder / LOG
-        if not log.is_file():
+        if not self._log.is_file():
             return []
-        with log.open(newline="", encoding="utf-8") as file:
+        with self._log.open(newline="", encoding="utf-8") as file:
             return [self._sign * float(row["value"]) for row in csv.DictReader(file) if row["metric"] == metric]

@@ -61,11 +61,10 @@ def image_items(
     Raises:
         InputError: no image, or none that the reader takes; an image in a zip.
         OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
-        UsageError: `dataset_dir` is empty; `overwrite` is neither True nor False.
+        UsageError: `dataset_dir` is empty.
     """
     if not dataset_dir:
         raise UsageError("dataset_dir is empty, expected an image or a folder of images. Name one with --dataset_dir.")
-    require_bool("overwrite", overwrite)
     with files.discover([Path(dataset_dir)], zips=False) as sources:
         results = files.output_paths(sources, output_dir + os.sep)
     for result in results:

@@ -19,7 +19,7 @@ from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.images.unit import AIR, find_padding
 from monai_sr_bundle.inferers.tiling import neighbours
-from monai_sr_bundle.transforms.pairs import evenly_spread
+from monai_sr_bundle.transforms.pairs import limit_values
 from monai_sr_bundle.transforms.patches import PatchSource, RandomPatches
 from monai_sr_bundle.transforms.random_degradation import (
     RandomDegradation,
@@ -49,9 +49,7 @@ def read_films(
         InputError: `read_manifest` or `read_picture` refuses a file.
     """
     records = read_manifest(dataset_dir, kind="cxr", split=split, sets=[set_name])
-    records = [record for record in records if fnmatch(record.file.name, files)]
-    if limit is not None:
-        records = evenly_spread(records, limit)
+    records = limit_values([record for record in records if fnmatch(record.file.name, files)], limit)
     return {record.file.stem: reduce_film(read_picture(record.file).pixels[0], reduce) for record in records}
 
 
@@ -91,13 +89,10 @@ class FilmPatches(RandomPatches):
         **patches: Any,
     ) -> None:
         film_sources = [PatchSource(*source) for source in sources]
+        root = Path(dataset_dir)
         films = [
-            list(
-                read_films(
-                    Path(dataset_dir), source.set, "train", reduce=source.reduce, files=source.files, limit=limit
-                ).values()
-            )
-            for source in film_sources
+            [*read_films(root, each.set, "train", reduce=each.reduce, files=each.files, limit=limit).values()]
+            for each in film_sources
         ]
         # At their own resolution only: a reduction has averaged the noise away.
         first = film_sources[0].set
@@ -193,9 +188,7 @@ def read_scans(
     """
     records = read_manifest(dataset_dir, kind="ct", split=split, sets=[set_name])
     files = [record.file for record in records if record.file.is_file()]  # DICOM series are samples for reading
-    if limit is not None:
-        files = evenly_spread(files, limit)
-    return {file.name.partition(".")[0]: read_scan(file, reduce) for file in files}
+    return {file.name.partition(".")[0]: read_scan(file, reduce) for file in limit_values(files, limit)}
 
 
 @lru_cache(maxsize=1)  # the slices of one volume follow each other
@@ -330,7 +323,7 @@ class ScanPairs(Dataset):
         for set_name, reduce in sources:
             scans = read_scans(Path(dataset_dir), set_name, "val", reduce=reduce)
             all_slices = [(name, index) for name, scan in scans.items() for index in range(len(scan.hu))]
-            for name, index in all_slices if limit is None else evenly_spread(all_slices, limit):
+            for name, index in limit_values(all_slices, limit):
                 scan = scans[name]
                 sides = [min(size, side) // scale * scale for side in scan.shape[1:]]
                 first = [(side - part) // 2 for side, part in zip(scan.shape[1:], sides, strict=True)]

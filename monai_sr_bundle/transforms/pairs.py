@@ -16,10 +16,11 @@ from monai.transforms.transform import MapTransform, Randomizable
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, require_count
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.images.unit import check_window
 from monai_sr_bundle.inferers.tiling import middle, neighbours
 from monai_sr_bundle.transforms.augmentation import BOXES, FINDINGS, move_boxes
 from monai_sr_bundle.transforms.patches import OWN_IMAGES
@@ -53,7 +54,7 @@ def pair_items(
         ``[boxes, 4]`` in pixels of the stored image, upper edge excluded, and `findings`, as many names.
 
     Raises:
-        InputError: `read_manifest` or `read_boxes` refuses the data; a box of a volume names no slice.
+        InputError: `read_manifest` or `read_boxes` refuses the data; a box of a volume names no slice; a limit below 1.
     """
     manifest_split = "train" if validation_share and split == "val" else split
     records = read_manifest(
@@ -77,7 +78,12 @@ def pair_items(
                 )
     if validation_share and split in ("train", "val"):
         items = [item for item in items if _is_validation(item, items, validation_share) == (split == "val")]
-    return items if limit is None else evenly_spread(items, limit)
+    return limit_values(items, limit)
+
+
+def limit_values(values: Sequence[Value], limit: int | None) -> list[Value]:
+    """Return `limit` of the values, evenly spread; all of them if it is None. Raise UsageError for one below 1."""
+    return list(values) if limit is None else evenly_spread(values, require_count("limit", limit))
 
 
 def evenly_spread(values: Sequence[Value], count: int) -> list[Value]:
@@ -165,8 +171,8 @@ class LoadHighResd(MapTransform):
         slices: int = 1,
     ) -> None:
         super().__init__([key])
-        self.key, self.window, self.reduce, self.multiple, self.levels = key, window, reduce, multiple, levels
-        self.slices = slices
+        self.key, self.window, self.reduce, self.multiple = key, check_window(window), reduce, multiple
+        self.levels, self.slices = levels, slices
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         if "path" not in data:

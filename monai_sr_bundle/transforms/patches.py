@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -24,7 +25,8 @@ class RandPairedPatchd(MapTransform, Randomizable):
         other_keys: keys of other high-resolution images, cropped at the same position.
 
     Raises:
-        ValueError: an image smaller than the patch, or a pair whose sizes do not match the scale.
+        InputError: an image smaller than the patch.
+        ValueError: a pair whose sizes do not match the scale.
     """
 
     def __init__(
@@ -49,9 +51,9 @@ class RandPairedPatchd(MapTransform, Randomizable):
                 f"{scale}; check that the degradation and the network have the same scale."
             )
         if min(rows, columns) < self.size:
-            raise ValueError(
-                f"the low-resolution image is {rows}x{columns}, smaller than the patch of {self.size}; "
-                "lower patch_size or leave the image out."
+            raise InputError(
+                f"{Path(str(data.get('path', 'an image'))).name}: {rows}x{columns} pixels at low resolution, expected "
+                f"at least the patch of {self.size}. Lower --patch_size, or take the image out of the manifest."
             )
         row = int(self.R.randint(rows - self.size + 1))
         column = int(self.R.randint(columns - self.size + 1))

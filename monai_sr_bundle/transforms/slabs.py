@@ -14,9 +14,10 @@ from monai.transforms.transform import MapTransform, Randomizable
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.nifti import read_nifti
+from monai_sr_bundle.images.unit import check_window
 from monai_sr_bundle.inferers.tiling import neighbours
 from monai_sr_bundle.transforms.native_patches import Scan, read_scans, to_unit
-from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
+from monai_sr_bundle.transforms.pairs import limit_values, pair_items
 from monai_sr_bundle.transforms.patches import PatchSource, RandomPatches
 
 
@@ -36,7 +37,7 @@ def volume_items(
     """
     items = pair_items(dataset_dir, modality, split, sets=sets, validation_share=validation_share)
     volumes = {item["path"]: {**item, "name": Path(item["path"]).name.partition(".")[0]} for item in items}
-    return [*volumes.values()] if limit is None else evenly_spread([*volumes.values()], limit)
+    return limit_values([*volumes.values()], limit)
 
 
 class ThickVolumes:
@@ -50,7 +51,7 @@ class ThickVolumes:
 
     def __init__(self, operator: str, window: Sequence[float], levels: int, quarter_turns: int = 0) -> None:
         self.degradation = Degradation.parse(operator)
-        self.window, self.levels, self.quarter_turns = window, levels, quarter_turns
+        self.window, self.levels, self.quarter_turns = check_window(window), levels, quarter_turns
         self._path, self._pair = "", (np.empty(0), np.empty(0))
 
     def __call__(self, item: Mapping[Hashable, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +208,7 @@ class SlabPatches(RandomPatches):
         limit: int | None = None,
         **patches: Any,
     ) -> None:
-        self.window, self.slices = window, slices
+        self.window, self.slices, sets = window, slices, [sets] if isinstance(sets, str) else sets
         if not sets:
             raise InputError(f"{dataset_dir}: no image set is named. Name those to learn from: --sets \"['NAME']\".")
         super().__init__(
@@ -255,12 +256,13 @@ class SlabPairs(Dataset):
         limit: int | None = None,
     ) -> None:
         pairs: list[dict[str, Any]] = []
+        sets = [sets] if isinstance(sets, str) else sets
         for number, scan in enumerate(scan for name in sets for scan in _read_volumes(dataset_dir, name, "val", scale)):
             first = [max(0, side - size) // 2 for side in scan.shape[1:]]
             rows, columns = (slice(start, start + size) for start in first)
             thin = scan.hu[:, rows, columns]
             starts = range(len(thin) - scale + 1)
-            for start in starts if limit is None else evenly_spread(starts, limit):
+            for start in limit_values(starts, limit):
                 pair = {"image": make_slabs(thin, start, scale, slices, 1.0), "label": thin[start : start + scale]}
                 in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
                 pairs.append({**in_units, "name": f"{number}_{start:03d}"})

@@ -64,7 +64,8 @@ def test_a_folder_of_sets_is_read_as_one_and_can_be_filtered_by_name_and_kind(tm
     (volume,) = read_manifest(tmp_path, kind="ct")
     assert (volume.shape_xyz, volume.spacing_xyz, volume.hu_min) == ((8, 9, 10), (0.8, 0.7, 5.0), -1000)
     assert (volume.mm_per_pixel, volume.mm_per_pixel_y) == (0.8, 0.7)
-    with pytest.raises(InputError, match=r"no set named three; there is ct, one, two. Name sets with --sets"):
+    assert read_manifest(tmp_path, sets="two") == read_manifest(tmp_path, sets=["two"])
+    with pytest.raises(InputError, match=r"no set named three; there is ct, one, two. Name sets with --sets.*--films"):
         read_manifest(tmp_path, sets=["three"])
 
 

@@ -105,7 +105,6 @@ def test_an_older_result_stops_the_run_before_it_begins(tmp_path):
 @pytest.mark.parametrize(
     ("name", "construct"),
     [
-        ("overwrite", lambda tmp_path, **option: image_items(str(tmp_path), str(tmp_path / "out"), **option)),
         ("overwrite", lambda tmp_path, **option: writer(tmp_path, **option)),
         ("force", lambda _, **option: ReadImaged("image", modality="CT", window=[0, 1], **option)),
         ("force_model", lambda _, **option: ReadImaged("image", modality="CT", window=[0, 1], **option)),

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, UsageError
 from monai_sr_bundle.transforms.pairs import (
     MIXTURE,
     Degraded,
@@ -121,6 +121,9 @@ def test_the_top_of_the_training_patient_is_set_aside_for_validation(volumes):
 def test_a_limit_takes_images_spread_over_the_split(volumes):
     names = [item["name"] for item in pair_items(str(volumes), "CT", "test", limit=3)]
     assert names == ["test_000", "test_004", "test_009"]
+    for limit in (0, -1, 2.5):
+        with pytest.raises(UsageError, match=f"limit is {limit}, expected a whole number above 0"):
+            pair_items(str(volumes), "CT", "test", limit=limit)
 
 
 def test_noise_differs_from_image_to_image_but_not_from_call_to_call(radiographs):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms.patches import RandPairedPatchd
 
 
@@ -48,8 +49,8 @@ def test_a_patch_as_large_as_the_image_is_the_image(pair):
 
 
 def test_an_image_smaller_than_the_patch_is_refused(pair):
-    with pytest.raises(ValueError, match="12x10, smaller than the patch of 11; lower patch_size"):
-        RandPairedPatchd("image", "label", size=11, scale=4)(pair)
+    with pytest.raises(InputError, match=r"^small\.png: 12x10 .* the patch of 11\. Lower --patch_size"):
+        RandPairedPatchd("image", "label", size=11, scale=4)(pair | {"path": "/data/ward/small.png"})
 
 
 def test_a_pair_of_another_factor_is_refused(pair):
