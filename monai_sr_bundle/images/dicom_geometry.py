@@ -161,10 +161,12 @@ def sort_slices(headers: Sequence[Dataset], path: Path) -> list[Dataset]:
     order = np.argsort(heights, kind="stable")
     for lower, upper in pairwise(order):
         if heights[upper] - heights[lower] < DUPLICATE_MM:
+            both = f"{file_name(headers[lower])} and {file_name(headers[upper])}"
+            if headers[lower].SOPInstanceUID == headers[upper].SOPInstanceUID:
+                raise InputError(f"{path.name}: {both} have the same SOP Instance UID: one is a copy. Remove it.")
             raise InputError(
-                f"{path.name}: two slices lie at one position, {_plain(headers[upper].ImagePositionPatient)}: "
-                f"{file_name(headers[lower])} and {file_name(headers[upper])}. Remove copies, and pass repeated "
-                "acquisitions (Acquisition Number) one at a time."
+                f"{path.name}: two slices lie at one position, {_plain(headers[upper].ImagePositionPatient)}: {both}. "
+                "Pass repeated acquisitions (Acquisition Number) one at a time."
             )
     return [headers[index] for index in order]
 

@@ -61,7 +61,10 @@ PIXEL_DESCRIPTION = (
     "HighBit",
     "PixelRepresentation",
 )
+_IDENTITY = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
+"""Attributes whose values no message repeats."""
 SAME_IN_A_SERIES = (
+    *_IDENTITY,
     "Rows",
     "Columns",
     "BitsAllocated",
@@ -213,9 +216,10 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
             )
         for keyword in SAME_IN_A_SERIES:
             if header.get(keyword) != first.get(keyword):
+                values = f" ({quote(first.get(keyword))} and {quote(header.get(keyword))})"
                 raise InputError(
-                    f"{path.name}: the slices differ in {keyword}: {file_name(first)} has {quote(first.get(keyword))}, "
-                    f"{file_name(header)} has {quote(header.get(keyword))}. Pass the files of one kind at a time."
+                    f"{path.name}: {file_name(first)} and {file_name(header)} differ in {keyword}"
+                    f"{'' if keyword in _IDENTITY else values}. Pass only files that belong together."
                 )
 
 

@@ -1,6 +1,7 @@
 """Reading DICOM: stored numbers and their meaning, their spacing and its source, and every file that is refused."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -423,6 +424,9 @@ def test_two_slices_at_one_position_are_refused(tmp_path):
     keywords = "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"
     twin = changed(ct(tmp_path), **{keyword: dcmread(files[0])[keyword].value for keyword in keywords})
     refused([*files, twin], tmp_path / "ct", "two slices lie at one position", files[0].name, "ct.dcm")
+    copy = Path(shutil.copy(files[0], tmp_path / "ct" / "copy.dcm"))
+    sentence = f"{files[0].name} and copy.dcm have the same SOP Instance UID: one is a copy. Remove it."
+    refused([*files, copy], tmp_path / "ct", sentence)
 
 
 @pytest.mark.parametrize(
@@ -440,6 +444,17 @@ def test_slices_that_do_not_fit_together_are_refused(tmp_path, attributes, words
     files = ct_series(tmp_path / "ct", phantom(slices=3), axes=np.eye(3))
     changed(files[1], **attributes)
     refused(files, tmp_path / "ct", "ct:", files[1].name, words)
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_slices_of_two_patients_are_refused_without_their_numbers(tmp_path, keyword):
+    files = ct_series(tmp_path / "ct", phantom(slices=3))
+    changed(files[1], **{keyword: "2.25.4711"})
+    with pytest.raises(
+        InputError, match=rf"ct: {files[0].name} and {files[1].name} differ in {keyword}\. Pass"
+    ) as told:
+        read_dicom(files, tmp_path / "ct")
+    assert "4711" not in str(told.value)
 
 
 def test_mixed_sizes_are_refused(tmp_path):
