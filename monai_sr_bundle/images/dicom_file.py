@@ -87,18 +87,24 @@ def series_key(path: Path) -> str:
     """Return the key that the files of one image share, so that a folder can be grouped; reads no pixels.
 
     CT slices share their Series Instance UID. Every other image stands alone even within a series (a frontal and a
-    lateral view are no volume), so its own SOP Instance UID follows, after a slash. Empty for DICOM objects that are no
-    images (directories, reports, presentation states).
+    lateral view are no volume, nor are two copies of a film), so its path follows, after a slash. Empty for DICOM
+    objects that are no images (directories, reports, presentation states).
 
     Raises:
-        InputError: not DICOM.
+        InputError: not DICOM, or cut off before Rows.
     """
-    header = open_header(path, ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows"])
+    header = open_header(path, ["SOPClassUID", "SeriesInstanceUID", "Rows"])
     if "Rows" not in header:
         return ""
-    names = [header.get(keyword) for keyword in ("SeriesInstanceUID", "SOPInstanceUID")]
-    series, instance = (name if name and isinstance(name, str) else str(path) for name in names)
-    return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{instance}"
+    series = str(header.get("SeriesInstanceUID") or path)
+    return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{path}"
+
+
+def _has_no_pixels(header: Dataset) -> bool:
+    """Return whether a header states a class that is none of images; private classes are taken for such."""
+    sop_class = UID(str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""))
+    is_known = sop_class.name != sop_class or (sop_class.is_valid and sop_class.is_private)
+    return is_known and "Image Storage" not in sop_class.name
 
 
 def is_localizer(header: Dataset) -> bool:
@@ -174,11 +180,17 @@ def open_header(file: Path, tags: list[str] | None = None) -> Dataset:
     """Read the header of a file, or only its `tags`.
 
     Raises:
-        InputError: not DICOM.
+        InputError: not DICOM; Rows, if asked for, are missing in the header of an image.
     """
     if not is_dicom(file):
         raise InputError(f"{file.name}: is not a DICOM file. Pass a DICOM, NIfTI, PNG, JPEG or TIFF file.")
-    return read_file(file, stop_before_pixels=True, tags=tags)
+    header = read_file(file, stop_before_pixels=True, tags=tags)
+    if "Rows" in (tags or ["Rows"]) and "Rows" not in header and not _has_no_pixels(header):
+        raise InputError(
+            f"{file.name}: has no Rows (0028,0010), expected the header of an image; it is cut off or damaged. "
+            "Copy or export the file again."
+        )
+    return header
 
 
 def make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:

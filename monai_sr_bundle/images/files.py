@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal
 
-from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError
+from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images import nifti, picture
 from monai_sr_bundle.images.dicom_file import derivation, is_dicom, is_localizer, open_header, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
@@ -55,6 +55,7 @@ class Source:
         name: path of its result under an output folder, before "_sr" is added: "sub/case1.png", or the series folder.
         zipped: True if it came in a zip; its result is then a zip.
         zip_states: state of the zip when it was unpacked.
+        notes: remarks for the user about files beside it, one sentence each.
     """
 
     format: Format
@@ -63,6 +64,7 @@ class Source:
     name: str
     zipped: bool = False
     zip_states: tuple[FileState, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def layout(self) -> Layout:
@@ -191,6 +193,7 @@ def read(source: Source) -> Image:
         file_states=source.zip_states or states,
         layout=source.layout,
         derivation=derivation_text,
+        notes=image.notes + source.notes,
     )
 
 
@@ -327,7 +330,8 @@ def _in_folder(
         except Exception as error:  # an error in one file does not stop the others
             name = str(file.relative_to(folder))
             unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
-    sources = _leave_out(sources + _group_series(slices, folder), folder, left_out)
+    damaged = [folder / file.name for file in unreadable]
+    sources = _leave_out(sources + _group_series(slices, folder, damaged), folder, left_out)
     reason = "not an image of a kind that is read"
     left_out += [LeftOutFile(folder, str(file.relative_to(folder)), reason) for file in others]
     if others:
@@ -398,8 +402,12 @@ def _is_series_result(source: Source, folder: Path) -> bool:
     return is_result(Source("dicom", (files[0],), folder, folder.name))
 
 
-def _group_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
-    """Return one source for each series, named after the folder of its files, numbered if there are several."""
+def _group_series(slices: dict[str, list[Path]], folder: Path, damaged: list[Path]) -> list[Source]:
+    """Return one source for each series, named after the folder of its files, numbered if there are several.
+
+    A series has a note about files beside it that are damaged or name no series, because they may be slices of it.
+    """
+    stray = damaged + [file for key, (file, *_) in slices.items() if key == str(file)]
     singles = [files[0] for files in slices.values() if len(files) == 1]
     sources = [Source("dicom", (file,), folder, _relative(file, folder, file.name)) for file in singles]
     several = [files for files in slices.values() if len(files) > 1]
@@ -409,7 +417,9 @@ def _group_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
         number[parent] += 1
         name = folder.resolve().name if parent == folder else str(parent.relative_to(folder))
         ending = f"_series{number[parent]}" if series_count[parent] > 1 else ""
-        sources.append(Source("dicom", tuple(files), folder, (name or "series") + ending))
+        names = quote(", ".join(file.name for file in stray if file.parent in {each.parent for each in files}))
+        notes = (f"Slices may be missing: files beside them are damaged or name no series: {names}.",) if names else ()
+        sources.append(Source("dicom", tuple(files), folder, (name or "series") + ending, notes=notes))
     return sources
 
 

@@ -18,6 +18,7 @@ import nibabel
 import numpy as np
 import PIL.Image
 import pytest
+from pydicom.data import get_testdata_file
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import files
@@ -90,7 +91,7 @@ def test_files_that_are_no_images_are_left_out_of_a_folder_with_one_warning(tmp_
 
 
 def test_a_dicom_file_without_an_image_is_left_out_of_a_folder_and_refused_by_its_reader(tmp_path: Path, caplog):
-    radiograph(tmp_path / "report", Rows=None, Columns=None, PixelData=None)
+    shutil.copy(get_testdata_file("test-SR.dcm", download=False), tmp_path / "report")
     png(tmp_path / "a.png")
     assert names(tmp_path) == ["a.png"]
     assert "left out: report" in caplog.text
@@ -167,6 +168,25 @@ def test_a_damaged_slice_is_a_source_of_its_own_so_that_it_is_reported(tmp_path:
     assert [len(source.files) for source in sources] == [1, 3]
     with pytest.raises(InputError, match=slices[0].name):
         read(sources[0])
+
+
+@pytest.mark.parametrize("content", [b"", bytes(128) + b"DICM" + bytes(1000), None])
+def test_a_series_beside_a_damaged_file_says_that_slices_may_be_missing(tmp_path: Path, content: bytes | None):
+    series(tmp_path / "whole", uid="2.25.2")
+    last = sorted(series(tmp_path / "ct", 4), key=lambda file: file.stem[-1])[-1]
+    last.write_bytes(last.read_bytes()[:500] if content is None else content)
+    unreadable: list[files.UnreadableFile] = []
+    with discover([tmp_path], unreadable) as sources:
+        notes = {source.name: read(source).notes for source in sources if source.in_folder}
+        failed = [file.name for file in unreadable] + [source.name for source in sources if not source.in_folder]
+    assert failed == [f"ct/{last.name}"]
+    note = f"Slices may be missing: files beside them are damaged or name no series: {last.name}."
+    assert notes == {"ct": (note,), "whole": ()}
+
+
+def test_two_copies_of_a_film_are_two_images(tmp_path: Path):
+    shutil.copy(radiograph(tmp_path / "a.dcm", modality="CR"), tmp_path / "b.dcm")
+    assert names(tmp_path) == ["a.dcm", "b.dcm"]
 
 
 def test_a_file_named_twice_is_one_source(tmp_path: Path):
