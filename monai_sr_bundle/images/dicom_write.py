@@ -92,6 +92,7 @@ def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
             "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
         )
     series_uid = generate_uid(prefix=None)
+    first_number, last_number = (numbers(sources[end], "InstanceNumber", 1) or [0.0] for end in (0, -1))
     with quiet_pydicom():
         if not series:
             single = _derive(result, provenance, [sources[0]], series_uid)
@@ -105,7 +106,7 @@ def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
             derived = _derive(result, provenance, origins, series_uid)
             _set_position(derived, result, provenance, origin)
             if not derived.get("InstanceNumber") or provenance.scale_zyx[0] > 1:
-                derived.InstanceNumber = index + 1
+                derived.InstanceNumber = len(result.pixels) - index if first_number > last_number else index + 1
             files.append(out / f"{index + 1:04d}.dcm")
             save(derived, result.pixels[index : index + 1], files[-1])
         return files
@@ -124,6 +125,8 @@ def _derive(result: Image, provenance: Provenance, origins: Sequence[Dataset], s
         derived.SyntheticData = "YES"
     elif "SyntheticData" in derived:
         del derived.SyntheticData
+    if provenance.roi_xyxy:
+        derived.pop("ReconstructionDiameter", None)  # of the whole image
     scale_spacing(derived, result, provenance)
     scale_pixel_coordinates(derived, provenance)
     return derived

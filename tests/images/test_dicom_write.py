@@ -351,10 +351,22 @@ def test_new_slices_get_positions_thickness_and_their_two_nearest_sources(tmp_pa
     image, written = enlarge_series(tmp_path / "ct", tmp_path / "out", (2, 4, 4), axes=np.eye(3), SliceLocation="1")
     assert [float(w.ImagePositionPatient[2]) for w in written] == pytest.approx(-30 - 0.625 + 1.25 * np.arange(6))
     assert {float(w.SliceThickness) for w in written} == {float(w.SpacingBetweenSlices) for w in written} == {1.25}
-    assert [w.InstanceNumber for w in written] == [1, 2, 3, 4, 5, 6]
+    assert [w.InstanceNumber for w in written] == [6, 5, 4, 3, 2, 1]  # as the source's, against its positions
     assert all("SliceLocation" not in w for w in written)
     nearest = [item.ReferencedSOPInstanceUID for item in written[1].SourceImageSequence]
     assert nearest == [image.header[0].SOPInstanceUID, image.header[1].SOPInstanceUID]
+
+
+def test_new_slices_are_numbered_along_their_positions_where_the_source_is(tmp_path):
+    axes = np.diag([1.0, 1, -1])  # the series begins at the other end
+    _, written = enlarge_series(tmp_path / "ct", tmp_path / "out", (2, 4, 4), axes=axes, step=(0, 0, -2.5))
+    assert [w.InstanceNumber for w in written] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_region_is_not_as_wide_as_its_source_was_reconstructed(tmp_path):
+    source = ct_slice(tmp_path / "ct.dcm", ReconstructionDiameter="350")
+    assert write_one(source, tmp_path / "whole.dcm").ReconstructionDiameter == 350
+    assert "ReconstructionDiameter" not in write_one(source, tmp_path / "roi.dcm", roi_xyxy=(2, 4, 18, 20))
 
 
 @pytest.mark.parametrize("thickness", ["1", "5", ""])
