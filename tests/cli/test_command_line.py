@@ -163,10 +163,11 @@ def test_a_folder_of_all_kinds_is_done_one_by_one(film, volume, tmp_path):
         assert archive.namelist() == ["0001.dcm", "0002.dcm", "0003.dcm"]
 
 
-def test_a_spacing_the_user_states_is_written(tmp_path):
+def test_a_spacing_the_user_states_is_written(tmp_path, capsys):
     pixels = np.rint(draw_phantom(32) * 4095).astype(np.uint16)
     source = radiograph(tmp_path / "film.dcm", pixels, ImagerPixelSpacing=None)
     assert enhance(source, tmp_path / "out.dcm", "--spacing-mm", 0.8, 0.4) == 0
+    assert "0.4 x 0.8 mm (between columns x rows, given by the user)" in capsys.readouterr().out
     assert [float(value) for value in pydicom.dcmread(tmp_path / "out.dcm").PixelSpacing] == [0.2, 0.1]
 
 
