@@ -61,10 +61,9 @@ PIXEL_DESCRIPTION = (
     "HighBit",
     "PixelRepresentation",
 )
-_IDENTITY = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
-"""Attributes whose values no message repeats."""
 SAME_IN_A_SERIES = (
-    *_IDENTITY,
+    "PatientID",
+    "StudyInstanceUID",
     "Rows",
     "Columns",
     "BitsAllocated",
@@ -203,6 +202,8 @@ def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset],
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
     first = headers[0]
+    frames = {str(header.get("FrameOfReferenceUID")) for header in headers}  # some archives give each slice its own
+    same = SAME_IN_A_SERIES if len(frames) == len(headers) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
     for header in headers:
         if header.SOPClassUID != CTImageStorage:
             raise InputError(
@@ -214,12 +215,13 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
                 f"{path.name}: {file_name(first)} and {file_name(header)} belong to different series. "
                 "Pass one series at a time."
             )
-        for keyword in SAME_IN_A_SERIES:
+        for keyword in same:
             if header.get(keyword) != first.get(keyword):
+                # No message repeats the number of a patient.
                 values = f" ({quote(first.get(keyword))} and {quote(header.get(keyword))})"
                 raise InputError(
                     f"{path.name}: {file_name(first)} and {file_name(header)} differ in {keyword}"
-                    f"{'' if keyword in _IDENTITY else values}. Pass only files that belong together."
+                    f"{'' if keyword.endswith('ID') else values}. Pass only files that belong together."
                 )
 
 
