@@ -129,7 +129,7 @@ def test_a_series_has_four_instances_for_each_with_positions_of_their_own(series
     files = sorted(out.glob("*.dcm"))
     headers = [pydicom.dcmread(file) for file in files]
     assert len(headers) == 24
-    assert [int(header.InstanceNumber) for header in headers] == list(range(1, 25))
+    assert [int(header.InstanceNumber) for header in headers] == list(range(24, 0, -1))  # as the source's
     assert len({header.SOPInstanceUID for header in headers}) == 24
     assert len({header.SeriesInstanceUID for header in headers}) == 1
     for header in headers:

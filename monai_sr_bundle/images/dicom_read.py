@@ -64,6 +64,7 @@ PIXEL_DESCRIPTION = (
 SAME_IN_A_SERIES = (
     "PatientID",
     "StudyInstanceUID",
+    "SeriesInstanceUID",
     "Rows",
     "Columns",
     "BitsAllocated",
@@ -209,11 +210,6 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
             raise InputError(
                 f"{path.name}: {len(headers)} files with {file_name(header)} ({header.SOPClassUID.name}) among them, "
                 "expected one such image at a time, or only CT slices."
-            )
-        if header.get("SeriesInstanceUID") != first.get("SeriesInstanceUID"):
-            raise InputError(
-                f"{path.name}: {file_name(first)} and {file_name(header)} belong to different series. "
-                "Pass one series at a time."
             )
         for keyword in same:
             if header.get(keyword) != first.get(keyword):

@@ -452,7 +452,7 @@ def test_two_slices_at_one_position_are_refused(tmp_path):
     [
         ({"RescaleIntercept": "-1000"}, "differ in RescaleIntercept"),
         ({"PixelSpacing": [1, 1]}, "differ in PixelSpacing"),
-        ({"SeriesInstanceUID": "2.25.77"}, "different series"),
+        ({"SeriesInstanceUID": "2.25.77"}, "differ in SeriesInstanceUID"),
         ({"ImagePositionPatient": None}, "no usable Image Position (0020,0032)"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "different orientations"),
         ({"SOPClassUID": uid.SecondaryCaptureImageStorage}, "expected one such image at a time"),
