@@ -1,4 +1,4 @@
-"""Whether an input is like those that a model was trained on."""
+"""Compare an input with those that a model was trained on."""
 
 from __future__ import annotations
 

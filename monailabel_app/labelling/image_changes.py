@@ -78,5 +78,5 @@ def find_problem(catalogue: Catalogue, store: BoxStore, image: str) -> str:
 
 def shortened(sentences: Sequence[str]) -> list[str]:
     """Return the first `MOST_SENTENCES` sentences, and how many more there are."""
-    rest = len(sentences) - MOST_SENTENCES
-    return [*sentences[:MOST_SENTENCES], *([f"{rest} more images are left out."] if rest > 0 else [])]
+    more = len(sentences) - MOST_SENTENCES
+    return [*sentences[:MOST_SENTENCES], *([f"{more} more images are left out."] if more > 0 else [])]

@@ -82,11 +82,11 @@ def left_out(store: BoxStore) -> dict[str, str]:
 
 def _is_left_out(store: BoxStore, image: str, problem: str) -> bool:
     """Keep whether an image has a problem, log it once, and return it. A log names no images: these may be patients."""
-    known = _left_out.setdefault(str(store.file), {})
+    problems = _left_out.setdefault(str(store.file), {})
     if not problem:
-        known.pop(image, None)
-    elif known.get(image) != problem:
-        known[image] = problem
+        problems.pop(image, None)
+    elif problems.get(image) != problem:
+        problems[image] = problem
         logger.warning("An image is left out of the queue: GET /activelearning/left_out says which, and why.")
     return bool(problem)
 

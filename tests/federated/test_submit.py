@@ -1,4 +1,4 @@
-"""What `monai-sr federated submit` refuses before it asks the server, and what it says of jobs that have ended."""
+"""Refusals of `monai-sr federated submit` before it asks the server, and its words on jobs that have ended."""
 
 import json
 from types import SimpleNamespace
@@ -33,8 +33,8 @@ class Server:
 def trained(number, sites, missing=()):
     count = len(sites)
     answers = {site: {"metrics": {"val_psnr": 30.0}} for site in sites}
-    asked = count + len(missing)
-    return {"round": number, "asked": asked, "answered": count, "missing": [*missing], "seconds": 1.0, "sites": answers}
+    site_count = count + len(missing)
+    return {"round": number, "asked": site_count, "answered": count, "missing": [*missing], "seconds": 1.0, "sites": answers}
 
 
 def measured(number, sites):

@@ -470,9 +470,9 @@ def test_slices_of_two_patients_are_refused_without_their_numbers(tmp_path, keyw
     changed(files[1], **{keyword: "2.25.4711"})
     with pytest.raises(
         InputError, match=rf"ct: {files[0].name} and {files[1].name} differ in {keyword}\. Pass"
-    ) as told:
+    ) as refusal:
         read_dicom(files, tmp_path / "ct")
-    assert "4711" not in str(told.value)
+    assert "4711" not in str(refusal.value)
 
 
 def test_mixed_sizes_are_refused(tmp_path):

@@ -52,8 +52,8 @@ def test_a_run_that_is_not_resumed_knows_nothing_of_an_older_one(tmp_path):
     assert validated(tmp_path / "empty", [1.0], resume=True) == 101
 
 
-@pytest.mark.parametrize(("iterations", "kept"), [(0, False), (10, True)])
-def test_a_training_from_its_beginning_drops_the_log_of_an_earlier_one(tmp_path, iterations, kept):
+@pytest.mark.parametrize(("iterations", "is_left"), [(0, False), (10, True)])
+def test_a_training_from_its_beginning_drops_the_log_of_an_earlier_one(tmp_path, iterations, is_left):
     (tmp_path / "validation.csv").write_text("minutes,iteration,metric,value\n1,10,figure,99\n")
     budget = torch.nn.Linear(1, 1)
     budget.iterations = iterations
@@ -61,7 +61,7 @@ def test_a_training_from_its_beginning_drops_the_log_of_an_earlier_one(tmp_path,
     options = {"save_final": True, "final_filename": "last.pt"}
     AtomicCheckpointSaver(str(tmp_path), {"budget": budget}, **options).attach(engine)
     engine.run([0], max_epochs=1)
-    assert (tmp_path / "validation.csv").is_file() == kept
+    assert (tmp_path / "validation.csv").is_file() == is_left
 
 
 def test_the_newest_checkpoint_is_resumed(tmp_path):

@@ -158,10 +158,10 @@ def test_a_bundle_says_where_an_image_is_unlike_its_training_inputs_in_the_words
     root = str(configs_dir() / bundle)
     reader = ReadImaged("image", modality="CXR", window=[0, 255], bundle_root=root, force_model=True)
     reader({"image": str(tmp_path / "noisy.png")})
-    told = {record.message for record in caplog.records}
+    messages = {record.message for record in caplog.records}
     expected = enhance(tmp_path / "noisy.png", bundle, force_model=True).warnings
-    assert {f"noisy.png: {sentence}" for sentence in expected if "trained on" in sentence} <= told
-    assert any("noisier than those the model was trained on" in sentence for sentence in told)
+    assert {f"noisy.png: {sentence}" for sentence in expected if "trained on" in sentence} <= messages
+    assert any("noisier than those the model was trained on" in sentence for sentence in messages)
 
 
 def test_a_folder_of_two_images_is_not_one_image(tmp_path):
