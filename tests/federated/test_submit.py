@@ -34,7 +34,14 @@ def trained(number, sites, missing=()):
     count = len(sites)
     answers = {site: {"metrics": {"val_psnr": 30.0}} for site in sites}
     site_count = count + len(missing)
-    return {"round": number, "asked": site_count, "answered": count, "missing": [*missing], "seconds": 1.0, "sites": answers}
+    return {
+        "round": number,
+        "asked": site_count,
+        "answered": count,
+        "missing": [*missing],
+        "seconds": 1.0,
+        "sites": answers,
+    }
 
 
 def measured(number, sites):
