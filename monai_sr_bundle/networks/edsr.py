@@ -18,14 +18,24 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with a skip, without batch normalisation, which costs range and memory (EDSR, Section 3.1)."""
+    """Two convolutions with a skip, without batch normalisation, which costs range and memory (EDSR, Section 3.1).
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: features of both convolutions.
+        dilation: distance in pixels between the taps of both convolutions. Default 1.
+        identity: whether the block begins as the identity, and not near it. Default False.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1, *, identity: bool = False) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        # A block that starts near identity keeps a deep stack trainable at a high learning rate.
-        nn.init.normal_(self.second.weight, std=0.01)
+        self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.second = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        if identity:
+            nn.init.zeros_(self.second.weight)
+            nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+        else:
+            # A block that starts near identity keeps a deep stack trainable at a high learning rate.
+            nn.init.normal_(self.second.weight, std=0.01)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         # In place where nothing else needs the tensor: new memory for each would cost a tenth of the time.
@@ -71,25 +81,6 @@ class EDSR(nn.Module):
         return self.enlarge(image).add_(pixel_shuffle(detail, self.scale))
 
 
-class DilatedResidualBlock(nn.Module):
-    """Two convolutions with a skip; the block begins as the identity.
-
-    Args:
-        channels: features of both convolutions.
-        dilation: distance in pixels between the taps of both convolutions.
-    """
-
-    def __init__(self, channels: int, dilation: int = 1) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.second = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu_(self.first(features))).add_(features)
-
-
 class MDSR(nn.Module):
     """Bicubic enlargement by one of several factors plus the detail that one shared network predicts.
 
@@ -132,7 +123,7 @@ class MDSR(nn.Module):
         self.receptive_radius = 2 * sum(dilations) + 3
         self.head = nn.Conv2d(slices, channels, 3, padding=1)
         self.body = nn.Sequential(
-            *[DilatedResidualBlock(channels, dilation) for dilation in dilations],
+            *[ResidualBlock(channels, dilation, identity=True) for dilation in dilations],
             nn.Conv2d(channels, channels, 3, padding=1),
         )
         self.tails = nn.ModuleDict()

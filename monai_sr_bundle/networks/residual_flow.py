@@ -16,23 +16,17 @@ from torch import nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.networks.edsr import MDSR
+from monai_sr_bundle.networks.edsr import MDSR, ResidualBlock
 from monai_sr_bundle.networks.noise_unet import LevelBlock, LevelEmbedding
 
 
-class _Block(nn.Module):
-    """Two convolutions with a skip, as in EDSR."""
+class _Block(ResidualBlock):
+    """A block of EDSR whose second convolution begins without bias."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        super().__init__(channels)
         # A block that starts near identity changes little of what the weights before it have learnt.
-        nn.init.normal_(self.second.weight, std=0.01)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu_(self.first(features))).add_(features)
 
 
 class Velocity(nn.Module):

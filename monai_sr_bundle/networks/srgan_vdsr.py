@@ -12,26 +12,9 @@ import torch
 from torch import nn
 
 from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.srgan import ResidualBlock
 
 SHARPEN = ((0.0, -1.0, 0.0), (-1.0, 5.0, -1.0), (0.0, -1.0, 0.0))
-
-
-class ResidualBlock(nn.Module):
-    """The residual block of SRGAN (Ledig et al., Figure 4)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.PReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        # In place where nothing else needs the tensor: new memory for each would cost time.
-        return self.layers(features).add_(features)
 
 
 class SRGANVDSR(nn.Module):

@@ -12,19 +12,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from monai_sr_bundle.networks.bicubic import full_precision
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions with a skip and no normalisation, as in `networks.edsr`."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.normal_(self.second.weight, std=0.01)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu_(self.first(features))).add_(features)
+from monai_sr_bundle.networks.edsr import ResidualBlock
 
 
 class LinearSlices(nn.Module):
