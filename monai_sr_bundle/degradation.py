@@ -26,8 +26,8 @@ VERSION = 1
 """Raised whenever the same name would give other pixels."""
 
 
-def _bicubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
-    """Keys 1981 with a = -0.5, as in Pillow."""
+def cubic_kernel(x: np.ndarray, a: float = -0.5) -> np.ndarray:
+    """Return the weights of samples at distances (Keys 1981, equation 15); a is -0.5, as in Pillow, if not given."""
     x = np.abs(x)
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
@@ -47,7 +47,7 @@ def _lanczos(x: np.ndarray) -> np.ndarray:
 
 
 _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
-    "bicubic_antialias": (_bicubic, 2.0),
+    "bicubic_antialias": (cubic_kernel, 2.0),
     "bilinear_antialias": (_bilinear, 1.0),
     "area": (_area, 0.5),
     "lanczos_antialias": (_lanczos, 3.0),

@@ -32,7 +32,7 @@ from monai_sr_bundle.images import files
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
-from monai_sr_bundle.images.unit import NEAR_PADDING, dilate, fill_padding, restore_padding
+from monai_sr_bundle.images.unit import NEAR_PADDING, fill_padding, largest_around, restore_padding
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
@@ -262,7 +262,7 @@ def test_padding_is_air_to_the_network_and_padding_again_in_the_result(bundle_of
     restore_padding(expected, image.pixels, padding, bounded=not consistent)
     np.testing.assert_array_equal(result.image.pixels, expected)
     # What is made consistent with the input stays so; else nothing near padding is brighter than the source there.
-    near_padding = np.kron(dilate(padding, NEAR_PADDING), np.ones(scale)).astype(bool) & ~enlarged
+    near_padding = np.kron(largest_around(padding, NEAR_PADDING), np.ones(scale)).astype(bool) & ~enlarged
     assert (result.image.pixels[near_padding] == of_air.image.pixels[near_padding]).all() == consistent
     # The agreement with the input is not that of padding, which was never enlarged.
     if consistent:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.unit import NEAR_PADDING, dilate, largest_around
+from monai_sr_bundle.images.unit import NEAR_PADDING, largest_around
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8
@@ -132,7 +132,7 @@ def find_edges(image: np.ndarray, usable: np.ndarray, least_step: float) -> list
     steepness[~usable | _frame(image.shape, margin)] = 0
     enlarged = enlarge_bicubic(image, BINS)
     edges: list[Edge] = []
-    free = dilate(~usable, margin) == 0
+    free = largest_around(~usable, margin) == 0
     for position in np.argsort(steepness, axis=None)[::-1][:CANDIDATES]:
         row, column = divmod(int(position), image.shape[1])
         if len(edges) == MOST_EDGES or steepness[row, column] == 0:
@@ -280,7 +280,7 @@ def measure_near_padding(enlarged: np.ndarray, image: np.ndarray, padding: np.nd
         The largest difference of a pixel at most `NEAR_PADDING` input pixels from padding to the brightest pixel of
         the source, but padding, at most as far from it; not a number without padding.
     """
-    near_padding = dilate(padding, NEAR_PADDING) & ~padding
+    near_padding = largest_around(padding, NEAR_PADDING) & ~padding
     if not near_padding.any():
         return np.nan
     scale = len(enlarged) // len(image)

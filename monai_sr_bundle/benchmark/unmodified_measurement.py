@@ -29,7 +29,7 @@ from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.unit import NEAR_PADDING, dilate, fill_padding
+from monai_sr_bundle.images.unit import NEAR_PADDING, fill_padding, largest_around
 from monai_sr_bundle.report.preview import slice_values
 
 FIGURES = (
@@ -99,7 +99,7 @@ class _UnmodifiedImage:
         padding = fill_padding(image, modality)[1]
         self.padding = np.zeros(image.pixels.shape, dtype=bool)[part] if padding is None else padding[part]
         pair = [slice_values(image, each)[self.region.as_slices] for each in range(*self.slices)]
-        usable = [~dilate(each, NEAR_PADDING) for each in self.padding]
+        usable = [~largest_around(each, NEAR_PADDING) for each in self.padding]
         self.values, self.usable = pair[self.measured], usable[self.measured]
         self.flat = find_flat_blocks(self.values, self.usable, TISSUE[modality])
         self.edges = find_edges(self.values, self.usable, LEAST_STEP[modality])

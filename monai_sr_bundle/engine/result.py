@@ -21,7 +21,7 @@ from monai_sr_bundle.images.input_checks import InputComparison, slices_touch
 from monai_sr_bundle.images.input_comparison import resembles_training
 from monai_sr_bundle.images.picture import JPEG_QUALITY, SUFFIXES
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.images.unit import Padding, dilate
+from monai_sr_bundle.images.unit import Padding, largest_around
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency
 from monai_sr_bundle.report.build import (
     Consistency,
@@ -285,7 +285,7 @@ class Result:
         if self.removed is not None:
             mask &= self.removed.agreement_mask[index]
         if self.padding is not None:
-            mask &= ~dilate(self.padding[index], reach)
+            mask &= ~largest_around(self.padding[index], reach)
         return mask
 
     def _interpolated(self, index: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -250,7 +251,9 @@ def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool =
         _require_dicom_only(out)
     with staged(out, overwrite=overwrite, needed_bytes=result.pixels.nbytes) as temporary:
         if result.layout == "zip":
-            _write_zip(result, provenance, temporary)
+            from monai_sr_bundle.images.zipped import pack
+
+            pack(partial(_write_dicom_folder, result, provenance), temporary)
         elif result.layout == "folder":
             _write_dicom_folder(result, provenance, temporary)
         elif result.format == "dicom":
@@ -445,27 +448,15 @@ def _describe_start(path: Path) -> str:
 def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
     if stack is None:
         raise InputError(f"{path}: a zip, expected image files. Unpack it, or use `monai-sr enhance`.")
-    from monai_sr_bundle.images.zipped import unpack  # packed bundles read no zips and do not carry it
+    from monai_sr_bundle.images.zipped import unpack_series  # packed bundles read no zips and do not carry it
 
     folder = stack.enter_context(working_folder(Path(tempfile.gettempdir())))
     states = file_states([path])
-    unpack(path, folder)
+    series = unpack_series(path, folder, _series)
     require_unchanged(states)
-    slices: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
-        key = _series(file) if is_dicom(file) else ""
-        if key:
-            slices.setdefault(key, []).append(file)
-        else:
-            file.unlink()
-    if not slices:
+    if not series:
         raise _NoImages(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
-    stem = path.name.removesuffix(path.suffix)
-    names = [f"{stem}_series{number}.zip" if len(slices) > 1 else f"{stem}.zip" for number in range(1, len(slices) + 1)]
-    return [
-        Source("dicom", tuple(files), path, name, zipped=True, zip_states=states)
-        for files, name in zip(slices.values(), names, strict=True)
-    ]
+    return [Source("dicom", files, path, name, zipped=True, zip_states=states) for name, files in series.items()]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -600,12 +591,3 @@ def _write_dicom_folder(result: Image, provenance: Provenance, out: Path) -> Non
         write_dicom(result, provenance, out / "0001.dcm")
     else:
         write_dicom(result, provenance, out)
-
-
-def _write_zip(result: Image, provenance: Provenance, out: Path) -> None:
-    from monai_sr_bundle.images.zipped import pack
-
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        unpacked = Path(folder, "series")
-        _write_dicom_folder(result, provenance, unpacked)
-        pack(unpacked, out)

@@ -289,7 +289,7 @@ def restore_padding(
         mask, values = padding[number], source[number]
         if mask.any():
             if bounded:
-                near_padding = dilate(mask, NEAR_PADDING) & ~mask
+                near_padding = largest_around(mask, NEAR_PADDING) & ~mask
                 brightest = largest_around(np.where(mask, values.min(), values), NEAR_PADDING)
                 limits = repeat_pixels(brightest[*inside], scales)
                 np.minimum(pixels, limits, out=pixels, where=repeat_pixels(near_padding[*inside], scales))
@@ -298,28 +298,23 @@ def restore_padding(
 
 
 def largest_around(values: np.ndarray, reach: int) -> np.ndarray:
-    """Return the largest value at most `reach` rows and columns from each pixel of ``[rows, columns]``."""
-    for axis in (0, 1):
-        padded = np.pad(values, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
-        values = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).max(axis=-1)
+    """Return the largest value at most `reach` rows and columns from each pixel of ``[..., rows, columns]``.
+
+    Of a mask, it is the mask with all pixels so near to it.
+    """
+    for axis in (-2, -1):
+        largest = values.copy()
+        lines, source = np.moveaxis(largest, axis, 0), np.moveaxis(values, axis, 0)
+        for step in range(1, reach + 1):
+            np.maximum(lines[step:], source[:-step], out=lines[step:])
+            np.maximum(lines[:-step], source[step:], out=lines[:-step])
+        values = largest
     return values
 
 
 def repeat_pixels(values: np.ndarray, scales: Sequence[int]) -> np.ndarray:
     """Return ``[rows, columns]`` with every pixel as often along each axis as the factors say."""
     return values.repeat(scales[0], axis=0).repeat(scales[1], axis=1)
-
-
-def dilate(mask: np.ndarray, reach: int) -> np.ndarray:
-    """Return a mask with all pixels at most `reach` rows and columns away from it, as booleans of the same shape."""
-    for axis in (-2, -1):
-        grown = mask.copy()
-        for step in range(1, reach + 1):
-            lines, source = np.moveaxis(grown, axis, 0), np.moveaxis(mask, axis, 0)
-            lines[step:] |= source[:-step]
-            lines[:-step] |= source[step:]
-        mask = grown
-    return mask
 
 
 def _fade(pixels: np.ndarray, padding: np.ndarray, air: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Zips of DICOM files: unpack one, and pack one."""
+"""Zips of DICOM files: unpack one into its images, and pack one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import re
 import shutil
 import stat
 import struct
+import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError, quote
-from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
+from monai_sr_bundle.images.dicom_file import PARSE_ERRORS, is_dicom
 from monai_sr_bundle.images.staging import NO_ROOM
 
 ZIP_ERRORS = (
@@ -45,11 +47,43 @@ def unpack(path: Path, folder: Path) -> None:
         raise InputError(f"{path.name}: damaged zip ({quote(error)}). Get the file again.") from error
 
 
-def pack(folder: Path, out: Path) -> None:
-    """Write the files of a folder into a zip."""
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, file.name)
+def unpack_series(path: Path, folder: Path, series_of: Callable[[Path], str]) -> dict[str, tuple[Path, ...]]:
+    """Unpack the DICOM files of a zip, see `unpack`, and group them.
+
+    Args:
+        path: zip.
+        folder: empty folder for its files.
+        series_of: gives the key that the DICOM files of one image share; empty for what is no image.
+
+    Returns:
+        The files of each image, by the name of a zip for this image alone.
+    """
+    unpack(path, folder)
+    series: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        key = series_of(file) if is_dicom(file) else ""
+        if key:
+            series.setdefault(key, []).append(file)
+        else:
+            file.unlink()
+    stem = path.name.removesuffix(path.suffix)
+    names = [f"{stem}_series{number}.zip" if len(series) > 1 else f"{stem}.zip" for number in range(1, len(series) + 1)]
+    return {name: tuple(files) for name, files in zip(names, series.values(), strict=True)}
+
+
+def pack(write_files: Callable[[Path], None], out: Path) -> None:
+    """Write a zip.
+
+    Args:
+        write_files: makes a folder, at the path it is given, with the files of the zip.
+        out: zip to write.
+    """
+    with tempfile.TemporaryDirectory(dir=out.parent) as parent:
+        folder = Path(parent, "series")
+        write_files(folder)
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(folder.iterdir()):
+                archive.write(file, file.name)
 
 
 def _unpack_members(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from monai_sr_bundle.degradation import cubic_kernel
+
 KEYS_A = -0.75
 
 
@@ -13,10 +15,7 @@ def cubic_taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
     """Return input index and weight of the four samples behind each output sample, border samples repeated."""
     position = (np.arange(size * scale) + 0.5) / scale - 0.5
     index = np.floor(position).astype(int)[:, None] + np.arange(-1, 3)
-    d = np.abs(position[:, None] - index)
-    inner = ((KEYS_A + 2) * d - (KEYS_A + 3)) * d * d + 1
-    outer = ((KEYS_A * d - 5 * KEYS_A) * d + 8 * KEYS_A) * d - 4 * KEYS_A
-    return np.clip(index, 0, size - 1), np.where(d <= 1, inner, outer)
+    return np.clip(index, 0, size - 1), cubic_kernel(position[:, None] - index, KEYS_A)
 
 
 def cubic_slice(slice_of: Callable[[int], np.ndarray], slices: int, index: int, scale: int) -> np.ndarray:

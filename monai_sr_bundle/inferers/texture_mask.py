@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monai_sr_bundle.images.unit import dilate, largest_around, reaches_an_edge
+from monai_sr_bundle.images.unit import largest_around, reaches_an_edge
 
 BLACK, WHITE = 0.02, 0.98
 """Up to and from which value a run of pixels that begins at an edge of the image is its frame or air, in the window."""
@@ -30,4 +30,4 @@ def find_untextured(image: np.ndarray) -> np.ndarray:
         beyond |= reaches_an_edge(frame, 0) | reaches_an_edge(frame, 1)
     highest, lowest = largest_around(image, 1), -largest_around(-image, 1)
     letters = (highest - lowest > STEP) & (highest >= max(WHITE, float(image.max())) - BRIGHT)
-    return beyond | dilate(letters, AROUND)
+    return beyond | largest_around(letters, AROUND)

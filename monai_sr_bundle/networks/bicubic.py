@@ -18,18 +18,12 @@ KEYS_A = -0.75
 def cubic_phases(scale: int) -> torch.Tensor:
     """Return the weights of five samples, -2 to +2, for each of `scale` output samples: ``[scale, 5]`` float64."""
     # Output phase p lies at (p + 0.5) / scale - 0.5 input samples: between -2 and +2 for every phase.
-    phases = [[_cubic_weight(tap - ((p + 0.5) / scale - 0.5)) for tap in range(-2, 3)] for p in range(scale)]
-    return torch.tensor(phases, dtype=torch.float64)
-
-
-def _cubic_weight(distance: float) -> float:
-    """Return the weight of a sample at a distance of `distance` samples (Keys 1981, equation 15)."""
-    d, a = abs(distance), KEYS_A
-    if d <= 1:
-        return ((a + 2) * d - (a + 3)) * d * d + 1
-    if d < 2:
-        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return 0.0
+    phases = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
+    d, a = (torch.arange(-2, 3) - phases[:, None]).abs(), KEYS_A
+    # Equation 15
+    inner = ((a + 2) * d - (a + 3)) * d * d + 1
+    outer = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d <= 1, inner, torch.where(d < 2, outer, 0.0))
 
 
 class Bicubic(nn.Module):

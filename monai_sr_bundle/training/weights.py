@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from monai_sr_bundle.errors import BundleError, InputError
 
@@ -249,7 +249,6 @@ class BatchStatistics:
         batch_size: int = 4,
     ) -> None:
         self.network = network
-        self.layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
         self.items, self.transform, self.batch_size = items, transform, batch_size
         self._batches: list[torch.Tensor] | None = None
 
@@ -261,22 +260,11 @@ class BatchStatistics:
 
     def measure(self) -> None:
         """Replace the statistics; weights and the network's mode stay."""
-        if not self.layers:
+        if not any(isinstance(layer, _BatchNorm) for layer in self.network.modules()):
             return
         if self._batches is None:
             self._batches = self._load_batches()
-        device = next(self.network.parameters()).device
-        was_training, momenta = self.network.training, [layer.momentum for layer in self.layers]
-        self.network.train()
-        for layer in self.layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the average of all batches
-        with torch.no_grad():
-            for batch in self._batches:
-                self.network(batch.to(device))
-        for layer, momentum in zip(self.layers, momenta, strict=True):
-            layer.momentum = momentum
-        self.network.train(was_training)
+        update_bn(self._batches, self.network, next(self.network.parameters()).device)
 
     def _load_batches(self) -> list[torch.Tensor]:
         by_size: dict[torch.Size, list[torch.Tensor]] = {}

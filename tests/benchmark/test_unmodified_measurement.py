@@ -26,7 +26,7 @@ from monai_sr_bundle.benchmark.unmodified import (
 )
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES
 from monai_sr_bundle.engine import session
-from monai_sr_bundle.images.unit import dilate
+from monai_sr_bundle.images.unit import largest_around
 from tests.benchmark.test_film_measurement import BOX, PROTOCOL, SCANS
 from tests.drawn_data import write_radiographs, write_volumes
 
@@ -59,7 +59,7 @@ def figures_by_hand(path, bundle):
     result = enhance(path, bundle, scale=2)
     (image, following), padding = result.source.pixels[:2].astype(float), result.padding[0]
     enlarged, enlarged_following = result.image.pixels[:2].astype(float)
-    usable = ~dilate(padding, 4)
+    usable = ~largest_around(padding, 4)
     width, overshoot = measure_edges(enlarged, image, find_edges(image, usable, 200))
     body = find_blocks(image, usable, (-950, 3071)) & find_blocks(following, usable, (-950, 3071))
     return {

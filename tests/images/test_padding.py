@@ -12,9 +12,9 @@ from monai_sr_bundle.images.unit import (
     NEAR_PADDING,
     FilledSlices,
     Padding,
-    dilate,
     fill_padding,
     find_padding,
+    largest_around,
     restore_padding,
 )
 
@@ -74,7 +74,7 @@ def test_a_dilated_mask_reaches_as_far_as_asked_and_not_around_the_edge():
     mask[0, 1, 7] = True
     expected = np.zeros((1, 9, 9), dtype=bool)
     expected[0, 0:4, 5:9] = True
-    np.testing.assert_array_equal(dilate(mask, 2), expected)
+    np.testing.assert_array_equal(largest_around(mask, 2), expected)
     assert mask.sum() == 1
 
 
