@@ -1,4 +1,4 @@
-"""Find a bundle, read what is special about it, and check its weights before anything is loaded.
+"""Read what is special about a bundle, and check its weights before anything is loaded.
 
 A bundle is a folder. In this project's `configs/` it holds `model.yaml`, `metadata.json`, `card.md` and the weights;
 packed for MONAI it holds `configs/inference.yaml`, `configs/metadata.json`, `docs/README.md` and `models/`. Both read
@@ -14,9 +14,8 @@ import copy
 import hashlib
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -57,13 +56,6 @@ _OF_ITS_SCALE = {"eval_metrics", "input_range", "error_bars_training"}
 _OF_ITS_INPUTS = ("sets", "modality", "scale", "operator", "window", "levels", "reduce", "mixture", "films", "scans")
 """Keys of the facts that make the training inputs; their range and limits are those of every variant with the same."""
 _METADATA = {"version": str, "authors": str, "copyright": str, "task": str, "parameters": int, "weights_sha256": dict}
-
-
-def configs_dir() -> Path:
-    """The folder of the shipped bundles: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def sha256_of(path: Path) -> str:
@@ -429,55 +421,6 @@ def _check_ranges(name: str, metadata: dict[str, Any]) -> None:
                     f"bundle {name}: metadata.json has {key} {quote(measure)} {quote(ends)}, expected two rising "
                     "numbers for each measure. Install the bundle again."
                 )
-
-
-def all_bundles(root: Path | None = None) -> Iterator[Bundle]:
-    """The bundles under `root` (the shipped ones by default), by name."""
-    for text in sorted((root or configs_dir()).glob("*/model.yaml")):
-        yield open_bundle(text.parent)
-
-
-def all_variants(bundle: Bundle) -> Iterator[Bundle]:
-    """The variants of a bundle, by name."""
-    for text in sorted(bundle.folder.glob("variants/*/model.yaml")):
-        yield open_bundle(text.parent)
-
-
-def find_bundle(name: str) -> Bundle:
-    """A shipped bundle by name, as `NAME` or `NAME:VARIANT`, or any bundle by the path of its folder.
-
-    Raises:
-        BundleError: no such bundle or variant; the message lists those there are.
-    """
-    base, _, variant = name.partition(":")
-    # pathlib's own questions raise an error for a name that is too long for the system; these say no.
-    if os.path.isfile(configs_dir() / base / "model.yaml"):
-        folder = configs_dir() / base
-        if not variant:
-            return open_bundle(folder)
-        if os.path.isfile(folder / "variants" / variant / "model.yaml"):
-            return open_bundle(folder / "variants" / variant)
-        there = ", ".join(other.name for other in all_variants(open_bundle(folder)))
-        raise BundleError(
-            f"bundle {base} has no variant {variant!r}. "
-            f"{f'Available: {there}' if there else 'Variants are in the repository alone, not in an installed wheel'}."
-        )
-    if os.path.isdir(name):
-        return open_bundle(Path(name))
-    names = ", ".join(bundle.name for bundle in all_bundles())
-    raise BundleError(f"bundle {name!r} is unknown. Available: {names}; or give the path of a bundle's folder.")
-
-
-def default_bundle(modality: str) -> Bundle:
-    """The bundle to use for a modality when the user names none.
-
-    Raises:
-        BundleError: there is none for this modality.
-    """
-    defaults = [bundle for bundle in all_bundles() if bundle.is_default and bundle.modality == modality]
-    if len(defaults) != 1:
-        raise BundleError(f"{len(defaults)} default bundles for {modality}, expected one. Name one with --bundle.")
-    return defaults[0]
 
 
 def released_weights(bundle_root: str) -> str:

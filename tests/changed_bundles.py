@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from monai_sr_bundle.bundles import configs_dir, sha256_of
+from monai_sr_bundle.bundles import sha256_of
+from monai_sr_bundle.shipped_bundles import configs_dir
 
 
 def copied(parent: Path, name: str = "chest_xray_edsr_x4") -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from monai_sr_bundle.bundles import configs_dir
+from monai_sr_bundle.shipped_bundles import configs_dir
 
 
 def open_workflow(bundle_dir: Path | str, *names: str, **arguments: Any) -> ConfigWorkflow:

@@ -11,13 +11,13 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import Consistency, describe_findings
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.images.dicom_files import radiograph
 from tests.monai_workflow import run_workflow
 from tests.tiny_mask import released_mask

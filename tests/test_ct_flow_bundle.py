@@ -13,7 +13,7 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Row
-from monai_sr_bundle.bundles import find_bundle, open_bundle, sha256_of
+from monai_sr_bundle.bundles import open_bundle, sha256_of
 from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
@@ -23,6 +23,7 @@ from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.onnx_export import End, export_onnx
 from monai_sr_bundle.packing.release import release
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.training import train
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import with_facts, with_metadata

@@ -25,7 +25,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Row
-from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
+from monai_sr_bundle.bundles import combined_sha256, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
@@ -37,6 +37,7 @@ from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import copied, damaged, with_facts, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes

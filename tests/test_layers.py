@@ -12,6 +12,7 @@ LAYERS = (
     {"inferers", "boxes", "metrics"},
     {"families", "datasets"},
     {"bundles"},
+    {"shipped_bundles"},
     {"backends", "training", "transforms"},
     {"uncertainty"},
     {"report"},

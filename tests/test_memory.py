@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.bundles import Bundle, all_bundles, all_variants, find_bundle, open_bundle
+from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.families.sampled import SampledFamily
 from monai_sr_bundle.packing.onnx_export import export_parts
+from monai_sr_bundle.shipped_bundles import all_bundles, all_variants, find_bundle
 
 pytestmark = pytest.mark.slow
 GIGABYTE = 10**9
@@ -42,7 +43,7 @@ ctypes.CDLL(None).mallopt(-3, 1024**2)  # every buffer is counted, none of them 
 def opened_in_torch(name):
     import torch
     from monai_sr_bundle.backends.torch_backend import build_network
-    from monai_sr_bundle.bundles import find_bundle
+    from monai_sr_bundle.shipped_bundles import find_bundle
     from monai_sr_bundle.backends.torch_networks import TorchNetworks
     bundle = find_bundle(name)
     network = build_network(bundle).to(memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import monai_sr_bundle
-from monai_sr_bundle.bundles import all_bundles
+from monai_sr_bundle.shipped_bundles import all_bundles
 from tests.test_layers import MODULES, dotted, imported
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.__main__ import build_parser
-from monai_sr_bundle.bundles import all_bundles
+from monai_sr_bundle.shipped_bundles import all_bundles
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,6 @@ import pytest
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark.quality import evaluate
-from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError
@@ -21,6 +20,7 @@ from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.training import train
 from tests.drawn_data import write_volumes
 from tests.images.dicom_files import TILTED, ct_series

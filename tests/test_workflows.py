@@ -16,11 +16,11 @@ from skimage.metrics import structural_similarity
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import copied, with_facts
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from monai_sr_bundle.backends.backend import BACKENDS
-from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.sampler_options import SAMPLERS
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
 BICUBIC_MEANS = "bicubic_means"
 """Cubic interpolation along the slices, after which the mean of the thin slices is set to the thick one."""

@@ -12,11 +12,11 @@ import numpy as np
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.metrics.mean import Mean
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 BASELINE = "bicubic"
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "uqi": "UQI", "lpips": "LPIPS (lower is better)"}

@@ -23,7 +23,6 @@ from monai_sr_bundle.benchmark.unmodified import (
     measure_near_padding,
     measure_spread,
 )
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.images.files import read_one
@@ -31,6 +30,7 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.unit import NEAR_PADDING, fill_padding, largest_around
 from monai_sr_bundle.report.preview import slice_values
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 FIGURES = (
     *("noise", "edge_width", "edge_width_mm", "overshoot", "near_padding"),

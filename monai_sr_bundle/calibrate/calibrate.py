@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
-from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded, require_in_plane
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, require_enough, rounded
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
@@ -20,6 +20,7 @@ from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import (
     Calibration,
     bundle_sha256,

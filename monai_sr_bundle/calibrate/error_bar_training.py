@@ -14,13 +14,14 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_error_scale
-from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases, require_in_plane
 from monai_sr_bundle.calibrate.degraded_errors import DegradedErrors
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import staged, write_file
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.budget import Duration, learning_rate_factor
 from monai_sr_bundle.training.image_sets import with_image_sets
 from monai_sr_bundle.uncertainty.error_bars import sees_whole_image

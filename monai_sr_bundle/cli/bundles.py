@@ -18,7 +18,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_list(options: argparse.Namespace) -> int:
     """Run `monai-sr bundles` and return its exit code."""
-    from monai_sr_bundle.bundles import all_bundles, all_variants
+    from monai_sr_bundle.shipped_bundles import all_bundles, all_variants
 
     rows = [("name", "modality", "scale", "parameters", "licence", "what for")]
     for shipped in all_bundles():

@@ -18,7 +18,6 @@ from typing import Literal
 
 import psutil
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listener, Progress
 from monai_sr_bundle.engine import session as engine
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
@@ -41,6 +40,7 @@ from monai_sr_bundle.images.maps import check_maps, write_maps
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import write_html, write_json
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 OutputFormat = Literal["same", "nifti"]
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.cli.enlarging import Enlarger, ImageOptions, Task, check_tolerance
 from monai_sr_bundle.cli.events import Event, Failed, Listed, Listener, Skipped
 from monai_sr_bundle.cli.parallel import run_tasks
@@ -18,6 +17,7 @@ from monai_sr_bundle.cli.processes import Processes
 from monai_sr_bundle.errors import SuperResolutionError, UsageError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.maps import map_paths
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 EngineName = Literal["local", "ray"]
 DONE_BEFORE = "its result exists already"

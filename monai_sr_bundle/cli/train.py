@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run `monai-sr train` and return its exit code."""
-    from monai_sr_bundle.bundles import find_bundle
+    from monai_sr_bundle.shipped_bundles import find_bundle
     from monai_sr_bundle.training.image_sets import describe_image_sets, with_image_sets
     from monai_sr_bundle.training.training import train  # first of all: without PyTorch no other advice helps
 

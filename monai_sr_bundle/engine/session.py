@@ -20,7 +20,7 @@ from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.backends.backend import BackendName as BackendName
 from monai_sr_bundle.backends.backend import DeviceName as DeviceName
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
-from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.engine.pipeline import enlarge_image
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, require_count
@@ -38,6 +38,7 @@ from monai_sr_bundle.images.input_checks import (
 )
 from monai_sr_bundle.images.unit import image_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.shipped_bundles import default_bundle, find_bundle
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import (
     ErrorBars,

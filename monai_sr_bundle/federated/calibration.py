@@ -21,7 +21,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.response_processor import ResponseProcessor
 
-from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibrate import calibration_runs, make_calibration, measure_losses, require_share
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, add_curves
 from monai_sr_bundle.errors import BundleError, InputError, SuperResolutionError
@@ -29,6 +29,7 @@ from monai_sr_bundle.federated.job import BROADCAST, CALIBRATE_EXECUTOR, COLLECT
 from monai_sr_bundle.federated.messages import CALIBRATION_CURVE, CALIBRATION_NUMBERS, LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, bundle_sha256
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration
 

@@ -23,7 +23,6 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import list_statistics
 from monai_sr_bundle.federated.ledger import Release, require_ledger
@@ -44,6 +43,7 @@ from monai_sr_bundle.federated.messages import (
 )
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.federated.weight_arrays import read_arrays
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 
 HEADERS = (AppConstants.CURRENT_ROUND, AppConstants.NUM_ROUNDS)

@@ -20,8 +20,8 @@ from nvflare.app_common.abstract.statistics_spec import (
 from nvflare.app_common.app_constant import StatisticsConstants as StC
 from nvflare.fuel.utils import fobs
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,10 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
-from monai_sr_bundle.bundles import find_bundle, sha256_of
+from monai_sr_bundle.bundles import sha256_of
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
 from monai_sr_bundle.federated.start_weights import START_FILE, start_state
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 
 class BundlePersistor(PTFileModelPersistor):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nvflare.fuel.flare_api.flare_api import Session
 
-from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibrate import require_share
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.calibration import COVERAGE_FILE, describe_coverage, write_calibration_job
@@ -21,6 +21,7 @@ from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.submit import run_to_result
 from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, read_calibration
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.shipped_bundles import configs_dir
 
 FORBIDDEN_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
 """Rights that no role may have: to bring code, read files of the site, or start other software."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.check_bundle import bundle_sha256
 from monai_sr_bundle.federated.privacy import Privacy, parse_privacy
 from monai_sr_bundle.federated.simulated_site import SimulatedSite, parse_sites
 from monai_sr_bundle.federated.training_task import TrainingTask
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
 _TASK = tuple(field.name for field in fields(TrainingTask))
 _OWN = ("title", "minimum_sites", "start", "round_seconds", "grace_seconds", "privacy", "personal_rounds", "sites")

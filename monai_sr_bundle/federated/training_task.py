@@ -8,9 +8,10 @@ import math
 import re
 from dataclasses import dataclass
 
-from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.check_bundle import check_bundle
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 ALGORITHMS = ("fedavg", "fedprox")
 _BOUNDS: dict[str, tuple[float, float]] = {

@@ -26,14 +26,13 @@ from monai_sr_bundle.bundles import (
     LARGEST_BYTES,
     LEARNT_FROM,
     Bundle,
-    configs_dir,
-    find_bundle,
     sha256_of,
 )
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import require_free, staged
 from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.card import complete_card
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 

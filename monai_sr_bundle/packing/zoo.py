@@ -14,12 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.images.staging import staged, write_file
 from monai_sr_bundle.packing.card import needs_backbone, training_overlays
 from monai_sr_bundle.packing.pack import pack, require_replaceable
 from monai_sr_bundle.packing.verify import PUBLISHED, ZOO_CHECKS, verify
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 LISTS = "ci/bundle_custom_data.py"
 """File of the zoo with the lists of bundles that its CI excuses from a check."""

@@ -23,10 +23,11 @@ from monai.data.dataloader import DataLoader
 from monai.data.dataset import Dataset
 from monai.handlers.checkpoint_loader import CheckpointLoader
 
-from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.budget import Budget, Duration
 from monai_sr_bundle.training.history import History, Record
 from monai_sr_bundle.training.image_sets import with_image_sets

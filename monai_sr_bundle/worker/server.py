@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from monai_sr_bundle.bundles import Bundle, configs_dir, open_bundle
+from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.cli.enlarging import check_tolerance, remove_on_error
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
 from monai_sr_bundle.engine.result import Result
@@ -45,6 +45,7 @@ from monai_sr_bundle.images.geometry import Grid, Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.shipped_bundles import configs_dir
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from monai_sr_bundle.worker.messages import Events, Request, RequestError
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from labelling.box_store import BoxStore
 from labelling.errors import ConflictError, NotFoundError
-from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
 _KIND = "promoted"
 

@@ -60,8 +60,8 @@ class TrainingTask:
 
 def run(task: TrainingTask, folder: Path) -> dict[str, Any]:
     """Train, compare with the present weights on held-out images, and return the report."""
-    from monai_sr_bundle.bundles import find_bundle
     from monai_sr_bundle.packing.release import add_learnt_from
+    from monai_sr_bundle.shipped_bundles import find_bundle
     from monai_sr_bundle.training.training import open_training
 
     bundle = find_bundle(task.bundle)
@@ -116,8 +116,8 @@ def compare(old: str, new: str, data: Path) -> dict[str, Any]:
     """
     from monai_sr_bundle.benchmark.measure import measure
     from monai_sr_bundle.benchmark.protocol import Protocol, Row
-    from monai_sr_bundle.bundles import find_bundle
     from monai_sr_bundle.metrics.mean import Mean
+    from monai_sr_bundle.shipped_bundles import find_bundle
 
     bundle = find_bundle(old)
     protocol = Protocol(
@@ -160,11 +160,11 @@ def calibrate(new: str, shipped: str, data: Path) -> str:
         A sentence on the error bars, or on why the new weights have none.
     """
     from labelling.guard import without_paths
-    from monai_sr_bundle.bundles import find_bundle
     from monai_sr_bundle.calibrate.calibrate import make_calibration, measure_losses
     from monai_sr_bundle.calibrate.loss_curve import require_enough
     from monai_sr_bundle.datasets.make_manifest import manifest_sha256
     from monai_sr_bundle.packing.release import keep_error_bars, remove_error_bars
+    from monai_sr_bundle.shipped_bundles import find_bundle
     from monai_sr_bundle.transforms.pairs import pair_items
     from monai_sr_bundle.uncertainty.calibration import FILE, read_calibration
     from monai_sr_bundle.uncertainty.error_bars import find_calibration_file, has_error_bars

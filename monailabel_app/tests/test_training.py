@@ -19,9 +19,9 @@ from labelling.training_process import TrainingTask, _judge, calibrate, run
 from processes import wait_for
 
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.calibrate.training_inputs import read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from tests.images.dicom_files import ct_series, radiograph

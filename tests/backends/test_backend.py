@@ -12,9 +12,9 @@ import pytest
 
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
 from monai_sr_bundle.backends.openvino_backend import import_openvino, outer_convolutions
-from monai_sr_bundle.bundles import all_bundles, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.shipped_bundles import all_bundles, find_bundle
 from tests.changed_bundles import copied, damaged, signed, with_metadata
 
 for_each_file = pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_convolutions_that_see_or_make_the_image_keep_float32(name):
 def test_openvino_is_imported_without_telling_anyone():
     code = (
         "import sys; from monai_sr_bundle.backends.opening import open_backend;"
-        "from monai_sr_bundle.bundles import find_bundle; open_backend(find_bundle('bicubic'), 'openvino');"
+        "from monai_sr_bundle.shipped_bundles import find_bundle; open_backend(find_bundle('bicubic'), 'openvino');"
         "print([name for name in sys.modules if name.startswith('openvino_telemetry') and sys.modules[name]])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
@@ -112,7 +112,8 @@ def test_openvino_is_imported_without_telling_anyone():
 def test_onnx_runtime_is_imported_without_telling_anyone(tmp_path):
     """Its telemetry begins with a file for its session, in the folder for temporary files or the current one."""
     code = (
-        "from monai_sr_bundle.backends.opening import open_backend; from monai_sr_bundle.bundles import find_bundle;"
+        "from monai_sr_bundle.backends.opening import open_backend;"
+        "from monai_sr_bundle.shipped_bundles import find_bundle;"
         "open_backend(find_bundle('bicubic'), 'onnx')"
     )
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

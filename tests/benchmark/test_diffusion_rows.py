@@ -16,12 +16,12 @@ from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.quality import evaluate
 from monai_sr_bundle.benchmark.tables import as_json, markdown, seed_lines
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.fidelity import PSNR
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.drawn_data import write_radiographs

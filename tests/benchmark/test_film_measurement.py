@@ -26,9 +26,9 @@ from monai_sr_bundle.benchmark.film_tables import as_json, figures_csv, film_mar
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.workers import Workers
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.nifti import read_nifti
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.benchmark.test_film_protocol import write_text
 from tests.changed_bundles import copied, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes

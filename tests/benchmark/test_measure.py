@@ -12,11 +12,11 @@ from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.training_curve import gained_until
 from monai_sr_bundle.benchmark.workers import Workers
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.augmentation import draw_artifacts
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.benchmark.drawn_protocol import drawn_protocol

@@ -13,10 +13,10 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import read_protocol
 from monai_sr_bundle.benchmark.speed import RESULTS, TABLE
-from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
 EDSR = "chest_xray_edsr_x4"
 

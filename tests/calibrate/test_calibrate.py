@@ -9,7 +9,7 @@ import pytest
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
-from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
@@ -18,6 +18,7 @@ from monai_sr_bundle.datasets.manifest import Record, read_manifest
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.packing.release import release_learnt_from
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import bundle_sha256, read_calibration
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 from monai_sr_bundle.uncertainty.error_bars import error_scale

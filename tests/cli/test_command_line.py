@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.images.provenance import describes_result
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.images.dicom_files import ct_series, ct_slice, phantom, radiograph, zipped
 
 

@@ -104,7 +104,7 @@ def test_an_interrupt_of_any_command_ends_without_a_traceback(capsys, monkeypatc
     def stop(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("monai_sr_bundle.bundles.all_bundles", stop)
+    monkeypatch.setattr("monai_sr_bundle.shipped_bundles.all_bundles", stop)
     assert main(["bundles"]) == 130
     assert capsys.readouterr().err == "monai-sr: error: interrupted; no partial files remain.\n"
 

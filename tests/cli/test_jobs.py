@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.cli import enlarging
 from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.events import Failed, Finished, Found
@@ -31,6 +30,7 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.report.preview import format_number
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.engine.estimate import LARGER_SIDE, NOISE_SIDE, SEVERAL_STEPS, SIDE, Speed, time_noise, time_trial
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import copied, with_facts
 from tests.tiny_flow import released_flow
 

@@ -11,7 +11,6 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.backends.opening import open_backend
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -21,6 +20,7 @@ from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.image import with_spacing
 from monai_sr_bundle.images.unit import value_window
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.images.dicom_files import ct_series, radiograph

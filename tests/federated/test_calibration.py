@@ -15,7 +15,6 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.calibrate.calibrate import calibrate, measure_losses
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.calibration import (
@@ -28,6 +27,7 @@ from monai_sr_bundle.federated.calibration import (
     measure_coverage,
 )
 from monai_sr_bundle.federated.filters import ListedOnly
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, bundle_sha256, read_calibration
 from tests.with_error_bars import write_windows
 

@@ -5,9 +5,10 @@ import shutil
 import pytest
 import yaml
 
-from monai_sr_bundle.bundles import all_bundles, all_variants, configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.check_bundle import bundle_sha256, check_bundle, check_text
+from monai_sr_bundle.shipped_bundles import all_bundles, all_variants, configs_dir, find_bundle
 from monai_sr_bundle.training.stages import training_stages
 
 WORKFLOWS = configs_dir() / "workflows"

@@ -26,8 +26,8 @@ from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 from nvflare.recipe import ProdEnv
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.federated.site_settings import SiteSettings, write_site_settings
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
 from tests.federated.conftest import study
 from tests.federated.federation import free_port, processes_of, wait_for

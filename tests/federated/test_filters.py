@@ -16,12 +16,12 @@ from nvflare.app_common.app_constant import AppConstants, StatisticsConstants
 from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.filters import ClipAndNoise, ListedOnly, RefusedMessageError
 from monai_sr_bundle.federated.ledger import BudgetSpentError, Ledger, Release, compute_epsilon
 from monai_sr_bundle.federated.messages import EPSILON, LEAST_PATIENTS_OF_SITE, same_process
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 

@@ -23,7 +23,6 @@ from nvflare.lighter.utils import (
     serialize_pri_key,
 )
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.calibrate.calibrate import measure_losses
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.calibration import calibrate_sites
@@ -38,6 +37,7 @@ from monai_sr_bundle.federated.site_statistics import collect_statistics
 from monai_sr_bundle.federated.startup_kits import provision
 from monai_sr_bundle.federated.study import parse_study
 from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, fetch_end, open_session, run_study
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.uncertainty.calibration import read_calibration
 from tests.drawn_data import write_radiographs

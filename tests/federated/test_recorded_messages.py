@@ -9,7 +9,6 @@ from PIL import Image
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.messages import (
@@ -23,6 +22,7 @@ from monai_sr_bundle.federated.messages import (
 from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import parse_study
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
 from tests.with_error_bars import write_windows
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.simulated_site import SimulatedSite
 from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 SRCNN = "chest_xray_srcnn_x4"
 

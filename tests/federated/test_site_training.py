@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from monai_sr_bundle.bundles import all_bundles, find_bundle
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import SiteTraining, normalisation_keys
 from monai_sr_bundle.federated.start_weights import start_state
+from monai_sr_bundle.shipped_bundles import all_bundles, find_bundle
 from monai_sr_bundle.training.stages import training_stages
 from tests.federated.conftest import study
 

@@ -25,12 +25,12 @@ from nvflare.lighter.utils import (
     sign_folders,
 )
 
-from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.join import install_kit, join
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
 from monai_sr_bundle.federated.study import parse_study
+from monai_sr_bundle.shipped_bundles import configs_dir
 from tests.drawn_data import write_radiographs, write_volumes
 
 

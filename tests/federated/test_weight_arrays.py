@@ -9,9 +9,9 @@ import torch
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from monai_sr_bundle.bundles import all_bundles
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.weight_arrays import read_arrays
+from monai_sr_bundle.shipped_bundles import all_bundles
 from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.weights import read_weights
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.calibrate.training_inputs import known_limits, known_range
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
@@ -19,6 +18,7 @@ from monai_sr_bundle.images.input_checks import (
     measure_sharpness_and_noise,
 )
 from monai_sr_bundle.images.input_comparison import resembles_training
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
 from monai_sr_bundle.uncertainty.error_bars import measure_blockiness
 from tests.changed_bundles import copied, with_metadata

@@ -4,7 +4,6 @@ import weakref
 
 import numpy as np
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.unit import (
@@ -17,6 +16,7 @@ from monai_sr_bundle.images.unit import (
     largest_around,
     restore_padding,
 )
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 
 def test_padding_is_what_lies_around_the_circle_and_not_dark_noise_in_it():

@@ -9,7 +9,6 @@ import pytest
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.openvino_backend import import_openvino
 from monai_sr_bundle.backends.torch_networks import run_network
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
 from monai_sr_bundle.inferers.tiling import (
     LARGEST_TILE,
@@ -27,6 +26,7 @@ from monai_sr_bundle.networks.srgan import SRResNet
 from monai_sr_bundle.networks.srgan_vdsr import SRGANVDSR
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.packing.onnx_export import export_onnx
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.networks.measured import trained_like
 
 

@@ -6,12 +6,12 @@ import torch
 
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.inferers.processes import PREDICTIONS, SCHEDULES, DiffusionProcess
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.noise_unet import Ddim
 from monai_sr_bundle.networks.sr3 import SR3
+from monai_sr_bundle.shipped_bundles import find_bundle
 
 CASES = [
     (schedule, prediction, zero_terminal_snr)

@@ -4,10 +4,10 @@ import torch
 from torch.nn.functional import pixel_shuffle
 
 from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.networks.edsr import MDSR
 from monai_sr_bundle.networks.residual_flow import FilmFlow
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import start_from
 from tests.families.stated import stated_family
 from tests.networks.measured import reach, reach_in_cells, trained_like

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from monai.bundle import ConfigParser
 
-from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
+from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, find_bundle
 
 NAMES = (
     "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_blind", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4",

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.packing.onnx_export import export_onnx
 from monai_sr_bundle.packing.release import release
+from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import with_metadata
 
 

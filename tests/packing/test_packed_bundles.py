@@ -18,12 +18,13 @@ import yaml
 from monai.bundle import ConfigWorkflow
 
 from monai_sr_bundle import __version__, enhance
-from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle, sha256_of
+from monai_sr_bundle.bundles import sha256_of
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.packing import pack
 from monai_sr_bundle.packing.verify import verify
+from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, find_bundle
 
 NO_TORCHSCRIPT = "exclude_verify_torchscript_list"
 FAST = ("bicubic", "chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane")

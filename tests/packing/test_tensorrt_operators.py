@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from monai_sr_bundle.bundles import all_bundles
 from monai_sr_bundle.packing.onnx_export import export_bundle
+from monai_sr_bundle.shipped_bundles import all_bundles
 
 PUBLISHED = json.loads(Path(__file__).with_name("tensorrt_operators.json").read_text(encoding="utf-8"))
 

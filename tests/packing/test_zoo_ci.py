@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
 from monai_sr_bundle.packing.verify import ZOO_CHECKS, verify
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
 ORACLE = Path(os.environ.get("MONAI_SR_ORACLE", Path(__file__).parents[3] / "shared" / "oracle")) / "model_zoo"
 needs_the_zoo = pytest.mark.skipif(

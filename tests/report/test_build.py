@@ -12,7 +12,6 @@ import pytest
 from PIL import Image as Picture
 from pydicom.dataset import Dataset
 
-from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
@@ -32,6 +31,7 @@ from monai_sr_bundle.report.error_pictures import ErrorBarPictures
 from monai_sr_bundle.report.grain import Grain
 from monai_sr_bundle.report.preview import slice_values
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
 from tests.images.dicom_files import provenance

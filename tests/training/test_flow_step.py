@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.processes import RectifiedFlow
@@ -15,6 +15,7 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.edsr import MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.generative_step import FlowObjective, FlowValidation
 from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.transforms.pairs import RandDegradedd

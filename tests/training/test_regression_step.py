@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.edsr import EDSR, MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.step import VISIBLE, RegressionObjective
 from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.training.weights import start_from

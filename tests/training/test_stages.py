@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
-from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.vdsr import VDSR
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.training import open_training, stage_workflows, train
 from tests.tiny_bundle import tiny_bundle
 from tests.tiny_diffusion import LATENT_BUNDLE

@@ -9,10 +9,10 @@ from monai.transforms import Compose, SaveImaged
 from PIL import Image
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.errors import InputError, OutputError, UsageError
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.shipped_bundles import configs_dir
 from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.transforms.image_files import ReadImaged, StoredNumbersd, WriteImaged, find_source, image_items
 from monai_sr_bundle.transforms.postprocessing import REMOVED, REMOVED_SENTENCE

@@ -21,13 +21,13 @@ from PIL import Image as Picture
 import monai_sr_bundle
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.estimate import Speed
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.report.preview import format_number
+from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.worker.messages import Events
 from monai_sr_bundle.worker.server import LONGEST_LINE, Worker, for_viewers
 from tests.cli.test_batches import ct_of_smooth_noise
