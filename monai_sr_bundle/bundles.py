@@ -212,24 +212,8 @@ class Bundle:
         paths = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
         return next((path for path in paths if path.is_file()), None)
 
-    @property
-    def onnx_files(self) -> tuple[str, ...]:
-        """Names of the ONNX files of the network at this scale, whether or not the bundle has them."""
-        return tuple(map(self.family.onnx_file, self.family.parts))
-
-    @property
-    def error_bars_onnx(self) -> str:
-        """Name of the ONNX file of the error bars at this scale, whether or not the bundle has it."""
-        stem = Path(ERROR_BARS).stem
-        return f"{stem}_x{self.scale}.onnx" if ERROR_BARS_DEF in self.facts else f"{stem}.onnx"
-
-    def require_onnx(self) -> None:
-        """Raise BundleError for a bundle without the ONNX files of its network."""
-        for name in self.onnx_files:
-            if not self.has_file(name):
-                raise BundleError(self._explain_missing_file(name))
-
-    def _explain_missing_file(self, name: str) -> str:
+    def explain_missing_file(self, name: str) -> str:
+        """Return what to say where a weights file is missing."""
         if not name.endswith(".onnx"):
             return f"bundle {self.name}: {name} is missing in {self.folder} or its metadata. Install the bundle again."
         if self.is_variant:
@@ -247,7 +231,7 @@ class Bundle:
         """
         expected, path = self.metadata["weights_sha256"].get(name), self._path_of(name)
         if expected is None or path is None:
-            raise BundleError(self._explain_missing_file(name))
+            raise BundleError(self.explain_missing_file(name))
         try:
             sha256 = sha256_of(path)
         except OSError as error:

@@ -22,6 +22,7 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Row
@@ -464,7 +465,7 @@ def test_a_release_has_pytorchs_weights_and_a_file_of_onnx_for_each_part(release
     bundle = open_bundle(bundle_dir)
     names = ["model.pt", *RELEASED_FILES[family]]
     assert list(bundle.metadata["weights_sha256"]) == names
-    assert [name for scale in bundle.scales for name in bundle.at_scale(scale).onnx_files] == RELEASED_FILES[family]
+    assert [name for scale in bundle.scales for name in onnx_files(bundle.at_scale(scale))] == RELEASED_FILES[family]
     for name, line in zip(names, lines, strict=False):
         assert line.startswith(f"{name}  ")
         assert bundle.weights(name)[1] in line

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import monai_sr_bundle
+from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.shipped_bundles import all_bundles
 from tests.test_layers import MODULES, dotted, imported
 
@@ -61,7 +62,7 @@ def test_what_a_viewer_offers_has_onnx_files():
     flows = {"chest_xray_residual_flow_x4", "chest_ct_residual_flow_x4"}
     expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", "chest_ct_throughplane", *flows, *defaults}
     assert {path.parent.name for path in (ROOT / "configs").rglob("*.onnx")} == expected
-    assert {bundle.name for bundle in all_bundles() if all(map(bundle.has_file, bundle.onnx_files))} == expected
+    assert {bundle.name for bundle in all_bundles() if all(map(bundle.has_file, onnx_files(bundle)))} == expected
 
 
 def config_files() -> set[Path]:

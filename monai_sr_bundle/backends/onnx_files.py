@@ -12,12 +12,35 @@ import numpy as np
 import psutil
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
-from monai_sr_bundle.bundles import Bundle, combined_sha256
+from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError, quote
-from monai_sr_bundle.families.family import Part
+from monai_sr_bundle.families.family import ModelFamily, Part
 from monai_sr_bundle.images.memory import free_memory
 
 _ERROR_SCALE = Part(ERROR_BARS_PART, "forward", ("cells",), "scale", lambda network: (1,))
+
+
+def onnx_file(family: ModelFamily, part: Part) -> str:
+    """Return the name of a part's ONNX file; each scale of a family that has several has files of its own."""
+    return f"{part.name}_x{family.scale}.onnx" if len(family.scales) > 1 else f"{part.name}.onnx"
+
+
+def onnx_files(bundle: Bundle) -> tuple[str, ...]:
+    """Return the names of the ONNX files of a bundle's network at its scale, whether or not the bundle has them."""
+    return tuple(onnx_file(bundle.family, part) for part in bundle.family.parts)
+
+
+def error_bars_onnx(bundle: Bundle) -> str:
+    """Return the name of the ONNX file of a bundle's error bars at its scale, whether or not the bundle has it."""
+    stem = Path(ERROR_BARS).stem
+    return f"{stem}_x{bundle.scale}.onnx" if ERROR_BARS_DEF in bundle.facts else f"{stem}.onnx"
+
+
+def require_onnx(bundle: Bundle) -> None:
+    """Raise BundleError for a bundle without the ONNX files of its network."""
+    for name in onnx_files(bundle):
+        if not bundle.has_file(name):
+            raise BundleError(bundle.explain_missing_file(name))
 
 
 class OnnxModel(Protocol):
@@ -65,16 +88,16 @@ class OnnxFilesBackend(ABC):
         # Such a runtime has threads of its own; they follow the settings of everyone else's.
         self.threads = int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
         self._device_choice = device
-        parts, names = bundle.family.parts, bundle.onnx_files
+        parts, names = bundle.family.parts, onnx_files(bundle)
         self._models = {part.name: self._open(bundle, part, name) for part, name in zip(parts, names, strict=True)}
         self._input_names = {part.name: part.inputs for part in (*parts, _ERROR_SCALE)}
         hashes = {name: str(bundle.metadata["weights_sha256"][name]) for name in names}
         sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined_sha256(hashes)
         self.weights_sha256 = sha256 if bundle.parameters else ""  # the file of an interpolation holds a formula
         # Listed, not there: a file that is missing is told, and not taken for a bundle without error bars.
-        self.has_error_bars = bundle.error_bars_onnx in bundle.metadata["weights_sha256"]
+        self.has_error_bars = error_bars_onnx(bundle) in bundle.metadata["weights_sha256"]
         if self.has_error_bars:
-            self._models[ERROR_BARS_PART] = self._open(bundle, _ERROR_SCALE, bundle.error_bars_onnx)
+            self._models[ERROR_BARS_PART] = self._open(bundle, _ERROR_SCALE, error_bars_onnx(bundle))
 
     @abstractmethod
     def _load(self, path: Path) -> OnnxModel:

@@ -198,10 +198,6 @@ class ModelFamily(ABC):
         model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
         return (model, ARTIFACTS) if self.finds_artifacts else (model,)
 
-    def onnx_file(self, part: Part) -> str:
-        """Return the name of a part's ONNX file; each scale of a family that has several has files of its own."""
-        return f"{part.name}_x{self.scale}.onnx" if len(self.scales) > 1 else f"{part.name}.onnx"
-
     @property
     @abstractmethod
     def scale_zyx(self) -> tuple[int, int, int]:
@@ -369,7 +365,8 @@ class ModelFamily(ABC):
 
     def steps(self, options: SamplerOptions) -> int:
         """Return the number of sampler steps; 0 where nothing is drawn."""
-        return 0
+        sampling = self.sampling(options)
+        return sampling.steps if sampling else 0
 
     def valid_steps(self, least: int) -> int:
         """Return the smallest valid number of steps that is at least `least`."""

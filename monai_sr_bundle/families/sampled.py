@@ -80,10 +80,6 @@ class SampledFamily(InPlaneFamily):
             progress=progress,
         )
 
-    def steps(self, options: SamplerOptions) -> int:
-        sampling = self.sampling(options)
-        return sampling.steps if sampling else 0
-
     def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
         steps = self.steps(options)
         if not steps:

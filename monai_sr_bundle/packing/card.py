@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.training.stages import training_stages
@@ -157,8 +158,8 @@ def _commands(bundle: Bundle, folder: Path) -> str:
 
 def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
     """Return notes on files that are packed, and on some that are not."""
-    onnx_files = [name for scale in bundle.scales for name in bundle.at_scale(scale).onnx_files]
-    names = ", ".join(f"`models/{name}`" for name in onnx_files)
+    onnx_names = [name for scale in bundle.scales for name in onnx_files(bundle.at_scale(scale))]
+    names = ", ".join(f"`models/{name}`" for name in onnx_names)
     notes = [
         f"- ONNX: {names}, opset 17, for any batch, rows and columns, equal to PyTorch within 1e-4. Take them in place "
         "of what `python -m monai.bundle onnx_export` or `trt_export` would write, for one size.",

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import torch
 
+from monai_sr_bundle.backends.onnx_files import error_bars_onnx, onnx_file
 from monai_sr_bundle.backends.torch_backend import build_error_scale, load_network, load_state
 from monai_sr_bundle.backends.torch_networks import PartNetwork
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
@@ -119,7 +120,7 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     Args:
         network: the network, with a method for every part.
         family: family of the bundle.
-        folder: folder for one file a part, see `ModelFamily.onnx_file`.
+        folder: folder for one file a part, see `backends.onnx_files.onnx_file`.
 
     Returns:
         The largest difference from PyTorch for each file name.
@@ -130,7 +131,7 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     differences = {}
     for part in family.parts:
         inputs = [End(name, channels) for name, channels in zip(part.inputs, part.channels(network), strict=True)]
-        out = folder / family.onnx_file(part)
+        out = folder / onnx_file(family, part)
         differences[out.name] = export_onnx(
             PartNetwork(network, part), out, inputs, part.output, part.multiple(network)
         )
@@ -139,7 +140,7 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
 
 def export_error_bars(network: torch.nn.Module, bundle: Bundle, folder: Path) -> dict[str, float]:
     """Write the network of a bundle's error bars at its scale as ONNX; result as `export_parts`."""
-    out = folder / bundle.error_bars_onnx
+    out = folder / error_bars_onnx(bundle)
     channels = bundle.scale**2 + 1 + (len(WHOLE_IMAGE_MEASURES) if sees_whole_image(bundle) else 0)
     return {out.name: export_onnx(network, out, [End("cells", channels)], "scale")}
 

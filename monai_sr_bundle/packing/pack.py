@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from monai_sr_bundle import __version__
+from monai_sr_bundle.backends.onnx_files import error_bars_onnx, onnx_files
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
     ERROR_BARS_DEF,
@@ -326,15 +327,15 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
         The SHA-256 of every weights file, and the entries of those that are too large for the zoo.
     """
     files = {name: bundle.weights(name)[0] for name in bundle.metadata["weights_sha256"] if bundle.has_file(name)}
-    onnx_files = []
+    onnx_names = []
     for scaled in map(bundle.at_scale, bundle.scales):
-        onnx_files += [*scaled.onnx_files, *([scaled.error_bars_onnx] if scaled.has_file(ERROR_BARS) else [])]
+        onnx_names += [*onnx_files(scaled), *([error_bars_onnx(scaled)] if scaled.has_file(ERROR_BARS) else [])]
     with working_folder(Path(tempfile.gettempdir())) as exported:
-        if not all(bundle.has_file(name) for name in onnx_files):
+        if not all(bundle.has_file(name) for name in onnx_names):
             from monai_sr_bundle.packing.onnx_export import export_bundle
 
             export_bundle(bundle, exported)
-            files |= {name: exported / name for name in onnx_files if not bundle.has_file(name)}
+            files |= {name: exported / name for name in onnx_names if not bundle.has_file(name)}
         hashes = {name: sha256_of(path) for name, path in files.items()}
         large_files = []
         for name, path in files.items():

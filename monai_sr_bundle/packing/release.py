@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from monai_sr_bundle.backends.onnx_files import error_bars_onnx
 from monai_sr_bundle.backends.torch_backend import build_error_scale, build_network
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, LARGEST_BYTES, LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.training_inputs import (
@@ -245,7 +246,7 @@ def _describe_difference(differences: dict[str, float]) -> str:
 
 def _error_bar_files(bundle: Bundle) -> list[str]:
     """Return the names of the weights of a bundle's error bars, whether or not it has them."""
-    return [ERROR_BARS, *(bundle.at_scale(scale).error_bars_onnx for scale in bundle.scales)]
+    return [ERROR_BARS, *(error_bars_onnx(bundle.at_scale(scale)) for scale in bundle.scales)]
 
 
 def _remove_error_bars(bundle: Bundle, metadata: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from monai_sr_bundle.backends.onnx_files import onnx_file
 from monai_sr_bundle.bundles import LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
@@ -364,7 +365,7 @@ def _onnx(subject: _Subject) -> str:
         def run(*inputs: Any) -> Any:
             return torch.from_numpy(backend.run(part.name, *(value.numpy() for value in inputs)))
 
-        return _compare_with_torch(f"models/{bundle.family.onnx_file(part)}", part, network, run)
+        return _compare_with_torch(f"models/{onnx_file(bundle.family, part)}", part, network, run)
 
     bundles = map(subject.bundle.at_scale, subject.bundle.scales)
     return next(filter(None, (compare(bundle, part) for bundle in bundles for part in bundle.family.parts)), "")

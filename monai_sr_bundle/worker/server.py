@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from monai_sr_bundle.backends.onnx_files import require_onnx
 from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.cli.enlarging import check_tolerance, remove_on_error
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
@@ -272,7 +273,7 @@ def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
     try:
         bundle.family.check_installed()
         if backend != "torch":
-            bundle.require_onnx()
+            require_onnx(bundle)
     except BundleError as error:
         lacks = for_viewers(str(error))
     return {

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
 from monai_sr_bundle.backends.openvino_backend import import_openvino, outer_convolutions
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -49,7 +50,7 @@ def test_all_backends_agree(name, shape):
 
 def test_openvino_and_onnx_runtime_agree_in_every_part_of_every_bundle_with_onnx_files():
     for bundle in all_bundles():
-        if not all(map(bundle.has_file, bundle.onnx_files)):
+        if not all(map(bundle.has_file, onnx_files(bundle))):
             continue
         backends = [open_backend(bundle, backend, "cpu") for backend in ("onnx", "openvino")]
         for part in bundle.family.parts:
@@ -90,7 +91,7 @@ def test_bfloat16_differs_little_or_is_refused_where_the_processor_has_none():
 @pytest.mark.parametrize("name", ["chest_xray_blind", "chest_xray_residual_flow_x4"])
 def test_convolutions_that_see_or_make_the_image_keep_float32(name):
     bundle = find_bundle(name)
-    model = import_openvino().Core().read_model(bundle.weights(bundle.onnx_files[0])[0])
+    model = import_openvino().Core().read_model(bundle.weights(onnx_files(bundle)[0])[0])
     convolutions = [node for node in model.get_ordered_ops() if "Convolution" in node.get_type_name()]
     outer = outer_convolutions(model)
     assert len(convolutions) == 24

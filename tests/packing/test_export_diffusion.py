@@ -55,9 +55,8 @@ def networks_of(network, folder):
         name="a test",
         family=family,
         parameters=1,
-        onnx_files=tuple(map(family.onnx_file, family.parts)),
+        facts={},
         metadata={"weights_sha256": defaultdict(str)},
-        error_bars_onnx="error_bars.onnx",
         has_file=lambda _name: False,
         weights=lambda name: (folder / name, ""),
     )

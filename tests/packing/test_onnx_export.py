@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from monai_sr_bundle import enhance
+from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
@@ -166,7 +167,7 @@ def test_a_bundle_of_several_scales_gets_an_onnx_file_for_each(film, tmp_path):
 
 def test_pack_writes_the_onnx_files_that_a_bundle_lacks_into_the_packed_one_alone(without_onnx, packed):
     source, target = open_bundle(without_onnx), open_bundle(packed("chest_xray_srcnn_x4"))
-    assert not any(map(source.has_file, source.onnx_files))
+    assert not any(map(source.has_file, onnx_files(source)))
     assert target.weights("model.onnx")[0] == target.folder / "models" / "model.onnx"
     assert target.weights("error_bars.onnx")[0] == target.folder / "models" / "error_bars" / "error_bars.onnx"
     assert not list(find_bundle("chest_xray_srcnn_x4").folder.glob("*.onnx"))
