@@ -224,7 +224,7 @@ class Terminal:
         share = f" ({100 * tally.interpolated / tally.done:.1f} %)" if tally.done else ""
         self._print(
             f"{tally.files + unfinished} files: {tally.done} {'would be done' if self.dry_run else 'done'}, "
-            f"{tally.interpolated}{share} of them interpolated, {tally.warned} with a warning; "
+            f"{tally.interpolated}{share} of them interpolated, {tally.warned} with a note; "
             f"{tally.skipped.total()} skipped, {tally.failed.total()} failed{unfinished_clause}; {tally.elapsed:.1f} s"
         )
         rows = [(count, f"skipped: {reason}") for reason, count in tally.skipped.most_common()]

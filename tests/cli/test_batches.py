@@ -179,7 +179,7 @@ def test_a_named_file_that_is_no_image_does_not_stop_the_others(films, tmp_path,
     assert enhance(*words) == 3
     out, err = capsys.readouterr()
     assert "text.png: not an image that can be read" in err
-    assert "2 files: 1 done, 0 (0.0 %) of them interpolated, 0 with a warning; 0 skipped, 1 failed;" in out
+    assert "2 files: 1 done, 0 (0.0 %) of them interpolated, 0 with a note; 0 skipped, 1 failed;" in out
     assert "      1  failed: an input cannot be used (3)" in out
     assert os.listdir(tmp_path / "out") == ["a_sr.png"]
 

@@ -183,7 +183,7 @@ def test_a_dry_run_says_which_images_would_be_interpolated_and_how_many(film, tm
     assert enhance(film, tmp_path / "static.png", tmp_path / "out/", "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("  note: Interpolated, not enlarged by chest_xray_blind")]
-    summary = "2 files: 2 would be done, 1 (50.0 %) of them interpolated, 1 with a warning; 0 skipped, 0 failed; "
+    summary = "2 files: 2 would be done, 1 (50.0 %) of them interpolated, 1 with a note; 0 skipped, 0 failed; "
     assert [line for line in lines if line.startswith(summary)]
     assert enhance(film, tmp_path / "static.png", tmp_path / "out/", "--dry-run", "--progress", "json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
