@@ -65,7 +65,7 @@ class UsageError(InputError):
 
 def require_count(name: str, value: object) -> int:
     """Return an option that is a whole number above 0, or raise UsageError."""
-    if not isinstance(value, Integral) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise UsageError(f"{name} is {quote(value)}, expected a whole number above 0. Correct it, or leave it out.")
     return int(value)
 

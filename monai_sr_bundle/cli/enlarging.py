@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import psutil
 
@@ -332,7 +332,10 @@ def require_writable(out: Path) -> None:
     """
     folder = _existing_parent(out)
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # rights alone do not tell: the disk may be read-only or full
+        # Rights alone do not tell: the disk may be read-only or full. Windows lets `tempfile` try for ever.
+        probe = folder / f".monai-sr-{uuid4().hex}"
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        probe.unlink()
     except OSError as error:
         raise OutputError(
             f"{out}: the result cannot be written, because no file can be made in {folder} ({error.strerror}). Choose "

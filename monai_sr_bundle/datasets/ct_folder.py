@@ -22,7 +22,7 @@ LICENCE = "not stated by the files; whoever gave them decides"
 
 _TAGS = (
     *("Modality", "ImageType", "NumberOfFrames", "PatientID", "PatientIdentityRemoved", "PatientAge", "PatientSex"),
-    *("StudyInstanceUID", "ViewPosition"),
+    *("StudyInstanceUID", "SOPInstanceUID", "ViewPosition"),
 )
 
 
@@ -84,6 +84,8 @@ def scan_series(
         relative_path = path.relative_to(input_dir).as_posix()
         if len(slices) > 1:
             relative_path += f" and {len(slices) - 1} more"
+        # The key of what is no CT slice ends in its path; a name is the same wherever the folder lies.
+        identity = str(key).replace(str(path), str(header.get("SOPInstanceUID") or path.relative_to(input_dir)))
         count = sum(int(header.get("NumberOfFrames") or 1) for _, header in slices)
         if localizer:
             skipped.append(Skipped(relative_path, "a localizer, not a volume"))
@@ -93,10 +95,10 @@ def scan_series(
             patient = patient_of(path, header)
             if not patient:
                 unnamed += 1
-                patient = f"study-{_short_hash(str(header.get('StudyInstanceUID') or key))}"
+                patient = f"study-{_short_hash(str(header.get('StudyInstanceUID') or identity))}"
             items.append(
                 Item(
-                    name=_short_hash(str(key)),
+                    name=_short_hash(identity),
                     files=tuple(path for path, _ in slices),
                     kind="ct",
                     patient_id=patient,

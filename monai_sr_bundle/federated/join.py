@@ -75,9 +75,9 @@ def join(
     """
     names_before = {path.name for path in folder.glob("*")}
     kit = install_kit(source, folder, fingerprint, request=request)
+    _refuse_running(kit)  # before its policy and settings are written: a job would read them
     try:
         report(f"kit of {kit.name}: signed, and valid until {kit_expires(kit):%Y-%m-%d}")
-        _refuse_running(kit)  # before its policy and settings are written: a job would read them
         # Not the policy that came with the kit: whoever sends a kit would decide what this machine lets him do.
         if is_server(kit):
             install_policy(kit / "local", "server", policy)

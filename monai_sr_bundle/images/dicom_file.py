@@ -104,7 +104,7 @@ def _has_no_pixels(header: Dataset) -> bool:
     """Return whether a header states a class that is none of images; private classes are taken for such."""
     with suppress(*PARSE_ERRORS):
         sop_class = UID(str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""))
-        is_known = sop_class.name != sop_class or (sop_class.is_valid and sop_class.is_private)
+        is_known = sop_class.is_valid and (sop_class.is_private or sop_class.startswith("1.2.840.10008."))
         return is_known and "Image Storage" not in sop_class.name
     return False
 

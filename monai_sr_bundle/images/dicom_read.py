@@ -202,23 +202,26 @@ def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset],
 
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
-    first = headers[0]
-    frames = {str(header.get("FrameOfReferenceUID")) for header in headers}  # some archives give each slice its own
-    same = SAME_IN_A_SERIES if len(frames) == len(headers) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
+    frames = [header.get("FrameOfReferenceUID") or str(place) for place, header in enumerate(headers)]
+    # Some archives give each slice a frame of reference of its own.
+    same = SAME_IN_A_SERIES if len(set(frames)) == len(headers) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
     for header in headers:
         if header.SOPClassUID != CTImageStorage:
             raise InputError(
                 f"{path.name}: {len(headers)} files with {file_name(header)} ({header.SOPClassUID.name}) among them, "
                 "expected one such image at a time, or only CT slices."
             )
-        for keyword in same:
-            if header.get(keyword) != first.get(keyword):
-                # No message repeats the number of a patient.
-                values = f" ({quote(first.get(keyword))} and {quote(header.get(keyword))})"
-                raise InputError(
-                    f"{path.name}: {file_name(first)} and {file_name(header)} differ in {keyword}"
-                    f"{'' if keyword.endswith('ID') else values}. Pass only files that belong together."
-                )
+    for keyword in same:
+        is_identity = keyword.endswith("ID")  # which an anonymised slice may lack, and no message repeats
+        stated = [header for header in headers if header.get(keyword)] if is_identity else headers
+        other = next((header for header in stated if header.get(keyword) != stated[0].get(keyword)), None)
+        if other is not None:
+            first = stated[0]
+            values = "" if is_identity else f" ({quote(first.get(keyword))} and {quote(other.get(keyword))})"
+            raise InputError(
+                f"{path.name}: {file_name(first)} and {file_name(other)} differ in {keyword}{values}. "
+                "Pass only files that belong together."
+            )
 
 
 def modality_of(header: Dataset) -> Modality:

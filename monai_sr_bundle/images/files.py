@@ -42,6 +42,8 @@ _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "tiff": (".tif", ".tiff"),
 }
 _RESULT, _LOCALIZER = "a result of an earlier run", "a localizer (scout) of a CT"
+_OTHER_SUFFIXES = (".zip", *(suffix for kind in _SUFFIXES if kind != "dicom" for suffix in _SUFFIXES[kind]))
+"""Suffixes of files that are no DICOM."""
 _ALL_SUFFIXES = (".zip", ".nii.gz", *(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes))
 
 
@@ -333,7 +335,7 @@ def _in_folder(
         except Exception as error:  # an error in one file does not stop the others
             name = str(file.relative_to(folder))
             unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
-    damaged = [folder / file.name for file in unreadable]
+    damaged = [folder / file.name for file in unreadable if not file.name.lower().endswith(_OTHER_SUFFIXES)]
     sources = _leave_out(sources + _group_series(slices, folder, damaged), folder, left_out)
     reason = "not an image of a kind that is read"
     left_out += [LeftOutFile(folder, str(file.relative_to(folder)), reason) for file in others]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from numbers import Real
 
 import numpy as np
 
@@ -21,7 +22,7 @@ Window = tuple[float, float]
 
 def check_window(window: Sequence[float]) -> Window:
     """Return a window as two numbers, or raise UsageError if it is not two rising ones."""
-    ends = [end for end in window if isinstance(end, int | float)] if isinstance(window, list | tuple) else []
+    ends = [end for end in np.atleast_1d(window) if isinstance(end, Real)]
     if len(ends) != 2 or not 0 < ends[1] - ends[0] < LARGEST_VALUE:
         raise UsageError(f"window is {quote(window)}, expected two rising numbers. Leave it out for the bundle's own.")
     return float(ends[0]), float(ends[1])

@@ -25,7 +25,7 @@ from monai.utils import MetaKeys, SpaceKeys
 
 from monai_sr_bundle.bundles import open_bundle, sha256_of
 from monai_sr_bundle.degradation import Degradation, along_slices
-from monai_sr_bundle.errors import InputError, UsageError, require_bool
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, UsageError, require_bool
 from monai_sr_bundle.images import files, input_checks, unit
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
@@ -67,8 +67,10 @@ def image_items(
         raise UsageError("dataset_dir is empty, expected an image or a folder of images. Name one with --dataset_dir.")
     with files.discover([Path(dataset_dir)], zips=False) as sources:
         results = files.output_paths(sources, output_dir + os.sep)
-    for result in results:
+    for source, result in zip(sources, results, strict=True):
         require_free(result, overwrite=overwrite)
+        for note in source.notes:
+            logger.warning("%s: %s", source.name, note)
     items = [
         {
             "image": [str(file) for file in source.files] if source.in_folder else str(source.files[0]),
@@ -135,7 +137,7 @@ class ReadImaged(MapTransform):
         """Return whether an image is read without an error, which is told in a warning."""
         try:
             self._read(source)
-        except InputError as error:
+        except (InputError, OutOfMemoryError) as error:
             logger.warning("%s It is left out of the folder.", error)
             return False
         return True

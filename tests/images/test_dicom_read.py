@@ -475,6 +475,14 @@ def test_slices_of_two_patients_are_refused_without_their_numbers(tmp_path, keyw
     assert "4711" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_anonymised_slices_may_lack_what_others_state(tmp_path, keyword, value):
+    files = ct_series(tmp_path / "ct", phantom(slices=3))
+    changed(files[0], **{keyword: value})
+    assert read_dicom(files, tmp_path / "ct").pixels.shape[0] == 3
+
+
 def test_mixed_sizes_are_refused(tmp_path):
     files = ct_series(tmp_path / "ct", phantom(slices=3))
     other = ct_slice(tmp_path / "small.dcm", phantom(8, 8)[0])

@@ -175,11 +175,12 @@ def test_a_series_beside_a_damaged_file_says_that_slices_may_be_missing(tmp_path
     series(tmp_path / "whole", uid="2.25.2")
     last = sorted(series(tmp_path / "ct", 4), key=lambda file: file.stem[-1])[-1]
     last.write_bytes(last.read_bytes()[:500] if content is None else content)
+    (tmp_path / "ct" / "icon.png").write_bytes(b"no picture, and no slice")
     unreadable: list[files.UnreadableFile] = []
     with discover([tmp_path], unreadable) as sources:
         notes = {source.name: read(source).notes for source in sources if source.in_folder}
         failed = [file.name for file in unreadable] + [source.name for source in sources if not source.in_folder]
-    assert failed == [f"ct/{last.name}"]
+    assert set(failed) == {f"ct/{last.name}", "ct/icon.png"}
     note = f"Slices may be missing: files beside them are damaged or name no series: {last.name}."
     assert notes == {"ct": (note,), "whole": ()}
 

@@ -127,14 +127,17 @@ def test_what_cannot_be_read_is_left_out_of_a_folder_before_anything_is_computed
         write_phantom_png(tmp_path / name, 32)
     Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "m.png")
     (tmp_path / "n.png").write_bytes(b"no picture")
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((30000, 30000, 2000))
+    (tmp_path / "huge.nii").write_bytes(header.binaryblock + bytes(100))
     reader = ReadImaged("image", modality="any", window=[0, 255])
     items = image_items(str(tmp_path), str(tmp_path / "out"), reader=reader)
     assert [item["result"] for item in items] == [str(tmp_path / "out" / f"{name}_sr.png") for name in "az"]
-    assert [record.message.partition(":")[0] for record in caplog.records] == ["n.png", "m.png"]
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["n.png", "huge.nii", "m.png"]
     for name in ("a.png", "z.png"):
         (tmp_path / name).unlink()
     Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "o.png")
-    with pytest.raises(InputError, match="none of its 2 images can be enlarged"):
+    with pytest.raises(InputError, match="none of its 3 images can be enlarged"):
         image_items(str(tmp_path), str(tmp_path / "out"), reader=reader)
 
 
