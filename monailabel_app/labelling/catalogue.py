@@ -27,7 +27,7 @@ from pydicom.dataset import Dataset
 from labelling.errors import NotFoundError, PacsError, RefusedError
 from monai_sr_bundle.boxes.box_files import identify_image
 from monai_sr_bundle.boxes.readings import ImageIdentity
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.dicom_file import open_header
 from monai_sr_bundle.images.dicom_read import read_headers
@@ -50,7 +50,7 @@ class Catalogue(ABC):
 
     def __init__(self) -> None:
         self._identities: dict[str, tuple[object, _ImageRecord]] = {}
-        self._failures: dict[str, tuple[object, float, str]] = {}
+        self._failures: dict[str, tuple[object, float, type[Exception], str]] = {}
         self._sources: dict[str, Source] = {}
         self._lock = threading.RLock()
 
@@ -93,7 +93,7 @@ class Catalogue(ABC):
 
         Raises:
             NotFoundError, PacsError: see `source`.
-            InputError: the image cannot be read.
+            InputError, OutOfMemoryError: the image cannot be read.
         """
         return self._identify(name).identity
 
@@ -122,12 +122,13 @@ class Catalogue(ABC):
         if cached and cached[0] == state:
             return cached[1]
         if failure and failure[0] == state and time.monotonic() - failure[1] < RETRY_SECONDS:
-            raise InputError(failure[2])
+            raise failure[2](failure[3])
         try:
             identified = self._read_record(name, source)
-        except InputError as error:
+        except (InputError, OutOfMemoryError) as error:
             with self._lock:
-                self._failures[name] = state, time.monotonic(), str(error)
+                kind = OutOfMemoryError if isinstance(error, OutOfMemoryError) else InputError
+                self._failures[name] = state, time.monotonic(), kind, str(error)
             raise
         with self._lock:
             self._identities[name] = state, identified

@@ -13,8 +13,10 @@ from labelling.catalogue import Catalogue, check_identity
 from labelling.errors import NotFoundError, RefusedError
 from labelling.guard import without_paths
 from monai_sr_bundle.boxes.readings import ImageIdentity
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, OutOfMemoryError
 
+UNREADABLE = InputError, OutOfMemoryError
+"""What an image raises that cannot be read; the second if its header asks for too much."""
 MOST_SENTENCES = 20
 """Sentences that an answer holds, as its headers must not grow without end."""
 
@@ -31,7 +33,7 @@ def leave_out_changed(catalogue: Catalogue, image: str, versions: Sequence[Versi
         identity = catalogue.identity(image)
     except NotFoundError:
         return [], [say_missing(image)]
-    except InputError as error:
+    except UNREADABLE as error:
         reason = without_paths(str(error))
         return [], [f"{image}: the image cannot be read now, so its readings are left out. {reason}"]
     same = [version for version in versions if is_drawn_on(version, identity)]
@@ -71,7 +73,7 @@ def find_problem(catalogue: Catalogue, store: BoxStore, image: str) -> str:
     """
     try:
         catalogue.identity(image)
-    except InputError as error:
+    except UNREADABLE as error:
         return f"{image}: the image cannot be read. {without_paths(str(error))}"
     return " ".join(leave_out_changed(catalogue, image, store.current(image))[1])
 

@@ -67,7 +67,7 @@ def next_image(
             if chosen:
                 times = served.pop(chosen, 0) + 1
                 store.set_record(_QUEUE, reader, {**served, chosen: times})  # the last one is where the reader is
-                left = len(scores.keys() - left_out(store).keys())
+                left = len(scores.keys() - left_out(store, images).keys())
                 return {"id": chosen, "score": round(scores[chosen], 6), "left": left}
         first = next((name for name in order if not _is_left_out(store, name, find_problem(name))), None)
         if first is None:
@@ -75,9 +75,12 @@ def next_image(
         usable.add(first)
 
 
-def left_out(store: BoxStore) -> dict[str, str]:
-    """Return the images that the queue has left out, with a sentence on each."""
-    return dict(_left_out.get(str(store.file), {}))
+def left_out(store: BoxStore, images: list[str]) -> dict[str, str]:
+    """Return those of all images that the queue has left out, with a sentence on each; forget those that are gone."""
+    problems = _left_out.get(str(store.file), {})
+    for name in dict(problems).keys() - set(images):
+        problems.pop(name, None)
+    return dict(problems)
 
 
 def _is_left_out(store: BoxStore, image: str, problem: str) -> bool:

@@ -22,10 +22,10 @@ from labelling.context import Context
 from labelling.errors import ConflictError, ForbiddenError, NotFoundError, PacsError, RefusedError
 from labelling.formats import dicom_sr, exchange
 from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings
-from labelling.image_changes import is_drawn_on, leave_out_changed, say_missing, shortened
+from labelling.image_changes import UNREADABLE, is_drawn_on, leave_out_changed, say_missing, shortened
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
 from monai_sr_bundle.boxes.codes import public_codes
-from monai_sr_bundle.boxes.readings import Reader, Reading, format_readings, parse_readings
+from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings, parse_readings
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
 
@@ -118,7 +118,7 @@ def list_read_images(context: Server, user: Sender) -> dict[str, Any]:
 @router.get("/boxes/{image}", summary="The submitted version of every reader, and newer drafts")
 def get_boxes(context: Server, user: Sender, image: ImageName) -> dict[str, Any]:
     versions, left_out = unchanged(context, image, _visible(context, user, context.store.current(image)))
-    identity = context.catalogue.identity(image)
+    identity = _identity(context, image, left_out) or ImageIdentity(image)
     return {"image": vars(identity), "versions": [version.as_dict() for version in versions], "left_out": left_out}
 
 
@@ -145,12 +145,13 @@ def get_history(
     _, left_out = unchanged(context, image, versions)
     if not left_out:
         return {"versions": [version.as_dict() for version in versions]}
-    identity = context.catalogue.identity(image)
+    identity = _identity(context, image, left_out)
     # That a version is there stays said, as the next one follows it. Its boxes would be shown on another image.
     entries = [version.as_dict() for version in versions]
     for entry, version in zip(entries, versions, strict=True):
-        if not is_drawn_on(version, identity):
-            del entry["schema"], entry["readings"]
+        if identity is None or not is_drawn_on(version, identity):
+            entry.pop("schema", None)
+            entry.pop("readings", None)  # of a deleted one they are not there
             entry["other_image"] = True
     return {"versions": entries, "left_out": left_out}
 
@@ -348,6 +349,16 @@ def unchanged(context: Context, image: str, versions: Sequence[Version]) -> tupl
         except NotFoundError as error:
             raise NotFoundError(left_out[0] if left_out else str(error)) from error
     return same, left_out
+
+
+def _identity(context: Context, image: str, left_out: Sequence[str]) -> ImageIdentity | None:
+    """Return the identity of an image; None if it cannot be read, and a sentence of `unchanged` says so already."""
+    try:
+        return context.catalogue.identity(image)
+    except UNREADABLE:
+        if not left_out:
+            raise
+        return None
 
 
 def _submitted(context: Context, image: str) -> tuple[list[Reading], list[str]]:

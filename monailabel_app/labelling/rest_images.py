@@ -250,7 +250,7 @@ def post_next(
 @router.get("/activelearning/left_out", summary="Images that the queue has left out so far, and why")
 def get_left_out(context: Server, user: Sender) -> dict[str, Any]:
     user.require("admin")
-    return {"left_out": next_image.left_out(context.store)}
+    return {"left_out": next_image.left_out(context.store, context.catalogue.names())}
 
 
 @router.put("/activelearning/readers", summary="How many readers an image is to have")

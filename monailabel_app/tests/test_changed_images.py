@@ -7,11 +7,16 @@ import os
 import shutil
 
 import numpy as np
+import PIL.Image
 import pytest
 from drawn_readings import box, reading
+from labelling.box_store import BoxStore
+from labelling.catalogue import FolderCatalogue
+from labelling.image_changes import find_problem, leave_out_changed
 from SuperResolutionLib.label_client import LabelClient
 
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
+from monai_sr_bundle.errors import OutOfMemoryError
 from tests.images.dicom_files import ct_series, phantom, radiograph
 
 FILMS = ("f0.dcm", "f1.dcm")
@@ -132,3 +137,44 @@ def test_readings_of_other_files_are_left_out_everywhere_and_the_others_go_on(se
     shutil.copy2(server.studies.parent / "f0.dcm", server.studies / "f0.dcm")
     assert [each["reader"] for each in server.get("/boxes/f0.dcm", eve)["versions"]] == ["ada"]
     assert slicer.newest(image, "ada")[1].boxes[0].xyxy == (1, 2, 8, 9)
+
+
+def test_an_image_that_cannot_be_read_any_more_keeps_its_history_and_one_that_is_removed_is_forgotten(server):
+    ada, root = server.tokens["ada"], server.tokens["root"]
+    file = server.studies / "late.png"
+    PIL.Image.new("L", (32, 32)).save(file)
+    document = json.loads(format_readings([reading("", box(1, 2, 8, 9), image=ImageIdentity("late.png"))]))
+    server.send("PUT", "/boxes/late.png", ada, json=document)
+    server.send("PUT", "/boxes/late.png", ada, params={"based_on": 1}, json={**document, "readings": [
+        {**document["readings"][0], "status": "draft"}
+    ]})  # fmt: skip
+    server.send("DELETE", "/boxes/late.png/ada/1", root, json={"reason": "asked for"})
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    boxes, history = (server.get(f"/boxes/late.png{end}", ada) for end in ("", "/history"))
+    assert (boxes["image"]["id"], boxes["image"]["sha256"], boxes["versions"]) == ("late.png", "", [])
+    assert [("other_image" in each, "readings" in each) for each in history["versions"]] == [(True, False)] * 2
+    for answer in (boxes, history):
+        assert "late.png: the image cannot be read now" in answer["left_out"][0]
+    assert LabelClient(server.url, ada).newest("late.png", "ada") == (2, None)
+
+    for _ in range(6):
+        server.send("POST", "/activelearning/random", root, json={})
+    assert "late.png" in server.get("/activelearning/left_out", root)["left_out"]
+    file.unlink()
+    assert "late.png" not in server.get("/activelearning/left_out", root)["left_out"]
+
+
+def test_an_image_that_asks_for_too_much_memory_is_left_out_and_not_read_at_each_request(tmp_path, monkeypatch):
+    (tmp_path / "studies").mkdir()
+    PIL.Image.new("L", (32, 32)).save(tmp_path / "studies" / "large.png")
+    catalogue, store = FolderCatalogue(tmp_path / "studies"), BoxStore(tmp_path / "boxes.sqlite")
+    version = store.save(reading("ada", box(), image=ImageIdentity("large.png")), actor="ada", based_on=0)
+    asked = []
+    monkeypatch.setattr("monai_sr_bundle.images.memory.free_memory", lambda: asked.append(1) or 0)
+    assert "large.png: the image cannot be read. " in find_problem(catalogue, store, "large.png")
+    same, (sentence,) = leave_out_changed(catalogue, "large.png", [version])
+    assert (same, "cannot be read now" in sentence) == ([], True)
+    with pytest.raises(OutOfMemoryError, match="bytes of memory"):
+        catalogue.identity("large.png")
+    assert len(asked) == 1
+    store.close()

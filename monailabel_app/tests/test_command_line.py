@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -18,6 +19,7 @@ from labelling.context import STORE_FILE
 from processes import ROOT, START_SECONDS, free_port, wait_for
 
 from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.cli import label
 
 
 def run(capsys, *arguments):
@@ -76,6 +78,20 @@ def test_a_port_that_is_taken_is_said_before_the_store_of_the_other_server_is_to
         code, output, error = run(capsys, "--studies", tmp_path, "--store", tmp_path / "store", "--port", port)
     assert (code, output, f"port {port} is in use: choose another with --port." in error) == (3, "", True), error
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 on this machine")
+def test_a_port_that_is_taken_of_ipv4_alone_is_free_of_ipv6():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        label._require_free_port("::", other.getsockname()[1])
+
+
+def test_on_windows_a_port_in_use_is_not_to_be_shared(monkeypatch):
+    options = []
+    monkeypatch.setattr(label, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(socket.socket, "setsockopt", lambda _, *option: options.append(option[:2]))
+    label._require_free_port("127.0.0.1", 0)
+    assert (socket.SOL_SOCKET, socket.SO_REUSEADDR) not in options
 
 
 def test_monai_labels_own_command_starts_the_server_behind_the_guard(tmp_path):
