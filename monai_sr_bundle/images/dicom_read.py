@@ -202,7 +202,7 @@ def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset],
 
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
-    frames = [header.get("FrameOfReferenceUID") or str(place) for place, header in enumerate(headers)]
+    frames = [header.get("FrameOfReferenceUID") or str(index) for index, header in enumerate(headers)]
     # Some archives give each slice a frame of reference of its own.
     same = SAME_IN_A_SERIES if len(set(frames)) == len(headers) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
     for header in headers:
@@ -213,10 +213,10 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
             )
     for keyword in same:
         is_identity = keyword.endswith("ID")  # which an anonymised slice may lack, and no message repeats
-        stated = [header for header in headers if header.get(keyword)] if is_identity else headers
-        other = next((header for header in stated if header.get(keyword) != stated[0].get(keyword)), None)
+        compared = [header for header in headers if header.get(keyword)] if is_identity else headers
+        other = next((header for header in compared if header.get(keyword) != compared[0].get(keyword)), None)
         if other is not None:
-            first = stated[0]
+            first = compared[0]
             values = "" if is_identity else f" ({quote(first.get(keyword))} and {quote(other.get(keyword))})"
             raise InputError(
                 f"{path.name}: {file_name(first)} and {file_name(other)} differ in {keyword}{values}. "

@@ -169,12 +169,12 @@ def test_an_image_that_asks_for_too_much_memory_is_left_out_and_not_read_at_each
     PIL.Image.new("L", (32, 32)).save(tmp_path / "studies" / "large.png")
     catalogue, store = FolderCatalogue(tmp_path / "studies"), BoxStore(tmp_path / "boxes.sqlite")
     version = store.save(reading("ada", box(), image=ImageIdentity("large.png")), actor="ada", based_on=0)
-    asked = []
-    monkeypatch.setattr("monai_sr_bundle.images.memory.free_memory", lambda: asked.append(1) or 0)
+    reads = []
+    monkeypatch.setattr("monai_sr_bundle.images.memory.free_memory", lambda: reads.append(1) or 0)
     assert "large.png: the image cannot be read. " in find_problem(catalogue, store, "large.png")
     same, (sentence,) = leave_out_changed(catalogue, "large.png", [version])
     assert (same, "cannot be read now" in sentence) == ([], True)
     with pytest.raises(OutOfMemoryError, match="bytes of memory"):
         catalogue.identity("large.png")
-    assert len(asked) == 1
+    assert len(reads) == 1
     store.close()
