@@ -22,10 +22,10 @@ Window = tuple[float, float]
 
 def check_window(window: Sequence[float]) -> Window:
     """Return a window as two numbers, or raise UsageError if it is not two rising ones."""
-    ends = [end for end in np.atleast_1d(window) if isinstance(end, Real)]
+    ends = [float(end) for end in np.atleast_1d(window) if isinstance(end, Real)]
     if len(ends) != 2 or not 0 < ends[1] - ends[0] < LARGEST_VALUE:
         raise UsageError(f"window is {quote(window)}, expected two rising numbers. Leave it out for the bundle's own.")
-    return float(ends[0]), float(ends[1])
+    return ends[0], ends[1]
 
 
 def value_window(image: Image, modality: str, window: Window) -> Window:
