@@ -250,7 +250,7 @@ def test_unknown_formats_and_missing_images_are_refused():
     [
         (box(1, 2, 3, 4), "names no slice"),
         (box(1, 2, 3, 4, slice_index=6), "expected 0 to 5"),
-        (box(1, 2, 3, 4, sop_instance_uid="9.9"), "none of the 6 of the image ct. Send it with"),
+        (box(1, 2, 3, 4, sop_instance_uid="9.9"), "none of the 6 slices of image ct. Send it with"),
         (box(1, 2, 3, 4, sop_instance_uid=UIDS[1], slice_index=2), "that of slice 1"),
         (box(60, 2, 65, 4, slice_index=1), "outside its image"),
     ],

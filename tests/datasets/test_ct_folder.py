@@ -8,10 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 
+from monai_sr_bundle.datasets.ct_folder import scan
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
 from tests.datasets.layouts import skipped, thorax
-from tests.images.dicom_files import TILTED, ct_series, ct_slice, radiograph
+from tests.images.dicom_files import TILTED, capture, ct_series, ct_slice, radiograph
 
 
 def test_a_series_becomes_a_volume_in_hu_at_its_place(tmp_path: Path) -> None:
@@ -26,6 +27,15 @@ def test_a_series_becomes_a_volume_in_hu_at_its_place(tmp_path: Path) -> None:
     last = np.array([-100.0, 50.0, -30.0]) + TILTED @ (np.array([23, 23, 5]) * [0.6, 0.9, 2.5])
     np.testing.assert_allclose(volume.affine @ [23, 23, 5, 1], [*(last * [-1, -1, 1]), 1], atol=1e-3)
     assert (record.hu_min, record.hu_max) == (-1000, 45)
+
+
+def test_the_name_of_a_multi_frame_file_is_the_same_wherever_its_folder_lies(tmp_path: Path) -> None:
+    frames = np.zeros((6, 16, 16), np.uint16)
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        capture(tmp_path / folder / "a.dcm", frames, Modality="CT", SOPInstanceUID="2.25.7", StudyInstanceUID=None)
+    (one,), (other,) = (scan(tmp_path / folder).items for folder in ("one", "other"))
+    assert (one.name, one.patient_id) == (other.name, other.patient_id)
 
 
 def test_a_patient_id_that_was_not_removed_becomes_a_pseudonym(tmp_path: Path) -> None:

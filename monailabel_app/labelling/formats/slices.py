@@ -51,7 +51,7 @@ class ImageFacts:
         if box.sop_instance_uid and self.uids:
             if box.sop_instance_uid not in self.uids:
                 raise BoxError(
-                    f"the box is on the slice {box.sop_instance_uid}, which is none of the {self.slices} of the image "
+                    f"the box is on slice {box.sop_instance_uid}, which is none of the {self.slices} slices of image "
                     f"{self.identity.id}. Send it with the image that has this slice, or draw it on this one."
                 )
             index = self.uids.index(box.sop_instance_uid)
