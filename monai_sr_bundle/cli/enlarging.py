@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import psutil
 
@@ -38,6 +37,7 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, with_spacing
 from monai_sr_bundle.images.maps import check_maps, write_maps
 from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import write_html, write_json
 from monai_sr_bundle.shipped_bundles import find_bundle
@@ -332,10 +332,8 @@ def require_writable(out: Path) -> None:
     """
     folder = _existing_parent(out)
     try:
-        # Rights alone do not tell: the disk may be read-only or full. Windows lets `tempfile` try for ever.
-        probe = folder / f".monai-sr-{uuid4().hex}"
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        probe.unlink()
+        with working_folder(folder):  # rights alone do not tell: the disk may be read-only or full
+            pass
     except OSError as error:
         raise OutputError(
             f"{out}: the result cannot be written, because no file can be made in {folder} ({error.strerror}). Choose "

@@ -202,7 +202,7 @@ def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset],
 
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
-    frames = [header.get("FrameOfReferenceUID") or str(index) for index, header in enumerate(headers)]
+    frames = [str(header.get("FrameOfReferenceUID") or index) for index, header in enumerate(headers)]
     # Some archives give each slice a frame of reference of its own.
     same = SAME_IN_A_SERIES if len(set(frames)) == len(headers) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
     for header in headers:
