@@ -17,6 +17,7 @@ from monai_sr_bundle.cli.processes import Processes
 from monai_sr_bundle.errors import SuperResolutionError, UsageError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.maps import map_paths
+from monai_sr_bundle.images.working_folders import remove_abandoned
 from monai_sr_bundle.shipped_bundles import find_bundle
 
 EngineName = Literal["local", "ray"]
@@ -91,6 +92,7 @@ class Job(ImageOptions):
                 stem.with_name(f"{stem.name}.{name}") for name in ("preview.png", "report.json", "report.html")
             )
             written_as = self._written_as(source)
+            remove_abandoned(target.parent)  # which puts back what a killed process was replacing
             task = Task(
                 index,
                 source,

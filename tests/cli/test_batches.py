@@ -25,7 +25,7 @@ from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.cli.parallel import LostProcess, run_tasks
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.errors import OutOfMemoryError
-from monai_sr_bundle.images import files
+from monai_sr_bundle.images import files, working_folders
 from tests.images.dicom_files import capture, ct_series, phantom, radiograph, zipped
 
 ROOT = Path(__file__).parents[2]
@@ -192,6 +192,20 @@ def test_an_image_of_another_modality_fails_alone_and_force_enlarges_it(films, t
     assert "4 files: 3 done," in out
     assert sorted(os.listdir(tmp_path / "out")) == ["a_sr.png", "b_sr.png", "c_sr.png"]
     assert enhance(films / "d.dcm", tmp_path / "d_sr.dcm", "--force") == 0
+
+
+def test_what_a_killed_batch_has_left_is_removed_though_all_its_results_are_there(films, tmp_path):
+    words = (films, f"{tmp_path}/out/", "--bundle", "bicubic", "--skip-existing")
+    assert enhance(*words) == 0
+    code = (
+        "import os, sys; from pathlib import Path; from monai_sr_bundle.images.working_folders import working_folder\n"
+        "with working_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    assert len(os.listdir(tmp_path / "out")) == 4
+    working_folders.remove_abandoned.cache_clear()  # as in a new process
+    assert enhance(*words) == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_sr.png", "b_sr.png", "c_sr.png"]
 
 
 def test_a_batch_goes_on_where_it_was_ended(films, tmp_path, capsys):
