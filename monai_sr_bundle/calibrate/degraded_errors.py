@@ -20,7 +20,7 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import level_limits
 from monai_sr_bundle.transforms.native_patches import FilmPatches, ScanPatches
-from monai_sr_bundle.uncertainty.error_bars import measure_whole_image, network_input
+from monai_sr_bundle.uncertainty.error_bars import measure_whole_image, network_input, sees_spectrum
 
 BATCH = 8
 PATCH = 40
@@ -30,6 +30,8 @@ WINDOW = 112
 KEPT_IMAGES = 48
 """Images of each scale that patches are taken from; the oldest one leaves when a new one is drawn."""
 STEPS_PER_IMAGE = 3
+SPECTRUM_NOISE = 0.1
+"""Noise of the spectrum of a whole film, so that it does not tell which film it is."""
 SCALE_SHARES = {2: 0.4, 3: 0.2, 4: 0.4}
 """Share of the images that are enlarged by each factor."""
 
@@ -99,7 +101,9 @@ class DegradedErrors:
         bundle = self.bundles[scale]
         family = require_in_plane(bundle, "error bars")
         low_res = middle(stack)
-        measures = measure_whole_image(low_res)
+        measures = measure_whole_image(low_res, bundle)
+        if sees_spectrum(bundle):
+            measures += self.rng.normal(0, SPECTRUM_NOISE, len(measures)).astype(np.float32)
         starts = [int(self.rng.integers(max(0, side - WINDOW) + 1)) for side in low_res.shape]
         window = tuple(slice(start, start + WINDOW) for start in starts)
         part_with_neighbours = np.ascontiguousarray(stack[:, *window])

@@ -201,8 +201,8 @@ def _measure_slices(image: Image) -> tuple[list[float], float]:
     return thicknesses, abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2])) if thicknesses else 0.0
 
 
-FINE_BAND, MIDDLE_BAND, COARSE_BAND = (0.35, 0.5), (0.1, 0.25), (0.02, 0.1)
-"""Bands of spatial frequency, in cycles per pixel, whose energies give the sharpness and the detail."""
+FINE_BAND, MIDDLE_BAND = (0.35, 0.5), (0.1, 0.25)
+"""Bands of spatial frequency, in cycles per pixel, whose energies give the sharpness."""
 LEAST_SIDE = 32
 """Smallest side of an image that is measured."""
 LARGEST_SIDE = 1024
@@ -259,7 +259,7 @@ def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict
     second = pixels[:-2] - 2 * pixels[1:-1] + pixels[2:]
     fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
     return {
-        "sharpness_db": _band_ratio(pixels, FINE_BAND, MIDDLE_BAND),
+        "sharpness_db": band_ratio(pixels, FINE_BAND, MIDDLE_BAND),
         "noise_percent": float(100 * _middle_mean(np.abs(fourth)) / (6 * MIDDLE_MEAN_OF_NOISE)),
         "contrast_percent": float(100 * np.diff(np.percentile(pixels, (5, 95)))[0]),
     }
@@ -274,7 +274,7 @@ def _middle_mean(values: np.ndarray) -> float:
     return float(np.partition(values, (first, last), axis=None)[first : last + 1].mean())
 
 
-def _band_ratio(pixels: np.ndarray, band: tuple[float, float], reference: tuple[float, float]) -> float:
+def band_ratio(pixels: np.ndarray, band: tuple[float, float], reference: tuple[float, float]) -> float:
     """Return the energy of a band of spatial frequency over that of another one, in dB."""
     # A window, so that the borders do not count as edges.
     power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
@@ -341,15 +341,3 @@ def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]
         for name, measure in comparison.items()
         if measure.side
     ]
-
-
-def measure_detail(image: np.ndarray) -> float:
-    """Measure how much detail an image has, whatever its sharpness: how slowly its spectrum falls.
-
-    Args:
-        image: ``[rows, columns]`` in units of the window, at least `LEAST_SIDE` along each side.
-
-    Returns:
-        Ratio of the energies of the middle and coarse frequencies in dB.
-    """
-    return _band_ratio(crop_measured(image).astype(np.float64), MIDDLE_BAND, COARSE_BAND)

@@ -43,8 +43,8 @@ def working_folder(parent: Path) -> Iterator[Path]:
     """
     remove_abandoned(parent)
     pid = os.getpid()
-    prefix = f"{PREFIX}{'-'.join(_this_machine())}-{pid}-{_start_of(pid)}-"
-    folder = parent / f"{prefix}{uuid4().hex}"  # not by `tempfile`, which Windows lets try for ever
+    # Not by `tempfile`, which Windows lets try for ever.
+    folder = parent / f"{PREFIX}{'-'.join(_this_machine())}-{pid}-{_start_of(pid)}-{uuid4().hex}"
     folder.mkdir(mode=0o700)
     try:
         yield folder

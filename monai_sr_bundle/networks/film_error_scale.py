@@ -28,11 +28,13 @@ class FilmErrorScale(nn.Module):
         scale: output pixels per input pixel along each axis, one of them.
         channels: features of every convolution.
         dilations: dilations of the convolutions that all scales share.
+        bands: bands of spatial frequency in which the energy of the whole input is seen; 0 for four other measures.
 
     Shape:
-        cells: ``[B, scale * scale + 5, rows, columns]``: the enlarged image, its pixels as channels; the input; and
-            four measures of the whole input, each the same at every pixel: noise in percent of the window, sharpness
-            in dB, blockiness, and detail in dB (`images.input_checks`).
+        cells: ``[B, scale * scale + 1 + measures, rows, columns]``: the enlarged image, its pixels as channels; the
+            input; and measures of the whole input, each the same at every pixel
+            (`uncertainty.error_bars.measure_whole_image`): `bands` energies and its blockiness; without bands its noise
+            in percent of the window, sharpness in dB, blockiness, and detail in dB.
         returns: ``[B, 1, scale * rows, scale * columns]``, above 0, in units of the window.
 
     A pixel of the result depends on input pixels within `receptive_radius`, on the measures and on nothing else.
@@ -47,14 +49,20 @@ class FilmErrorScale(nn.Module):
         scale: int = 4,
         channels: int = 32,
         dilations: tuple[int, ...] = (2, 4, 1),
+        bands: int = 0,
     ) -> None:
         super().__init__()
         if scale not in scales:
             raise ValueError(f"scale is {scale}, expected one of {tuple(scales)}.")
-        self.scale, self.receptive_radius = scale, sum(dilations) + 4
-        self.heads, self.tails, self.enlargers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.scale, self.bands, self.receptive_radius = scale, bands, sum(dilations) + 4
+        self.measures = bands + 1 if bands else 4
+        self.heads, self.whole, self.tails, self.enlargers = (nn.ModuleDict() for _ in range(4))
         for each in scales:
-            self.heads[f"x{each}"] = nn.Conv2d(each * each + 5, channels, 3, padding=1)
+            self.heads[f"x{each}"] = nn.Conv2d(each * each + (1 if bands else 5), channels, 3, padding=1)
+            if bands:
+                hidden = 2 * channels
+                layers = [nn.Conv2d(bands + 1, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1), nn.SiLU()]
+                self.whole[f"x{each}"] = nn.Sequential(*layers, nn.Conv2d(hidden, channels + 1, 1))
             self.tails[f"x{each}"] = nn.Conv2d(channels, 1, 3, padding=1)
             self.enlargers[f"x{each}"] = Bicubic(each)
             nn.init.normal_(self.tails[f"x{each}"].weight, std=1e-2)  # type: ignore[arg-type]
@@ -65,16 +73,17 @@ class FilmErrorScale(nn.Module):
 
     def forward(self, cells: torch.Tensor, scale: int | None = None) -> torch.Tensor:
         chosen = self.scale if scale is None else scale
-        pixels, low_res, noise, sharpness, blockiness, detail = cells.split((chosen**2, 1, 1, 1, 1, 1), dim=1)
-        # All inputs near 1: edges have a few grey levels, noise is tenths of a percent to a few.
-        inputs = (
-            16 * (pixels - low_res),
-            2 * low_res - 1,
-            torch.log(noise + 0.1),
-            sharpness / 10 + 2,
-            2 * blockiness,
-            detail / 4 + 4,
-        )
-        exponent = self.tails[f"x{chosen}"](self.body(self.heads[f"x{chosen}"](torch.cat(inputs, dim=1))))
-        exponent = self.enlargers[f"x{chosen}"](exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT))
+        name = f"x{chosen}"
+        pixels, low_res, measures = cells.split((chosen**2, 1, self.measures), dim=1)
+        # All inputs near 1: edges have a few grey levels, noise is tenths of a percent to a few, and energies lie
+        # between a millionth and a hundredth.
+        inputs, shift = [16 * (pixels - low_res), 2 * low_res - 1], cells.new_zeros(1, 2, 1, 1)
+        if self.bands:
+            shift = self.whole[name](torch.cat((measures[:, :-1] / 3 + 3, 2 * measures[:, -1:]), 1)[..., :1, :1])
+        else:
+            noise, sharpness, blockiness, detail = measures.split(1, dim=1)
+            inputs += [torch.log(noise + 0.1), sharpness / 10 + 2, 2 * blockiness, detail / 4 + 4]
+        features = self.heads[name](torch.cat(inputs, dim=1)) + shift[:, :-1]
+        exponent = self.tails[name](self.body(features)) + shift[:, -1:]
+        exponent = self.enlargers[name](exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT))
         return USUAL * torch.exp(exponent) + FLOOR

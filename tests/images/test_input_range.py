@@ -20,7 +20,7 @@ from monai_sr_bundle.images.input_checks import (
 from monai_sr_bundle.images.input_comparison import resembles_training
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
-from monai_sr_bundle.uncertainty.error_bars import measure_blockiness
+from monai_sr_bundle.uncertainty.error_bars import LEAST_ENERGY, measure_blockiness, measure_spectrum
 from tests.changed_bundles import copied, with_metadata
 
 
@@ -54,6 +54,21 @@ def test_blocks_of_jpeg_are_found_wherever_they_begin_and_noise_has_none():
     assert measure_blockiness(FilmDegradation(2, noise=2)(film, np.random.default_rng(0))) < 0.2
     assert measure_blockiness(stored) > 0.4
     assert measure_blockiness(stored[3:, 5:]) > 0.4
+
+
+def test_the_spectrum_holds_noise_and_what_blur_has_taken_whatever_the_size():
+    rng = np.random.default_rng(0)
+    for shape in ((200, 150), (1200, 64)):
+        noise = measure_spectrum(rng.normal(0.5, 0.02, shape))
+        # The Hann window leaves 3/8 of the energy along each axis.
+        np.testing.assert_allclose(noise, np.log((0.02 * 3 / 8) ** 2), atol=0.35)
+    film = draw_phantom(256)
+    plain = measure_spectrum(film)
+    blurred = measure_spectrum(FilmDegradation(1, blur=1)(film, rng))
+    taken = plain - blurred
+    assert taken[0] < 0.2
+    assert (np.diff(taken[:6]) > 0).all()  # a Gaussian takes more of the finer frequencies
+    np.testing.assert_allclose(measure_spectrum(np.full((64, 64), 0.5)), np.log(LEAST_ENERGY))
 
 
 def test_tiny_images_are_not_judged_and_millimetres_never_count():

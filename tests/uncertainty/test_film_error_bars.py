@@ -24,7 +24,7 @@ from tests.with_error_bars import calibration_of, chest, write_windows
 def folder(tmp_path_factory):
     parent = tmp_path_factory.mktemp("bundle")
     folder = copied(parent, "chest_xray_blind")
-    torch.save(trained_like(FilmErrorScale()).state_dict(), parent / "error_bars.pt")
+    torch.save(trained_like(FilmErrorScale(bands=12)).state_dict(), parent / "error_bars.pt")
     release_error_bars(str(folder), parent / "error_bars.pt")
     calibration_of(folder).write(folder / "calibration.json")
     return folder
@@ -109,8 +109,8 @@ def test_every_scale_has_its_file_and_both_backends_agree(folder, film, scale):
     assert bundle.has_file(f"error_bars_x{scale}.onnx")
     high_res = np.kron(film, np.ones((scale, scale), np.float32))
     backend = open_backend(bundle, "torch")
-    cells = network_input(high_res, film, scale, measure_whole_image(film))
-    network = FilmErrorScale(scale=scale).eval()
+    cells = network_input(high_res, film, scale, measure_whole_image(film, bundle))
+    network = FilmErrorScale(scale=scale, bands=12).eval()
     network.load_state_dict(torch.load(bundle.weights("error_bars.pt")[0], weights_only=True))
     with torch.inference_mode():
         expected = network(torch.from_numpy(cells)[None])[0, 0].numpy()
@@ -125,7 +125,7 @@ def test_films_are_drawn_with_errors_at_every_scale(folder, tmp_path, monkeypatc
     scales = set()
     for _ in range(40):
         (cells, scale), errors = next(batches)
-        assert cells.shape[:2] == (2, scale**2 + 5)
+        assert cells.shape[:2] == (2, scale**2 + 14)
         assert errors.shape == (2, 1, scale * cells.shape[2], scale * cells.shape[3])
         assert 0 < errors.mean() < 0.2
         scales.add(scale)
