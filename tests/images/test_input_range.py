@@ -65,9 +65,9 @@ def test_the_spectrum_holds_noise_and_what_blur_has_taken_whatever_the_size():
     film = draw_phantom(256)
     plain = measure_spectrum(film)
     blurred = measure_spectrum(FilmDegradation(1, blur=1)(film, rng))
-    taken = plain - blurred
-    assert taken[0] < 0.2
-    assert (np.diff(taken[:6]) > 0).all()  # a Gaussian takes more of the finer frequencies
+    lost = plain - blurred
+    assert lost[0] < 0.2
+    assert (np.diff(lost[:6]) > 0).all()  # a Gaussian takes more of the finer frequencies
     np.testing.assert_allclose(measure_spectrum(np.full((64, 64), 0.5)), np.log(LEAST_ENERGY))
 
 
