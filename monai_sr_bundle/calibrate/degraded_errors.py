@@ -30,8 +30,8 @@ WINDOW = 112
 KEPT_IMAGES = 48
 """Images of each scale that patches are taken from; the oldest one leaves when a new one is drawn."""
 STEPS_PER_IMAGE = 3
-SPECTRUM_NOISE = 0.1
-"""Noise of the spectrum of a whole film, so that it does not tell which film it is."""
+MEASURE_NOISE = 0.1
+"""Noise of the spectrum and the blockiness of a whole film, so that they do not tell which film it is."""
 SCALE_SHARES = {2: 0.4, 3: 0.2, 4: 0.4}
 """Share of the images that are enlarged by each factor."""
 
@@ -103,7 +103,7 @@ class DegradedErrors:
         low_res = middle(stack)
         measures = measure_whole_image(low_res, bundle)
         if sees_spectrum(bundle):
-            measures += self.rng.normal(0, SPECTRUM_NOISE, len(measures)).astype(np.float32)
+            measures += self.rng.normal(0, MEASURE_NOISE, len(measures)).astype(np.float32)
         starts = [int(self.rng.integers(max(0, side - WINDOW) + 1)) for side in low_res.shape]
         window = tuple(slice(start, start + WINDOW) for start in starts)
         part_with_neighbours = np.ascontiguousarray(stack[:, *window])

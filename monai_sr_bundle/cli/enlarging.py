@@ -332,8 +332,8 @@ def require_writable(out: Path) -> None:
     """
     folder = _existing_parent(out)
     try:
-        with working_folder(folder):  # rights alone do not tell: the disk may be read-only or full
-            pass
+        with working_folder(folder) as trial:  # rights alone do not tell: the disk may be read-only or full
+            (trial / out.name).touch()
     except OSError as error:
         raise OutputError(
             f"{out}: the result cannot be written, because no file can be made in {folder} ({error.strerror}). Choose "

@@ -13,12 +13,12 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 
@@ -43,8 +43,8 @@ def working_folder(parent: Path) -> Iterator[Path]:
     """
     remove_abandoned(parent)
     pid = os.getpid()
-    prefix = f"{PREFIX}{'-'.join(_this_machine())}-{pid}-{_start_of(pid)}-"
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    folder = parent / f"{PREFIX}{'-'.join(_this_machine())}-{pid}-{_start_of(pid)}-{uuid4().hex}"
+    os.mkdir(folder, 0o700)  # not by `tempfile`, which tries for ever on Windows where it may not write
     try:
         yield folder
     finally:

@@ -19,6 +19,7 @@ from monai_sr_bundle.backends.torch_backend import build_error_scale, load_netwo
 from monai_sr_bundle.backends.torch_networks import PartNetwork
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.families.family import ModelFamily
+from monai_sr_bundle.uncertainty.error_bars import sees_whole_image
 
 logger = logging.getLogger(__name__)
 
@@ -137,10 +138,10 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     return differences
 
 
-def export_error_bars(network: torch.nn.Module, bundle: Bundle, folder: Path) -> dict[str, float]:
+def export_error_bars(network: Any, bundle: Bundle, folder: Path) -> dict[str, float]:
     """Write the network of a bundle's error bars at its scale as ONNX; result as `export_parts`."""
     out = folder / error_bars_onnx(bundle)
-    channels = bundle.scale**2 + 1 + getattr(network, "measures", 0)
+    channels = bundle.scale**2 + 1 + (network.measures if sees_whole_image(bundle) else 0)
     return {out.name: export_onnx(network, out, [End("cells", channels)], "scale")}
 
 

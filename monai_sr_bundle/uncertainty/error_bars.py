@@ -75,8 +75,17 @@ def sees_spectrum(bundle: Bundle) -> bool:
     """Return whether the network of a bundle's error bars sees the spectrum of the whole input.
 
     That of CT does not: learnt from few patients, it made the error bars of sharp kernels narrower still.
+
+    Raises:
+        BundleError: it sees another number of bands than are measured.
     """
-    return bool(bundle.facts[ERROR_BARS_DEF].get("bands"))
+    bands = bundle.facts[ERROR_BARS_DEF].get("bands", 0)
+    if bands not in (0, len(BANDS) - 1):
+        raise BundleError(
+            f"bundle {bundle.name}: {ERROR_BARS_DEF} has {bands} bands, expected {len(BANDS) - 1}, which are measured, "
+            "or 0. Correct model.yaml, and train its error bars again."
+        )
+    return bool(bands)
 
 
 def can_be_measured(bundle: Bundle, shape: tuple[int, int]) -> bool:

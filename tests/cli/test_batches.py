@@ -194,18 +194,27 @@ def test_an_image_of_another_modality_fails_alone_and_force_enlarges_it(films, t
     assert enhance(films / "d.dcm", tmp_path / "d_sr.dcm", "--force") == 0
 
 
-def test_what_a_killed_batch_has_left_is_removed_though_all_its_results_are_there(films, tmp_path):
-    words = (films, f"{tmp_path}/out/", "--bundle", "bicubic", "--skip-existing")
+def test_what_a_killed_batch_has_left_is_removed_or_put_back_though_all_its_results_are_there(films, tmp_path):
+    out = tmp_path / "out"
+    words = (films, f"{out}/", "--bundle", "bicubic", "--skip-existing")
     assert enhance(*words) == 0
-    code = (
-        "import os, sys; from pathlib import Path; from monai_sr_bundle.images.working_folders import working_folder\n"
-        "with working_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
-    assert len(os.listdir(tmp_path / "out")) == 4
+    before = contents(out)
+    code = """
+import os, sys
+from pathlib import Path
+from monai_sr_bundle.images.working_folders import OLDER, working_folder
+out = Path(sys.argv[1])
+with working_folder(out) as folder:
+    (folder / OLDER).mkdir()
+    os.rename(out / "a_sr.png", folder / OLDER / "a_sr.png")
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code, str(out)], check=False)
+    assert len(os.listdir(out)) == 3
     working_folders.remove_abandoned.cache_clear()  # as in a new process
-    assert enhance(*words) == 0
-    assert sorted(os.listdir(tmp_path / "out")) == ["a_sr.png", "b_sr.png", "c_sr.png"]
+    assert enhance(*words, "--dry-run") == 0
+    assert contents(out) == before
+    assert len(os.listdir(out)) == 3
 
 
 def test_a_batch_goes_on_where_it_was_ended(films, tmp_path, capsys):

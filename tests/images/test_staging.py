@@ -169,10 +169,14 @@ def test_a_folder_that_nobody_may_write_to_is_an_error_with_what_to_do():
 
 
 def test_missing_rights_are_an_error_with_what_to_do(tmp_path: Path, monkeypatch):
-    def refuse(*_args: object, **_options: object) -> str:
-        raise PermissionError(13, "Permission denied")
+    mkdir = os.mkdir
 
-    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    def refuse_hidden(path: str | os.PathLike[str], mode: int = 0o777) -> None:
+        if Path(path).name.startswith("."):
+            raise PermissionError(13, "Permission denied")
+        mkdir(path, mode)
+
+    monkeypatch.setattr("os.mkdir", refuse_hidden)
     with pytest.raises(OutputError, match=r"Permission denied\. Choose a folder that you may write to"):
         stage(tmp_path / "new" / "result.png")
     assert os.listdir(tmp_path) == []
