@@ -14,7 +14,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.calibration import read_calibration
-from monai_sr_bundle.uncertainty.error_bars import error_scale, measure_whole_image, network_input
+from monai_sr_bundle.uncertainty.error_bars import error_scale, measure_whole_image, network_input, sees_spectrum
 from tests.changed_bundles import copied, with_facts
 from tests.networks.measured import trained_like
 from tests.with_error_bars import calibration_of, chest, write_windows
@@ -90,6 +90,14 @@ def test_a_network_of_unknown_reach_is_refused(tmp_path):
     folder = with_facts(copied(tmp_path, "chest_xray_blind"), error_bars_halo=None)
     with pytest.raises(BundleError, match="has error_bars_halo None, expected the receptive radius of the network"):
         open_bundle(folder)
+
+
+def test_bands_that_are_not_measured_are_refused(tmp_path):
+    folder = copied(tmp_path, "chest_xray_blind")
+    definition = open_bundle(folder).facts["error_bars_def"]
+    with_facts(folder, error_bars_def=definition | {"bands": 8})
+    with pytest.raises(BundleError, match="error_bars_def has 8 bands, expected 12, which are measured, or 0"):
+        sees_spectrum(open_bundle(folder))
 
 
 def test_tiles_change_no_error_bar(folder):
