@@ -25,10 +25,13 @@ def cluster():
     """A cluster of a head and one more node, with one core each."""
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    started.other_node = started.add_node(num_cpus=1)
-    yield started
-    started.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Else its processes give way to those of other tests, for as long as these take.
+        patch.setenv("RAY_worker_niceness", "0")
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        started.other_node = started.add_node(num_cpus=1)
+        yield started
+        started.shutdown()
 
 
 @pytest.fixture

@@ -50,6 +50,6 @@ def test_what_is_missing_or_left_behind_is_found(case):
 def test_a_kill_of_each_command_loses_nothing(tmp_path):
     words = ["--points", str(len(SCENARIOS)), "--state", str(tmp_path)]
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.kills.run", *words], capture_output=True, text=True, check=False, timeout=3000
+        [sys.executable, "-m", "tests.kills.run", *words], capture_output=True, text=True, check=False, timeout=1100
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -74,7 +74,7 @@ def outcomes(tmp_path_factory, backbone, tiny, data):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=3600,
+        timeout=1100,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
