@@ -26,8 +26,9 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        # Else its processes give way to those of other tests, for as long as these take.
+        # Other tests keep the processors busy: its processes do not give way to them, and slow ones are not given up.
         patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_health_check_timeout_ms", "60000")
         started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         started.other_node = started.add_node(num_cpus=1)
         yield started
