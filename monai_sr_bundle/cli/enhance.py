@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end
-from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options, whole_or_auto
+from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options, positive_count, whole_or_auto
 from monai_sr_bundle.errors import SuperResolutionError, UsageError
 
 EXAMPLE = "example: monai-sr enhance chest.dcm chest_x4.dcm --preview --report"
@@ -123,7 +123,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several images")
     group.add_argument(
         "--jobs",
-        type=_count,
+        type=positive_count,
         default=1,
         metavar="N",
         help="work on N images at the same time, each in a process with the memory of one (default 1)",
@@ -137,12 +137,6 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--address", help="address of the Ray cluster (default: RAY_ADDRESS, else one on this machine alone)"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1.")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Literal
 
 from monai_sr_bundle.cli.options import (
     add_data_options,
@@ -33,6 +34,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the results of every image")
     parser.add_argument(
         "--at-least",
+        type=_gain_or_metadata,
         metavar="DB",
         help="fail if the mean gain in PSNR over bicubic is lower; `metadata` stands for the released result",
     )
@@ -41,11 +43,21 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_evaluate)
 
 
+def _gain_or_metadata(text: str) -> float | Literal["metadata"]:
+    try:
+        return "metadata" if text == "metadata" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of dB, or metadata.") from error
+
+
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run `monai-sr evaluate` and return its exit code."""
     from monai_sr_bundle.benchmark.quality import evaluate, least_gain
     from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
+    expected = options.at_least
+    if expected == "metadata":
+        expected = least_gain(options.name, options.scale)
     quality = evaluate(
         options.name,
         options.data,
@@ -68,9 +80,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     print(quality.table())
     if options.csv:
         quality.write_csv(options.csv)
-    if options.at_least is None:
+    if expected is None:
         return 0
-    expected = least_gain(options.name, options.scale) if options.at_least == "metadata" else float(options.at_least)
     gain = quality.gain("psnr").mean
     if gain < expected:
         print(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_sr_bundle.cli.options import positive_count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr federated calibrate`."""
@@ -14,7 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--admin", type=Path, metavar="KIT", help="folder of a coordinator's kit: at its federation")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the results")
     parser.add_argument(
-        "--sites", type=int, default=3, metavar="N", help="sites to simulate, or that have to answer (default 3)"
+        "--sites",
+        type=positive_count,
+        default=3,
+        metavar="N",
+        help="sites to simulate, or that have to answer (default 3)",
     )
     parser.add_argument(
         "--split", choices=("train", "val", "test", "all"), default="val", help="split of the sites (default val)"
@@ -22,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alpha", type=float, default=0.1, help="share of pixels that may lie outside their error bar (default 0.1)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="use N images of each site, evenly spread")
+    parser.add_argument("--limit", type=positive_count, metavar="N", help="use N images of each site, evenly spread")
     parser.set_defaults(run=run)
 
 

@@ -6,13 +6,17 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from monai_sr_bundle.cli.options import positive_count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr federated submit`."""
     parser.add_argument("study", metavar="STUDY", help="name or YAML file of the study")
     parser.add_argument("--admin", type=Path, required=True, metavar="KIT", help="folder of the coordinator's kit")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for model and record")
-    parser.add_argument("--rounds-a-job", type=int, default=10, metavar="N", help="rounds of one job (default 10)")
+    parser.add_argument(
+        "--rounds-a-job", type=positive_count, default=10, metavar="N", help="rounds of one job (default 10)"
+    )
     parser.add_argument(
         "--continue",
         dest="continued",

@@ -21,6 +21,17 @@ def whole_or_auto(text: str) -> int | Literal["auto"]:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number, expected one, or auto.") from error
 
 
+def positive_count(text: str) -> int:
+    """Return a whole number from 1, as a type of argparse.
+
+    Raises:
+        ArgumentTypeError: the text is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1.")
+    return int(text)
+
+
 def add_runtime_options(parser: Any) -> None:
     """Add --backend and --device to a parser or a group of options."""
     parser.add_argument(

@@ -26,6 +26,7 @@ from monai_sr_bundle.federated.messages import (
     SECONDS,
     same_process,
 )
+from monai_sr_bundle.images.staging import write_file
 
 RECORD = "rounds.json"
 """File in the folder of the global model with what happened in every round."""
@@ -144,7 +145,6 @@ class FederatedAveraging(FedAvg):
             },
         }
         self._rounds.append(record)
-        self._write_record()
         self._answers = {}
         self._process = processes[0]
         return FLModel(
@@ -162,8 +162,9 @@ class FederatedAveraging(FedAvg):
         return model
 
     def save_model(self, model: FLModel) -> None:
-        """Save the global model, and perhaps keep it."""
+        """Save the global model, then the record of its rounds, and perhaps keep it."""
         super().save_model(model)
+        self._write_record()
         self._last = model
         if self.current_round + 1 in self.kept_rounds:
             name = f"global_after_{self.current_round + 1}_rounds.npz"
@@ -198,7 +199,7 @@ class FederatedAveraging(FedAvg):
         return Path(self.persistor.log_dir)
 
     def _write_record(self) -> None:
-        (self._folder / RECORD).write_text(f"{json.dumps(self._rounds, indent=2)}\n", encoding="utf-8")
+        write_file(self._folder / RECORD, f"{json.dumps(self._rounds, indent=2)}\n".encode())
 
 
 def weighted_mean(differences: Sequence[dict[str, np.ndarray]], weights: Sequence[float]) -> dict[str, np.ndarray]:

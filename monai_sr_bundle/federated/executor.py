@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
@@ -21,50 +22,14 @@ class TrainExecutor(ClientAPIExecutor):
     is what makes it safe for a site to allow this class.
 
     Args:
-        bundle, bundle_sha256, rounds, stage, iterations, epochs, algorithm, mu, local_normalisation, batch_size,
-            patch_size, learning_rate, box_weight, seed, private_noise, private_clip: see `TrainingTask`.
+        task: values of a `TrainingTask`.
 
     Raises:
         InputError: see `TrainingTask`.
     """
 
-    def __init__(
-        self,
-        bundle: str,
-        bundle_sha256: str,
-        rounds: int,
-        stage: str | None = None,
-        iterations: int | None = None,
-        epochs: float | None = None,
-        algorithm: str = "fedavg",
-        mu: float = 0.0,
-        local_normalisation: bool = False,
-        batch_size: int | None = None,
-        patch_size: int | None = None,
-        learning_rate: float | None = None,
-        box_weight: float | None = None,
-        seed: int = 0,
-        private_noise: float | None = None,
-        private_clip: float | None = None,
-    ) -> None:
-        self.training_task = TrainingTask(
-            bundle=bundle,
-            bundle_sha256=bundle_sha256,
-            rounds=rounds,
-            stage=stage,
-            iterations=iterations,
-            epochs=epochs,
-            algorithm=algorithm,
-            mu=mu,
-            local_normalisation=local_normalisation,
-            batch_size=batch_size,
-            patch_size=patch_size,
-            learning_rate=learning_rate,
-            box_weight=box_weight,
-            seed=seed,
-            private_noise=private_noise,
-            private_clip=private_clip,
-        )
+    def __init__(self, **task: Any) -> None:
+        self.training_task = TrainingTask(**task)
         super().__init__(
             execution_mode=ExecutionMode.EXTERNAL_PROCESS,
             command=self._command_for(Path(SETTINGS_FILE)),  # of the site, once its folder is known

@@ -20,13 +20,15 @@ from nvflare.app_common.abstract.statistics_spec import (
 from nvflare.app_common.app_constant import StatisticsConstants as StC
 from nvflare.fuel.utils import fobs
 
+from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.shipped_bundles import find_bundle
 
 logger = logging.getLogger(__name__)
 
 MINIMUM_IMAGES = 10
-"""A site with fewer training images answers without figures: their histogram would describe single patients."""
+"""A site with fewer training images, or of fewer patients than `LEAST_PATIENTS_OF_SITE`, answers without figures: their
+histogram would describe single patients."""
 MOST_BINS = 50
 INTENSITY, SHARPNESS = "intensity", "sharpness"
 _BINS = 4096
@@ -54,23 +56,23 @@ class ImageStatistics(Statistics):
         self._weights: dict[str, np.ndarray] = {}
 
     def initialize(self, fl_ctx: FLContext) -> None:
-        """Read the training images once; of too few, nothing is kept.
+        """Read the training images once; of too few images or patients, nothing is kept.
 
         Raises:
             InputError: they cannot be read.
         """
         settings = read_site_settings(site_settings_file(fl_ctx))
         counts = np.zeros(_BINS)
-        sharpness = []
-        for image in _training_images(self.bundle, settings.data):
+        sharpness, patients = [], set()
+        for patient, image in _training_images(self.bundle, settings.data):
+            patients.add(patient)
             counts += np.histogram(image, _BINS, (0, 1))[0]
             sharpness.append(_measure_sharpness(image))
-        if len(sharpness) < MINIMUM_IMAGES:
+        if len(sharpness) < MINIMUM_IMAGES or len(patients) < LEAST_PATIENTS_OF_SITE:
             logger.warning(
-                "this site has %d training images, and sends no statistics of fewer than %d",
-                len(sharpness),
-                MINIMUM_IMAGES,
-            )
+                "this site has %d training images of %d patients, and sends no statistics of fewer than %d images or "
+                "%d patients", len(sharpness), len(patients), MINIMUM_IMAGES, LEAST_PATIENTS_OF_SITE,
+            )  # fmt: skip
             return
         self._values = {INTENSITY: (np.arange(_BINS) + 0.5) / _BINS, SHARPNESS: np.array(sharpness)}
         self._weights = {INTENSITY: counts, SHARPNESS: np.ones(len(sharpness))}
@@ -151,15 +153,15 @@ def _list_value(name: str, value: Any) -> float | Histogram:
     return Histogram(HistogramType.STANDARD, bins)
 
 
-def _training_images(bundle: str, data: Path) -> Iterator[np.ndarray]:
-    """Yield the training images, or slices, as the bundle's training reads them."""
+def _training_images(bundle: str, data: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the patient of each training image, or slice, and the image as the bundle's training reads it."""
     from monai_sr_bundle.training.image_sets import with_image_sets
     from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 
     facts = with_image_sets(find_bundle(bundle), data).facts
     load = LoadHighResd("label", window=facts["window"], reduce=facts.get("reduce", 1), levels=facts["levels"])
     for item in pair_items(str(data), facts["modality"], "train", sets=facts["sets"]):
-        yield load(item)["label"].numpy()[0]
+        yield str(item["patient"]), load(item)["label"].numpy()[0]
 
 
 def _measure_sharpness(image: np.ndarray) -> float:

@@ -204,7 +204,7 @@ def run_nvflare(*arguments: str) -> dict[str, object]:
     if result.returncode != 0 or not answers:
         answer = answers[-1] if answers else {}
         reason = " ".join(filter(None, (answer.get("message"), answer.get("detail"), answer.get("hint"))))
-        raise InputError(f"nvflare {arguments[0]}: {reason or result.stderr.strip().splitlines()[-1]}")
+        raise InputError(f"nvflare {arguments[0]}: {reason or (result.stderr.splitlines() or ['no reason given'])[-1]}")
     return dict(answers[-1]["data"])
 
 

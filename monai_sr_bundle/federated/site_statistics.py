@@ -15,7 +15,8 @@ from nvflare.fuel.flare_api.flare_api import Session
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import INTENSITY, MINIMUM_IMAGES, RANGES, ImageStatistics
-from monai_sr_bundle.federated.submit import run_to_result
+from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
+from monai_sr_bundle.federated.submit import explain_loss, run_to_result
 from monai_sr_bundle.images.staging import write_file
 
 _NAME, _FILE = "image_statistics", "statistics/image_statistics.json"
@@ -76,7 +77,8 @@ def collect_statistics(
     Raises:
         InputError: no hospital is connected, or the job fails, as where none has enough images.
     """
-    sites = sorted(client.name for client in session.get_system_info().client_info)
+    with explain_loss("Run this again when it is up."):
+        sites = sorted(client.name for client in session.get_system_info().client_info)
     if not sites:
         raise InputError("no hospital is connected. Ask them to start their kits.")
     with tempfile.TemporaryDirectory() as temporary:
@@ -86,7 +88,10 @@ def collect_statistics(
         statistics = json.loads(file.read_text(encoding="utf-8"))
     for site in sites:
         if site not in statistics[INTENSITY]["count"]:
-            report(f"{site} has fewer than {MINIMUM_IMAGES} training images and sent no statistics")
+            report(
+                f"{site} has fewer than {MINIMUM_IMAGES} training images or {LEAST_PATIENTS_OF_SITE} patients, and "
+                "sent no statistics"
+            )
     write_file(out, f"{json.dumps(statistics, indent=2)}\n".encode())
     return dict(statistics)
 

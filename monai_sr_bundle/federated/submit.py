@@ -18,7 +18,9 @@ from typing import Any
 from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
+    AuthorizationError,
     InternalError,
+    InvalidJobDefinition,
     MonitorReturnCode,
     NoConnection,
     NoReply,
@@ -52,6 +54,7 @@ _LOST = (AuthenticationError, ConnectionError, InternalError, NoReply, RuntimeEr
 """Exceptions of NVFlare's session when its server is gone."""
 
 
+_AGAIN = "Run this again when it is up."
 _ARCHIVED = (
     " A server that still runs archives the job as soon as it has room, and removes that folder: then fetch it with "
     "`nvflare job download {job} --startup-kit KIT`, and go on with --continue and the folder app_server in it."
@@ -104,7 +107,7 @@ def open_session(admin_kit: Path) -> Iterator[Session]:
         raise InputError(f"{admin_kit} is no coordinator's kit: {settings.name} cannot be read ({error}).") from error
     try:
         session = new_secure_session(user, str(admin_kit), timeout=15)
-    except NoConnection as error:
+    except (NoConnection, AuthenticationError, AuthorizationError) as error:
         raise InputError(
             f"the server does not answer, or does not accept {user}. Is it running, and is the kit still valid?"
         ) from error
@@ -112,6 +115,22 @@ def open_session(admin_kit: Path) -> Iterator[Session]:
         yield session
     finally:
         session.close()
+
+
+@contextmanager
+def explain_loss(advice: str) -> Iterator[None]:
+    """Say what to do where NVFlare's session fails in the `with` block.
+
+    Raises:
+        StudyEnded: the server is gone.
+        InputError: it refuses what it was asked for.
+    """
+    try:
+        yield
+    except _LOST as error:
+        raise StudyEnded(f"the server does not answer ({type(error).__name__}: {error}). {advice}") from error
+    except (AuthorizationError, InvalidJobDefinition) as error:
+        raise InputError(f"the server refuses: {error}") from error
 
 
 def run_study(
@@ -142,6 +161,8 @@ def run_study(
         InputError: nothing to go on from, no round left, or the server refuses the job.
         OutputError: `out` holds another study.
     """
+    if rounds_a_job < 1:
+        raise InputError(f"--rounds-a-job {rounds_a_job}: expected at least 1.")
     if continued is None and (out / MODEL).exists():
         raise OutputError(f"{out} holds a study. Name another folder with --out, or go on with --continue {out}.")
     model, rounds = _read_state(continued) if continued else (None, [])
@@ -153,12 +174,15 @@ def run_study(
     if model is not None:
         _keep(out, model, rounds, jobs)
     while done < study.task.rounds:
-        _require_sites(session, study, out if done else None)
+        go_on = f"When it is up again, go on with --continue {out}." if done else _AGAIN
+        with explain_loss(go_on):
+            _require_sites(session, study, out if done else None)
         with tempfile.TemporaryDirectory() as temporary:
             length = min(rounds_a_job, study.task.rounds - done)
             start = None if model is None else str(model)
             folder = write_job(study, Path(temporary), start=start, start_round=done, rounds=length)
-            end = _run_job(session, folder, Path(temporary) / "result", report, sites_of(rounds))
+            with explain_loss(go_on):
+                end = _run_job(session, folder, Path(temporary) / "result", report, sites_of(rounds))
             # What earlier jobs measured of the model that this one began with is measured again by its first round.
             rounds = [record for record in rounds if "missing" in record] + end.rounds
             jobs.append({"job": end.job, "status": end.status, "explanation": end.explanation})
@@ -194,7 +218,10 @@ def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     model, record = folder / MODEL, folder / RECORD
     if not model.is_file() or not record.is_file():
         raise InputError(f"{folder} has no {MODEL} and {RECORD} to go on from. Name the folder of an earlier job.")
-    return model, json.loads(record.read_text(encoding="utf-8"))
+    try:
+        return model, json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{record} cannot be read ({error}). Name the folder of an earlier job.") from error
 
 
 def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[str, str]]) -> None:
@@ -229,10 +256,10 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
         InputError: the job ended otherwise than completed.
         StudyEnded: the server was lost.
     """
-    job, meta = _wait_for_job(
-        session, folder, report,
-        lambda job: StudyEnded(f"the server was lost while it ran job {job}. Run this again when it is up."),
-    )  # fmt: skip
+    with explain_loss(_AGAIN):
+        job, meta = _wait_for_job(
+            session, folder, report, lambda job: StudyEnded(f"the server was lost while it ran job {job}. {_AGAIN}")
+        )
     status = str(meta.get(JobMetaKey.STATUS.value))
     if status != RunStatus.FINISHED_COMPLETED:
         raise InputError(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -359,7 +360,6 @@ class BoxStore:
             source, target = sqlite3.connect(self.file), sqlite3.connect(partial)
             with source, target:
                 source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")
             source.close()
             target.close()
             head = check_file(partial)
@@ -425,29 +425,34 @@ def put_record(connection: Connection, kind: str, key: str, content: Any) -> Non
         connection.execute(insert(records).values(row))
 
 
-def check_file(file: Path) -> str:
+def check_file(file: Path, name: str = "") -> str:
     """Check a database file, and return the hash of the newest row of its audit log.
+
+    Args:
+        file: the file.
+        name: what messages call it. Default: its name.
 
     Raises:
         NotFoundError: no file.
         ServerError: it is damaged, no database of this program, or does not agree with its audit log.
     """
+    name = name or file.name
     if not file.is_file():
-        raise NotFoundError(f"{file.name} is not a file.")
+        raise NotFoundError(f"{name} is not a file.")
     try:
         connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
         damage = connection.execute("PRAGMA integrity_check").fetchone()[0]
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         connection.close()
     except sqlite3.Error as error:
-        raise ServerError(f"{file.name} is no store of boxes ({error}).") from error
+        raise ServerError(f"{name} is no store of boxes ({error}).") from error
     if damage != "ok" or not {"versions", "audit", "records"} <= tables:
-        raise ServerError(f"{file.name} is damaged, or no store of boxes.")
+        raise ServerError(f"{name} is damaged, or no store of boxes.")
     store = BoxStore(file)
     problems, log = store.verify(), store.audit()
     store.close()
     if problems:
-        raise ServerError(f"{file.name}: {problems[0]}")
+        raise ServerError(f"{name}: {problems[0]}")
     return log[-1]["hash"] if log else FIRST_HASH
 
 
@@ -460,25 +465,41 @@ def restore(backup: Path, file: Path) -> Path | None:
     Raises:
         NotFoundError, ServerError: see `check_file`.
         ConflictError: a server has the store open.
+        StorageError: the copy cannot be written. The older store stays where it is.
     """
-    check_file(backup)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    older = None
-    if file.exists():
-        _require_unused(file)
-        older = file.with_name(f"{file.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
-        for suffix in ("", "-wal", "-shm"):
-            part = file.with_name(file.name + suffix)
-            if part.exists():
-                part.rename(older.with_name(older.name + suffix))
     partial = file.with_name(f"{file.name}.partial")
-    partial.unlink(missing_ok=True)
-    _create_private(partial)
-    partial.write_bytes(backup.read_bytes())
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, file)
+    try:
+        # The copy is checked, since opening a database writes, and a backup may lie where nothing can be written.
+        _copy_private(backup, partial)
+        check_file(partial, backup.name)
+        older = None
+        if file.exists():
+            _require_unused(file)
+            older = file.with_name(f"{file.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+            for suffix in ("", "-wal", "-shm"):
+                part = file.with_name(file.name + suffix)
+                if part.exists():
+                    part.rename(older.with_name(older.name + suffix))
+        os.replace(partial, file)
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            partial.with_name(partial.name + suffix).unlink(missing_ok=True)
     return older
+
+
+def _copy_private(backup: Path, copy: Path) -> None:
+    if not backup.is_file():
+        raise NotFoundError(f"{backup.name} is not a file.")
+    copy.unlink(missing_ok=True)
+    _create_private(copy)
+    try:
+        with backup.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+    except OSError as error:
+        raise StorageError(f"the backup cannot be copied beside the store ({error.strerror}).") from error
 
 
 def _create_private(file: Path) -> None:

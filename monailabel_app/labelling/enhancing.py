@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as WaitError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -83,8 +83,10 @@ class Enhancer:
 
     def __init__(self) -> None:
         self._slots = threading.BoundedSemaphore(MOST_WAITING)
+        self._working = threading.Lock()
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self._lifeline: multiprocessing.connection.Connection | None = None
 
     @contextmanager
     def enhance(self, task: Task, folder: Path) -> Iterator[EnhancedImage]:
@@ -112,30 +114,35 @@ class Enhancer:
             self._slots.release()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, also in the middle of an image."""
         with self._lock:
-            if self._pool is not None:
+            if self._pool is not None and self._lifeline is not None:
+                self._lifeline.close()
                 self._pool.shutdown(wait=False, cancel_futures=True)
-                self._pool = None
+                self._pool = self._lifeline = None
 
     def _run(self, task: Task, out: Path) -> EnhancedImage:
-        try:
-            future: Future[EnhancedImage] = self._running_pool().submit(_enhance, task, out)
-            return future.result(timeout=LONGEST_SECONDS)
-        except BrokenProcessPool as error:
-            self.close()
-            raise ServerError(
-                "the process that enlarges images was ended, perhaps for lack of memory. Choose a smaller region."
-            ) from error
-        except WaitError as error:
-            self.close()
-            raise ServerError(f"the image took longer than {LONGEST_SECONDS} s. Choose a smaller region.") from error
+        with self._working:  # so that the time of an image does not count while it waits for another
+            try:
+                future: Future[EnhancedImage] = self._running_pool().submit(_enhance, task, out)
+                return future.result(timeout=LONGEST_SECONDS)
+            except (BrokenProcessPool, CancelledError) as error:
+                self.close()
+                raise ServerError(
+                    "the process that enlarges images was ended, perhaps for lack of memory. Choose a smaller region."
+                ) from error
+            except WaitError as error:
+                self.close()
+                raise ServerError(
+                    f"the image took longer than {LONGEST_SECONDS} s. Choose a smaller region."
+                ) from error
 
     def _running_pool(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent)
+                other_end, self._lifeline = context.Pipe(duplex=False)
+                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with, initargs=(other_end,))
             return self._pool
 
 
@@ -199,13 +206,14 @@ def _without_folders(content: Any) -> Any:
     return content
 
 
-def _end_with_parent() -> None:
-    """End this process when the server ends, even by SIGKILL: the queue alone would keep it waiting for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _end_with(lifeline: multiprocessing.connection.Connection) -> None:
+    """End this process when the server closes its end of the pipe, or ends, even by SIGKILL.
+
+    The queue alone would keep it waiting for ever, and an image would be enlarged to its end.
+    """
 
     def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+        multiprocessing.connection.wait([lifeline])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from labelling.catalogue import NAME, safe_name
 from labelling.context import RESULTS, Context
 from labelling.datastore import SUBMITTED, BoxDatastore
 from labelling.enhancing import EnhancedImage, Task
-from labelling.errors import ConflictError, NotFoundError, RefusedError, ServerError
+from labelling.errors import BusyError, ConflictError, NotFoundError, RefusedError, ServerError
 from labelling.formats import slicer_markups
 from labelling.formats.nifti import to_nifti
 from labelling.guard import as_json, log_mistake
@@ -288,21 +289,34 @@ def post_measure(
 
 
 _measuring = threading.Lock()
+BUSY_SECONDS = 5
+"""How long the measuring of error bars waits for readers who wait for their images."""
 
 
 def _measure(context: Context, model: str, tasks: Sequence[tuple[str, Task]]) -> None:
     try:
         for name, task in tasks:
             try:
-                with context.enhancer.enhance(task, context.folder / RESULTS) as enhanced:
-                    width = enhanced.mean_half_width
-            except (SuperResolutionError, ServerError):  # of another modality, or too small: it has none
-                width = None
+                width = _measure_width(context, task)
+            except ServerError as error:  # which says nothing about the image
+                log_mistake(error)
+                continue
             next_image.set_width(context.store, name, model, width)
     except Exception as error:
         log_mistake(error)
     finally:
         _measuring.release()
+
+
+def _measure_width(context: Context, task: Task) -> float | None:
+    while True:
+        try:
+            with context.enhancer.enhance(task, context.folder / RESULTS) as enhanced:
+                return enhanced.mean_half_width
+        except BusyError:  # readers come first
+            time.sleep(BUSY_SECONDS)
+        except SuperResolutionError:  # of another modality, or too small: it has none
+            return None
 
 
 @router.get("/train/", summary="The trainings")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -196,6 +198,23 @@ def test_a_backup_of_a_store_in_use_restores_it(store, tmp_path):
     assert restored.verify() == []
 
 
+def test_a_backup_that_cannot_be_copied_leaves_the_store_where_it_is(store, tmp_path, monkeypatch):
+    store.save(reading("ada", box()), actor="ada", based_on=0)
+    store.back_up(tmp_path / "backup.sqlite")
+    store.close()
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    def fill_disk(source, target):
+        target.write(source.read(100))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fill_disk)
+    with pytest.raises(StorageError, match="No space left"):
+        restore(tmp_path / "backup.sqlite", store.file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert len(BoxStore(store.file).history("chest.png")) == 1
+
+
 def test_a_store_in_use_is_not_replaced(store, tmp_path):
     store.save(reading("ada", box()), actor="ada", based_on=0)
     store.back_up(tmp_path / "backup.sqlite")
@@ -205,7 +224,7 @@ def test_a_store_in_use_is_not_replaced(store, tmp_path):
 
 def test_only_a_sound_backup_is_restored(store, tmp_path):
     (tmp_path / "text.sqlite").write_text("no database")
-    with pytest.raises(ServerError, match="no store of boxes"):
+    with pytest.raises(ServerError, match=r"^text.sqlite is no store of boxes"):
         restore(tmp_path / "text.sqlite", store.file)
     with pytest.raises(NotFoundError):
         restore(tmp_path / "missing.sqlite", store.file)

@@ -15,7 +15,7 @@ from nvflare.fuel.utils import fobs
 from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS, ImageStatistics, list_statistics
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
 from monai_sr_bundle.federated.site_statistics import write_statistics_job
-from tests.drawn_data import write_radiographs
+from tests.drawn_data import write_radiographs, write_volumes
 
 fobs_registration()  # as NVFlare's part of a job does
 
@@ -32,10 +32,14 @@ class Workspace:
 
 def initialized(folder, images):
     data = write_radiographs(folder / "data", size=64, counts=(("train", images), ("val", 1)))
+    return initialized_with(folder, data, "chest_xray_srcnn_x4")
+
+
+def initialized_with(folder, data, bundle):
     write_site_settings(SiteSettings(data, folder / "work"), folder / "local" / SETTINGS_FILE)
     fl_ctx = FLContext()
     fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(folder / "local"))
-    statistics = ImageStatistics("chest_xray_srcnn_x4")
+    statistics = ImageStatistics(bundle)
     statistics.initialize(fl_ctx)
     return statistics
 
@@ -54,10 +58,16 @@ def test_counts_sums_and_histograms_are_those_of_the_images(tmp_path):
 
 def test_a_site_with_few_images_answers_without_figures(tmp_path, caplog):
     statistics = initialized(tmp_path, 9)
-    assert "9 training images, and sends no statistics of fewer than 10" in caplog.text
+    assert "9 training images of 9 patients, and sends no statistics of fewer than 10 images or 5" in caplog.text
     assert statistics.features() == {"train": []}
     first = answer({StC.STATS_COUNT: {"train": {}}}, **{StC.STATS_FEATURES: fobs.dumps({"train": []})})
     assert fobs.loads(list_statistics(first)[StC.STATS_2nd_STATISTICS]) == {StC.STATS_COUNT: {"train": {}}}
+
+
+def test_the_slices_of_one_patient_are_no_images_of_many(tmp_path, caplog):
+    data = write_volumes(tmp_path / "data", slices=12)
+    assert initialized_with(tmp_path, data, "chest_ct_edsr_x4").features() == {"train": []}
+    assert "12 training images of 1 patients" in caplog.text
 
 
 def test_the_job_has_no_code(tmp_path):

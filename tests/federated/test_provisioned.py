@@ -146,7 +146,7 @@ def test_a_hospital_of_few_images_sends_no_statistics_and_the_others_do(federati
     lines = []
     with other_images(federation, {"hospital-1": few}):
         statistics = collect_statistics(session, STUDY["bundle"], tmp_path / "statistics.json", report=lines.append)
-    assert lines[-1] == "hospital-1 has fewer than 10 training images and sent no statistics"
+    assert lines[-1] == "hospital-1 has fewer than 10 training images or 5 patients, and sent no statistics"
     counts = {site: value["train"] for site, value in statistics[SHARPNESS]["count"].items()}
     assert counts == {"hospital-2": 13, "hospital-3": 14, "Global": 27}
 

@@ -105,6 +105,11 @@ def test_a_stricter_policy_is_installed(policy, tmp_path):
         ("resources.json", {"allow_log_streaming": True}, "Logs can name files and patients"),
         ("authorization.json", {"permissions": {"project_admin": "any"}}, "role project_admin has the right byoc"),
         ("authorization.json", {"permissions": {"lead": {"shell_commands": "any"}}}, "role lead has the right shell"),
+        (
+            "authorization.json",
+            {"permissions": {"lead": {"shell_commands": "none", "cat": "any"}}},
+            "has the right cat",
+        ),
         ("privacy.json", {"default_scope": ""}, "must have one scope"),
         ("privacy.json", {"scopes": [{"name": "site"}, {"name": "other"}]}, "must have one scope"),
         ("privacy.json", {"scopes": [{"name": "site", "task_result_filters": []}]}, "the last of task_result_filters"),

@@ -7,8 +7,10 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
+from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, NoReply
+
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.submit import MODEL, describe_rounds, fetch_end, run_study, run_to_result
+from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, fetch_end, run_study, run_to_result
 from tests.federated.conftest import study
 
 COMPLETED, ABNORMAL = {"status": "FINISHED:COMPLETED"}, {"status": "FINISHED:ABNORMAL"}
@@ -57,6 +59,45 @@ def test_a_study_that_has_all_its_rounds_does_not_go_on(tmp_path):
     with pytest.raises(InputError, match="has all 2 rounds of the study already; its model is .*FL_global_model.pt"):
         run_study(None, study(rounds=2), tmp_path / "out", continued=done)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_job_without_rounds_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--rounds-a-job 0: expected at least 1"):
+        run_study(None, study(), tmp_path / "out", rounds_a_job=0)
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    (tmp_path / MODEL).write_bytes(b"weights")
+    (tmp_path / "rounds.json").write_text('[{"round": 0')
+    with pytest.raises(InputError, match=r"rounds.json cannot be read .* Name the folder of an earlier job"):
+        run_study(None, study(rounds=2), tmp_path / "out", continued=tmp_path)
+
+
+class LostServer(Server):
+    """One that fails before it takes a job."""
+
+    def __init__(self, folder, error):
+        super().__init__(folder, [], [f"hospital-{number}" for number in range(9)])
+        self.error = error
+
+    def submit_job(self, job):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (NoReply("no reply"), StudyEnded, r"does not answer \(NoReply: no reply\). .* go on with --continue .*out"),
+        (InvalidJobDefinition("no app"), InputError, "the server refuses: no app"),
+    ],
+)
+def test_a_server_that_is_lost_between_two_jobs_is_no_traceback(tmp_path, error, kind, message):
+    continued = tmp_path / "app_server"
+    continued.mkdir()
+    (continued / MODEL).write_bytes(b"weights")
+    (continued / "rounds.json").write_text(json.dumps([trained(0, ["a"])]))
+    with pytest.raises(kind, match=message):
+        run_study(LostServer(tmp_path / "server", error), study(rounds=2), tmp_path / "out", continued=continued)
 
 
 def test_a_hospital_of_an_earlier_job_that_is_not_connected_is_named(tmp_path):
