@@ -22,14 +22,12 @@ from monai_sr_bundle.federated.messages import (
     IMAGES,
     ITERATIONS,
     PROCESS_OF,
+    ROUNDS_FILE,
     SAMPLE_RATE,
     SECONDS,
     same_process,
 )
 from monai_sr_bundle.images.staging import write_file
-
-RECORD = "rounds.json"
-"""File in the folder of the global model with what happened in every round."""
 
 
 class FederatedAveraging(FedAvg):
@@ -199,7 +197,7 @@ class FederatedAveraging(FedAvg):
         return Path(self.persistor.log_dir)
 
     def _write_record(self) -> None:
-        write_file(self._folder / RECORD, f"{json.dumps(self._rounds, indent=2)}\n".encode())
+        write_file(self._folder / ROUNDS_FILE, f"{json.dumps(self._rounds, indent=2)}\n".encode())
 
 
 def weighted_mean(differences: Sequence[dict[str, np.ndarray]], weights: Sequence[float]) -> dict[str, np.ndarray]:

@@ -16,14 +16,13 @@ import torch
 
 from monai_sr_bundle.bundles import Bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
-from monai_sr_bundle.federated.messages import IMAGES, ITERATIONS, SECONDS
+from monai_sr_bundle.federated.messages import IMAGES, ITERATIONS, ROUNDS_FILE, SECONDS
 from monai_sr_bundle.federated.start_weights import SHIPPED
 from monai_sr_bundle.federated.study import Study, read_study
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.training.weights import read_weights, recorded_stages
 
-ROUNDS_FILE = "rounds.json"
 PROVENANCE = "federated"
 """Key of the metadata with the provenance."""
 

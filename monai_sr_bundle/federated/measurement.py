@@ -38,9 +38,9 @@ class SiteMeasures:
     psnr: dict[str, list[float]] = field(default_factory=dict)
     box_psnr: dict[str, list[float]] = field(default_factory=dict)
 
-    def gain(self, model: str, reference: str = BICUBIC) -> Mean:
+    def gain(self, model: str) -> Mean:
         """Return the mean difference in PSNR of two models, with its interval over patients."""
-        differences = [a - b for a, b in zip(self.psnr[model], self.psnr[reference], strict=True)]
+        differences = [a - b for a, b in zip(self.psnr[model], self.psnr[BICUBIC], strict=True)]
         return Mean.of(differences, self.patients)
 
 

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+GLOBAL_MODEL = "FL_global_model.pt"
+"""The global model, as NVFlare names it, in the result of a job."""
+ROUNDS_FILE = "rounds.json"
+"""File beside it with what happened in every round."""
 IMAGES = "images"
 """Number of a site's training images."""
 BOXED_IMAGES = "boxed_images"

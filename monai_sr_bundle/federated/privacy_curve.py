@@ -14,13 +14,12 @@ import numpy as np
 from monai_sr_bundle import __version__
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import BICUBIC, SiteMeasures, measure_models
-from monai_sr_bundle.federated.messages import EPSILON
+from monai_sr_bundle.federated.messages import EPSILON, GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.privacy import Privacy
 from monai_sr_bundle.federated.simulated_study import read_simulated_study, write_simulated_sites
-from monai_sr_bundle.federated.simulator import GLOBAL_MODEL, simulate_job
+from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.start_weights import start_state
 from monai_sr_bundle.federated.study import Study
@@ -124,7 +123,7 @@ def _train(study: Study, privacy: Privacy, settings: dict[str, SiteSettings], fo
 
 def _epsilons_of(results: Path) -> dict[str, float]:
     """Return the epsilon of every site after the last round."""
-    rounds = json.loads((results / RECORD).read_text(encoding="utf-8"))
+    rounds = json.loads((results / ROUNDS_FILE).read_text(encoding="utf-8"))
     return {site: answer[EPSILON] for each in rounds for site, answer in each["sites"].items() if answer.get(EPSILON)}
 
 

@@ -19,12 +19,12 @@ import torch
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.comparison import describe, write_comparison
-from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import SiteMeasures, measure_models
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.simulated_site import SimulatedSite
 from monai_sr_bundle.federated.simulated_study import read_simulated_study, write_simulated_sites
-from monai_sr_bundle.federated.simulator import GLOBAL_MODEL, simulate_job
+from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import open_site_training, site_seed
 from monai_sr_bundle.federated.start_weights import start_state
@@ -109,7 +109,7 @@ def simulate(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # what runs is finished, and not begun again another time
             raise
-    record = json.loads((federated / RECORD).read_text(encoding="utf-8"))
+    record = json.loads((federated / ROUNDS_FILE).read_text(encoding="utf-8"))
     write_comparison(study, measures, record, out / "comparison.json", quick=quick)
     return describe(study, measures, quick=quick)
 
@@ -140,7 +140,7 @@ class _Parts:
     def train_federated(self) -> Path:
         """Run the job of the study in NVFlare's simulator, and return the folder with its results."""
         folder = self.out / "federated"
-        if (folder / RECORD).is_file():
+        if (folder / ROUNDS_FILE).is_file():
             return folder
         for name in ("job", "simulator", "work", "federated", "ledgers"):
             shutil.rmtree(self.out / name, ignore_errors=True)
@@ -153,7 +153,7 @@ class _Parts:
         self._save(GLOBAL, read_weights(results / GLOBAL_MODEL))
         with np.load(results / f"global_after_{before_personal}_rounds.npz") as arrays:
             self._save(f"{GLOBAL}_before_{PERSONAL}", {key: torch.as_tensor(arrays[key]) for key in arrays.files})
-        shutil.copyfile(results / RECORD, folder / RECORD)  # last: it says that the others are there
+        shutil.copyfile(results / ROUNDS_FILE, folder / ROUNDS_FILE)  # last: it says that the others are there
         return folder
 
     def train_pooled(self) -> None:
@@ -206,7 +206,7 @@ class _Parts:
         assert task.iterations is not None
         work = self.out / "work" / name
         shutil.rmtree(work, ignore_errors=True)
-        seed = overrides.pop("seed", site_seed(task.seed, site))
+        seed = site_seed(task.seed, site)
         training = open_site_training(task, self.bundle, settings, work, seed=seed, **overrides)
         training.load_weights(start or start_state(self.bundle, self.study.start, task.seed))
         training.budget.iterations = rounds_before * task.iterations

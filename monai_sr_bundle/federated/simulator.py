@@ -15,20 +15,17 @@ from pathlib import Path
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
 from monai_sr_bundle.errors import SuperResolutionError
-from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
-from monai_sr_bundle.federated.messages import TRAINER_ENDED
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE, TRAINER_ENDED
 from monai_sr_bundle.federated.privacy import FILTERS
 from monai_sr_bundle.federated.site_settings import SIMULATED_SETTINGS, SiteSettings, write_site_settings
-
-GLOBAL_MODEL = "FL_global_model.pt"
 
 
 def simulate_job(
     job: Path,
     sites: Mapping[str, SiteSettings],
     workspace: Path,
-    results: tuple[str, ...] = (GLOBAL_MODEL, RECORD),
+    results: tuple[str, ...] = (GLOBAL_MODEL, ROUNDS_FILE),
 ) -> Path:
     """Run a job to its end.
 

@@ -29,13 +29,11 @@ from nvflare.fuel.flare_api.api_spec import (
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
-from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import write_job
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.study import Study
 from monai_sr_bundle.images.staging import write_file
 
-MODEL = "FL_global_model.pt"
-"""The global model, as NVFlare names it, in the result of a job."""
 ROUNDS_A_JOB = 10
 ABSENT = "absent"
 """Key of a round's record: the sites of the study that it did not ask, each with the reason."""
@@ -163,7 +161,7 @@ def run_study(
     """
     if rounds_a_job < 1:
         raise InputError(f"--rounds-a-job {rounds_a_job}: expected at least 1.")
-    if continued is None and (out / MODEL).exists():
+    if continued is None and (out / GLOBAL_MODEL).exists():
         raise OutputError(f"{out} holds a study. Name another folder with --out, or go on with --continue {out}.")
     model, rounds = _read_state(continued) if continued else (None, [])
     done = sum("missing" in record for record in rounds)
@@ -187,7 +185,7 @@ def run_study(
             rounds = [record for record in rounds if "missing" in record] + end.rounds
             jobs.append({"job": end.job, "status": end.status, "explanation": end.explanation})
             if end.model is not None and end.rounds_done:
-                model = out / MODEL
+                model = out / GLOBAL_MODEL
                 _keep(out, end.model, rounds, jobs)
         done += end.rounds_done
         if end.rounds_done < length:
@@ -196,7 +194,7 @@ def run_study(
                 + (f"Go on with --continue {out}." if done else _WITHOUT_MODEL.format(job=end.job))
             )
         report(f"job {end.job}: {end.explanation}; {done} of {study.task.rounds} rounds of the study")
-    return JobEnd(end.job, end.status, end.explanation, rounds, out / MODEL)
+    return JobEnd(end.job, end.status, end.explanation, rounds, out / GLOBAL_MODEL)
 
 
 def _require_sites(session: Session, study: Study, out: Path | None) -> None:
@@ -215,9 +213,11 @@ def _connected_sites(session: Session) -> set[str]:
 
 
 def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
-    model, record = folder / MODEL, folder / RECORD
+    model, record = folder / GLOBAL_MODEL, folder / ROUNDS_FILE
     if not model.is_file() or not record.is_file():
-        raise InputError(f"{folder} has no {MODEL} and {RECORD} to go on from. Name the folder of an earlier job.")
+        raise InputError(
+            f"{folder} has no {GLOBAL_MODEL} and {ROUNDS_FILE} to go on from. Name the folder of an earlier job."
+        )
     try:
         return model, json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -225,10 +225,10 @@ def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[str, str]]) -> None:
-    temporary = out / f"{MODEL}.part"
+    temporary = out / f"{GLOBAL_MODEL}.part"
     shutil.copyfile(model, temporary)
-    temporary.replace(out / MODEL)
-    write_file(out / RECORD, f"{json.dumps(rounds, indent=2)}\n".encode())
+    temporary.replace(out / GLOBAL_MODEL)
+    write_file(out / ROUNDS_FILE, f"{json.dumps(rounds, indent=2)}\n".encode())
     write_file(out / "jobs.json", f"{json.dumps(jobs, indent=2)}\n".encode())
 
 
@@ -325,8 +325,8 @@ def fetch_end(
         location = Path(session.download_job_result(job, str(result)))
     except (*_LOST, OSError) as error:  # as where the server's disk is full
         return JobEnd(job, status, f"{explanation}; its result cannot be fetched ({error})", [], None)
-    folder = next((path.parent for path in sorted(location.rglob(RECORD))), None)
-    rounds = json.loads((folder / RECORD).read_text(encoding="utf-8")) if folder else []
+    folder = next((path.parent for path in sorted(location.rglob(ROUNDS_FILE))), None)
+    rounds = json.loads((folder / ROUNDS_FILE).read_text(encoding="utf-8")) if folder else []
     note_absent(rounds, earlier_sites)
     if status in (RunStatus.FINISHED_COMPLETED, RunStatus.FINISHED_ABNORMAL):
         gone: set[str] = set()
@@ -334,7 +334,7 @@ def fetch_end(
             with suppress(*_LOST):
                 gone = sites_of(rounds) - _connected_sites(session)
         explanation = _describe_losses(rounds, gone) or explanation
-    model = folder / MODEL if folder and (folder / MODEL).is_file() else None
+    model = folder / GLOBAL_MODEL if folder and (folder / GLOBAL_MODEL).is_file() else None
     return JobEnd(job, status, explanation, rounds, model)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import importlib.util
 import io
@@ -235,16 +234,11 @@ class Training:
         network = self._average.network if average else self.network
         return {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
 
-    def load_weights(
-        self, state: Mapping[str, torch.Tensor], *, reset_average: bool = True, reset_optimizer: bool = False
-    ) -> None:
-        """Go on with other weights, as of a federated round.
+    def load_weights(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on with other weights, as of a federated round; the average begins anew with them.
 
         Args:
             state: all weights of the network, by the names of its own state dict.
-            reset_average: begin the average anew with them; else it goes on, and they are mixed in by training.
-                Default True.
-            reset_optimizer: forget the moments of the gradients. Default False.
 
         Raises:
             BundleError: weights of another network, or trained for another diffusion process; nothing was changed.
@@ -259,30 +253,8 @@ class Training:
                     "model.yaml states. Use the same `diffusion` everywhere."
                 )
             state = {**state, "process": given if given.any() else process}
-        average = None if reset_average else copy.deepcopy(self._average.averaged.state_dict())
         load_state(self.network, state, "the given state dict:", f"the network of {self.bundle.name}")
-        if average is None:  # the network's new weights have begun another
-            self._average_was_trained = False
-        else:
-            self._average.averaged.load_state_dict(average)
-        if reset_optimizer:
-            for value in self._content("checkpointed").values():
-                if isinstance(value, torch.optim.Optimizer):
-                    value.state.clear()
-
-    def restart_schedule(
-        self, *, iterations: int | None = None, epochs: float | None = None, minutes: float | None = None
-    ) -> None:
-        """Begin a schedule of the learning rate that the following runs share.
-
-        Args:
-            iterations, epochs, minutes: its length, one of them.
-
-        Raises:
-            InputError: see `Duration`.
-        """
-        self.budget.restart_schedule(Duration(iterations, epochs, minutes))
-        self._has_schedule = True
+        self._average_was_trained = False
 
     def run(self, *, iterations: int | None = None, epochs: float | None = None, minutes: float | None = None) -> int:
         """Train, and write `last.pt`.

@@ -30,13 +30,14 @@ from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.join import check_connection, install_kit, is_running, stop
 from monai_sr_bundle.federated.leave import leave, revoke
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL
 from monai_sr_bundle.federated.site_calibration import calibrate_federation
 from monai_sr_bundle.federated.site_policy import install_policy
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, read_site_settings, write_site_settings
 from monai_sr_bundle.federated.site_statistics import collect_statistics
 from monai_sr_bundle.federated.startup_kits import provision
 from monai_sr_bundle.federated.study import parse_study
-from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, fetch_end, open_session, run_study
+from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, fetch_end, open_session, run_study
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.uncertainty.calibration import read_calibration
@@ -277,4 +278,4 @@ def test_a_hospital_leaves(federation, session, tmp_path):
         StudyEnded, match=r"2 hospitals are connected \(hospital-1, hospital-2\), but the study needs 3"
     ):
         run_study(session, study(), tmp_path / "out", report=lambda line: None)
-    assert not (tmp_path / "out" / MODEL).exists()
+    assert not (tmp_path / "out" / GLOBAL_MODEL).exists()

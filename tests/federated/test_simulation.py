@@ -14,7 +14,8 @@ from monai_sr_bundle.federated.controller import weighted_mean
 from monai_sr_bundle.federated.export import PROVENANCE, export
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import evaluate
-from monai_sr_bundle.federated.simulator import GLOBAL_MODEL, simulate_job
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL
+from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_settings import SiteSettings, read_site_settings, write_site_settings
 from monai_sr_bundle.federated.site_training import SiteTraining
 from monai_sr_bundle.federated.start_weights import start_state

@@ -10,7 +10,8 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, NoReply
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, fetch_end, run_study, run_to_result
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL
+from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, fetch_end, run_study, run_to_result
 from tests.federated.conftest import study
 
 COMPLETED, ABNORMAL = {"status": "FINISHED:COMPLETED"}, {"status": "FINISHED:ABNORMAL"}
@@ -53,7 +54,7 @@ def measured(number, sites):
 def test_a_study_that_has_all_its_rounds_does_not_go_on(tmp_path):
     done = tmp_path / "done"
     done.mkdir()
-    (done / MODEL).write_bytes(b"weights")
+    (done / GLOBAL_MODEL).write_bytes(b"weights")
     rounds = [{"round": number, "sites": {}, "answered": 3, "missing": []} for number in range(2)]
     (done / "rounds.json").write_text(json.dumps([*rounds, {"round": 2, "sites": {}, "answered": 3}]))
     with pytest.raises(InputError, match="has all 2 rounds of the study already; its model is .*FL_global_model.pt"):
@@ -67,7 +68,7 @@ def test_a_job_without_rounds_is_refused(tmp_path):
 
 
 def test_a_damaged_record_is_named(tmp_path):
-    (tmp_path / MODEL).write_bytes(b"weights")
+    (tmp_path / GLOBAL_MODEL).write_bytes(b"weights")
     (tmp_path / "rounds.json").write_text('[{"round": 0')
     with pytest.raises(InputError, match=r"rounds.json cannot be read .* Name the folder of an earlier job"):
         run_study(None, study(rounds=2), tmp_path / "out", continued=tmp_path)
@@ -94,7 +95,7 @@ class LostServer(Server):
 def test_a_server_that_is_lost_between_two_jobs_is_no_traceback(tmp_path, error, kind, message):
     continued = tmp_path / "app_server"
     continued.mkdir()
-    (continued / MODEL).write_bytes(b"weights")
+    (continued / GLOBAL_MODEL).write_bytes(b"weights")
     (continued / "rounds.json").write_text(json.dumps([trained(0, ["a"])]))
     with pytest.raises(kind, match=message):
         run_study(LostServer(tmp_path / "server", error), study(rounds=2), tmp_path / "out", continued=continued)

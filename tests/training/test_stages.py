@@ -9,7 +9,7 @@ import torch
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
-from monai_sr_bundle.training.training import open_training, stage_workflows, train
+from monai_sr_bundle.training.training import stage_workflows, train
 from tests.tiny_bundle import tiny_bundle
 from tests.tiny_diffusion import LATENT_BUNDLE
 from tests.tiny_flow import FLOW_BUNDLE
@@ -65,15 +65,6 @@ def test_a_first_stage_that_began_with_weights_is_resumed_without_naming_them(sr
     assert [stage["iterations"] for stage in record["stages"]] == [3, 2]
     curve = list(csv.DictReader((tmp_path / "training_curve.csv").open()))
     assert [row["iteration"] for row in curve if row["metric"] == "psnr"][:3] == ["2", "3", "1"]
-
-
-def test_a_reset_forgets_the_moments_of_the_discriminator_too(srgan, data, tmp_path, backbone, regression):
-    training = open_training(srgan, data, tmp_path, stage="gan", start=regression, backbone=backbone, **QUICK)
-    training.run(iterations=2)
-    training.load_weights(training.weights(), reset_optimizer=True)
-    training.run(iterations=1)
-    last = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert [last[name]["state"][0]["step"] for name in ("optimizer", "discriminator_optimizer")] == [1, 1]
 
 
 REGRESSION, DIFFUSION = "train_regression.yaml", "train_diffusion.yaml"

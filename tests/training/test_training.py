@@ -86,8 +86,6 @@ def test_after_its_whole_length_a_training_goes_on_only_when_told_how_long(edsr,
     assert training.run() == 0
     assert "all 2 iterations of this training are over, so nothing was trained" in caplog.text
     assert rates_of(training, iterations=3) == pytest.approx([0.02 * 0.0008] * 3)
-    training.restart_schedule(iterations=10)
-    assert training.run() == 10
 
 
 def test_without_a_length_every_run_has_a_schedule_of_its_own(training):
@@ -122,26 +120,12 @@ def test_images_are_enlarged_as_in_a_validation(training, data):
     assert output["image"].shape[-1] * facts["scale"] == output["label"].shape[-1]
 
 
-def test_an_average_that_is_not_reset_goes_on_from_the_weights_before(training):
-    training.run(iterations=4)
+def test_the_average_knows_nothing_of_what_was_trained_before_other_weights_came(training):
+    start = change(training.weights())
+    training.run(iterations=5)
+    training.load_weights(start)
+    training.run(iterations=2)
     average = training.weights(average=True)
-    training.load_weights(change(training.weights(), 0.2), reset_average=False)
-    assert equal(training.weights(average=True), average)
-    assert training.validate() != training.validate(average=True)
-
-
-def test_a_reset_average_knows_nothing_of_the_weights_before(edsr, data, tmp_path):
-    def second_round(first_iterations):
-        training = open_training(edsr, data, tmp_path / f"{first_iterations}", **QUICK)
-        start = change(training.weights())
-        if first_iterations:
-            training.run(iterations=first_iterations)
-        training.load_weights(start, reset_optimizer=True)
-        torch.manual_seed(0)
-        training.run(iterations=2)
-        return start, training.weights(average=True)
-
-    start, average = second_round(5)
     assert all((average[key] - start[key]).abs().max() < 5e-3 for key in start)
 
 

@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.join import is_running, start
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.study import parse_study
-from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, open_session, run_study
+from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, open_session, run_study
 from monai_sr_bundle.training.weights import read_weights
 from tests.federated.federation import kill, processes_of, wait_for
 
@@ -55,8 +55,10 @@ class RunningStudy(threading.Thread):
 
     def wait_for_round(self, count=1):
         def has_rounds():
-            record = self.folder / RECORD
-            return self.job and record.is_file() and (self.folder / MODEL).is_file() and len(read(record)) >= count
+            record = self.folder / ROUNDS_FILE
+            return (
+                self.job and record.is_file() and (self.folder / GLOBAL_MODEL).is_file() and len(read(record)) >= count
+            )
 
         wait_for(has_rounds, 240, f"round {count}")
 
@@ -134,7 +136,7 @@ def test_a_server_that_dies_costs_one_round_at_most(federation, tmp_path):
     study = RunningStudy(federation, tmp_path / "out")
     study.wait_for_round(2)
     kill(processes_of(federation.server))
-    saved_rounds = read(study.folder / RECORD)
+    saved_rounds = read(study.folder / ROUNDS_FILE)
     assert study.result() is None
     assert "the server was lost" in str(study.error)
     start(federation.server)
@@ -153,7 +155,7 @@ def test_a_site_past_the_deadline_is_left_out_and_asked_again(federation, tmp_pa
     stopped = trainers(federation, "hospital-3")
     for process in stopped:
         process.send_signal(signal.SIGSTOP)
-    wait_for(lambda: any(r.get("missing") for r in read(study.folder / RECORD)), 120, "a round without it")
+    wait_for(lambda: any(r.get("missing") for r in read(study.folder / ROUNDS_FILE)), 120, "a round without it")
     for process in stopped:
         process.send_signal(signal.SIGCONT)
     end = study.result()
@@ -172,7 +174,7 @@ def test_broken_data_costs_its_site_the_job_and_below_the_minimum_ends_it(federa
         study = RunningStudy(federation, tmp_path / "three", rounds=1, minimum_sites=3)
         assert study.result() is None
         assert "ended after 0 of 1 rounds" in str(study.error)
-        assert not (tmp_path / "three" / MODEL).exists()
+        assert not (tmp_path / "three" / GLOBAL_MODEL).exists()
         end = RunningStudy(federation, tmp_path / "two", rounds=1).result()
         assert end.explanation.startswith("done with losses: hospital-2")
     finally:
@@ -202,9 +204,9 @@ def test_a_full_disk_at_the_server_ends_the_job_and_keeps_the_last_model(federat
     wait_for(lambda: not study.folder.is_dir(), 120, "the archived job")
     with open_session(federation.admin) as session:
         result = session.download_job_result(study.job, str(tmp_path / "fetched"))
-    (model,) = Path(result).rglob(MODEL)
+    (model,) = Path(result).rglob(GLOBAL_MODEL)
     folder = model.parent
-    rounds = len(read(folder / RECORD))
+    rounds = len(read(folder / ROUNDS_FILE))
     assert rounds >= 1
     end = RunningStudy(federation, tmp_path / "again", rounds=rounds + 1, continued=folder).result()
     assert rounds_of(end)[-1]["answered"] == 3
