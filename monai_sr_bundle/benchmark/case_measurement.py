@@ -164,7 +164,7 @@ class CaseMeasurement:
             return np.asarray(as_stored(torch.from_numpy(image), levels).numpy())
 
         super_res, low_res = store(enlarged), middle(case.low_res)
-        mask = box_mask(case.boxes_xyxy, *high_res.shape).numpy().reshape(high_res.shape) > 0
+        mask = box_mask(case.boxes_xyxy, *high_res.shape).numpy()
         half_width = method.half_width(super_res, low_res)
         subject = Subject(case.name, low_res, super_res, high_res, mask, half_width)
 

@@ -132,10 +132,10 @@ class FilmMeasurement:
         super_res = method.enlarge(low_res, high_res, seed=0)
         psnr = self.psnr(torch.from_numpy(super_res)[None, None], high_res)
         assert isinstance(psnr, torch.Tensor)
-        half_width = method.half_width(round_to_storage(super_res, self.original.levels), middle(low_res))
+        stored = round_to_storage(super_res, self.original.levels)
+        half_width = method.half_width(stored, middle(low_res))
         if half_width is None:
             return [float(psnr)]
-        stored = round_to_storage(super_res, self.original.levels)
         error = np.abs(high_res[0, 0].numpy() - stored)
         valid = np.broadcast_to(np.logical_not(padding), error.shape)
         parts = measure_parts(error, stored, half_width, valid) if self.trust else []

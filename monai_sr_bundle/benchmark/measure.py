@@ -28,10 +28,9 @@ from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.ms_ssim import SMALLEST_SIDE
 from monai_sr_bundle.report.build import library_versions
-from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
+from monai_sr_bundle.uncertainty.calibration import CalibrationEntry, calibrated_scale
 
 LOCAL_IMAGES = 100
 """Number of images that a hospital can spare to calibrate error bars of its own."""
@@ -90,7 +89,11 @@ def measure(
     # Measure the methods that no earlier comparison has measured.
     known_results = _find_results(protocol, images, earlier)
     new_protocol = replace(protocol, rows=tuple(row for row in protocol.rows if row not in known_results))
-    entries = {row.key: _recalibrate(row, data, device) for row in new_protocol.rows if row.recalibrated_on is not None}
+    entries = {
+        row.key: _recalibrate(row, data, device, protocol.scale)
+        for row in new_protocol.rows
+        if row.recalibrated_on is not None
+    }
     measurement = CaseMeasurement(new_protocol, rotation_degrees, device, backbone, entries)
     comparison = Comparison(
         protocol,
@@ -144,10 +147,9 @@ def _append_case(samples: list[Sample], results: Sequence[MethodResult], case: C
         result.pictures += case.pictures[index : index + 1]
 
 
-def _recalibrate(row: Row, data: Path, device: DeviceName) -> CalibrationEntry:
+def _recalibrate(row: Row, data: Path, device: DeviceName, scale: int) -> CalibrationEntry:
     """Calibrate error bars on the images that another hospital can spare."""
     assert row.recalibrated_on is not None
-    options = SamplerOptions(steps=row.steps, samples=row.samples, texture=row.texture)
     if row.sampler is not None:
         raise InputError(f"{row.key}: error bars are those of a bundle's own sampler. Leave sampler out of the row.")
     calibration = calibrate(
@@ -155,12 +157,15 @@ def _recalibrate(row: Row, data: Path, device: DeviceName) -> CalibrationEntry:
         data,
         "train",
         sets=[row.recalibrated_on],
-        samplers=[options],
+        samplers=[row.options],
         limit=LOCAL_IMAGES,
         backend=row.backend,  # type: ignore[arg-type]  # checked by read_protocol
         device=device,
     )
-    return calibration.entries[0]
+    bundle = row.bundle(scale)
+    assert bundle is not None, "interpolations have no error bars"
+    options = sampler_options(row, bundle)
+    return calibration.require(bundle.family.sampling(options), calibrated_scale(bundle), options.strength)
 
 
 def _draw_strip(row: Row, sample: Sample) -> Strip:

@@ -9,7 +9,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ import psutil
 from PIL import Image as Picture
 
 from monai_sr_bundle import __version__
+from monai_sr_bundle.benchmark.speed_process import peak_bytes
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError
 from monai_sr_bundle.images.staging import staged
@@ -193,12 +194,11 @@ def _enhance(source: Path, out: Path | str, options: Sequence[str]) -> CommandRu
     process = subprocess.Popen([*command, "--progress", "json"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     events, bytes_after, peak = [], [], 0
-    status = Path("/proc", str(process.pid), "status")
     with process.stdout as lines:
         for event in map(json.loads, lines):
             events.append(event)
             # The last event comes after everything was written. What `wait4` tells may be the peak of this process.
-            peak = max(peak, _peak_bytes(status.read_text(encoding="ascii")))
+            peak = max(peak, peak_bytes(process.pid) or 0)
             if event["event"] == "finished":
                 bytes_after.append(psutil.Process(process.pid).memory_info().rss)
     if process.wait() < 0:
@@ -210,25 +210,13 @@ def _enhance(source: Path, out: Path | str, options: Sequence[str]) -> CommandRu
     return CommandRun(peak, tuple(bytes_after), tuple(finished_event["shape_zyx"]), found_event["bundle"])
 
 
-def _peak_bytes(status: str) -> int:
-    """Return the most memory that a process has held; 0 where it has just ended."""
-    return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
-
-
 # Results
 
 
 def memory_markdown(measurements: Sequence[Measurement]) -> str:
     """Return the measurements as a Markdown table."""
-    return "\n".join(memory_rows((each.what, each.result, each.bound) for each in measurements)) + "\n"
-
-
-def memory_rows(rows: Iterator[tuple[str, str, str]]) -> Iterator[str]:
-    """Yield the lines of the table."""
-    yield "| run | memory | bound |"
-    yield "| --- | --- | --- |"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    rows = [("run", "memory", "bound"), ("---", "---", "---"), *((e.what, e.result, e.bound) for e in measurements)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def write_memory(measurements: Sequence[Measurement], out: Path, *, overwrite: bool = False) -> None:

@@ -239,14 +239,7 @@ def open_film_method(
 
 def sampler_options(row: Row, bundle: Bundle) -> SamplerOptions:
     """Return the sampler options of a row, resolved by its bundle's family."""
-    return bundle.family.resolve(chosen_options(row))
-
-
-def chosen_options(row: Row) -> SamplerOptions:
-    """Return the sampler options that a row states."""
-    return SamplerOptions(
-        steps=row.steps, samples=row.samples, texture=row.texture, sampler=row.sampler, strength=row.strength
-    )
+    return bundle.family.resolve(row.options)
 
 
 def interpolator(name: str, scale: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -14,7 +14,7 @@ from monai_sr_bundle.backends.backend import BACKENDS
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.sampler_options import SAMPLERS
+from monai_sr_bundle.inferers.sampler_options import SAMPLERS, SamplerOptions
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
 BICUBIC_MEANS = "bicubic_means"
@@ -66,6 +66,11 @@ class Row:
     @property
     def is_interpolation(self) -> bool:
         return self.method in INTERPOLATIONS
+
+    @property
+    def options(self) -> SamplerOptions:
+        """Return the sampler options that the row states."""
+        return SamplerOptions(**{name: getattr(self, name) for name in _SAMPLER_OPTIONS})
 
     def bundle(self, scale: int | None = None) -> Bundle | None:
         """Return the row's bundle without the parts of `without`; None for an interpolation.

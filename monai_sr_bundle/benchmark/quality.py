@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,11 @@ from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.shipped_bundles import find_bundle
+from monai_sr_bundle.table import format_csv
 
 BASELINE = "bicubic"
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "uqi": "UQI", "lpips": "LPIPS (lower is better)"}
@@ -29,7 +30,7 @@ class Quality:
     Attributes:
         header: description of the measurement in one line.
         images: names of the images, in order.
-        patients: number of patients of the images.
+        patients: patient of each image.
         method, bicubic: one number per image for each figure.
         seconds: seconds in the network, per image of `low_res_size`, with `threads` threads.
         unavailable: reason for each figure that is missing.
@@ -38,7 +39,7 @@ class Quality:
     header: str
     name: str
     images: list[str] = field(default_factory=list)
-    patients: int = 0
+    patients: list[str] = field(default_factory=list)
     method: dict[str, list[float]] = field(default_factory=dict)
     bicubic: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -47,15 +48,18 @@ class Quality:
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def gain(self, figure: str) -> Mean:
-        """Return the paired difference, method minus bicubic, over the images that have the figure."""
-        difference = np.subtract(self.method[figure], self.bicubic[figure])
-        return Mean.of(difference[np.isfinite(difference)].tolist())
+        """Return the paired difference, method minus bicubic, over the images that have the figure.
+
+        The interval is over patients; if there is one alone, over images.
+        """
+        difference = np.subtract(self.method[figure], self.bicubic[figure]).tolist()
+        return Mean.of(difference, self.patients if len(set(self.patients)) > 1 else None)
 
     def table(self) -> str:
         """Return the figures as text, with the images they were measured on."""
         width = max(len(self.name), 16)
         lines = [self.header]
-        if self.patients == 1:
+        if len(set(self.patients)) == 1:
             lines.append("One patient only: the intervals are over slices of the same chest, not over patients.")
         lines.append(f"{'':24}{'bicubic':>16}  {self.name:>{width}}  {'difference':>10}  95 % interval")
         for figure, values in self.method.items():
@@ -78,16 +82,21 @@ class Quality:
         return "\n".join(lines)
 
     def write_csv(self, out: Path) -> None:
-        """Write one row per image for both methods."""
-        columns = [f"{method_name}_{figure}" for method_name in ("bicubic", "method") for figure in self.method]
-        with out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *columns, "seconds"])
-            for row, image in enumerate(self.images):
-                figures = [
-                    values[row] for method_name in (self.bicubic, self.method) for values in method_name.values()
-                ]
-                writer.writerow([image, *(f"{value:.6f}" for value in figures), f"{self.seconds[row]:.6f}"])
+        """Write one row per image for both methods.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        columns = {
+            f"{name}_{figure}": values
+            for name, figures in (("bicubic", self.bicubic), ("method", self.method))
+            for figure, values in figures.items()
+        } | {"seconds": self.seconds}
+        rows = [
+            {"image": image, **{column: f"{values[index]:.6f}" for column, values in columns.items()}}
+            for index, image in enumerate(self.images)
+        ]
+        write_file(out, format_csv(["image", *columns], rows))
 
 
 def evaluate(
@@ -177,7 +186,7 @@ def evaluate(
         header=header,
         name=bundle.name,
         images=comparison.images,
-        patients=patients,
+        patients=comparison.patients,
         method={figure: values for figure, values in method.figures.items() if figure in NAMES},
         bicubic={figure: values for figure, values in baseline.figures.items() if figure in NAMES},
         seconds=method.seconds,

@@ -47,12 +47,12 @@ def main() -> int:
     return 0
 
 
-def peak_bytes() -> int | None:
-    """Return the largest memory that this process has had; None where the system does not tell.
+def peak_bytes(process: int | str = "self") -> int | None:
+    """Return the largest memory that a process has had, this one by default; None where the system does not tell.
 
     Not `ru_maxrss`, which a process of Linux takes over from the one that started it.
     """
-    status = Path("/proc/self/status")
+    status = Path(f"/proc/{process}/status")
     peak = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.is_file() else None
     return 1024 * int(peak[1]) if peak else None
 
@@ -60,17 +60,14 @@ def peak_bytes() -> int | None:
 def _enlarger(row_facts: dict[str, Any], scale: int) -> Callable[[np.ndarray], np.ndarray]:
     from monai_sr_bundle.backends.opening import open_backend
     from monai_sr_bundle.benchmark.protocol import Row
+    from monai_sr_bundle.errors import InputError
     from monai_sr_bundle.families.family import InPlaneFamily
-    from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
     row = Row(**row_facts)
     bundle = row.bundle(scale)
-    assert bundle is not None, "an interpolation has no runtime"
-    family = bundle.family
-    assert isinstance(family, InPlaneFamily), "speed is measured in the plane"
-    options = family.resolve(
-        SamplerOptions(steps=row.steps, samples=row.samples, texture=row.texture, sampler=row.sampler)
-    )
+    if bundle is None or not isinstance(family := bundle.family, InPlaneFamily):
+        raise InputError(f"{row.method}: speed is measured of bundles that enlarge in the plane. Take the row out.")
+    options = family.resolve(row.options)
     backend = open_backend(bundle, row.backend, "cpu")  # type: ignore[arg-type]  # checked by parse_row
     limits = (0.0, 1.0) if bundle.facts["levels"] == 255 else None  # of what the storage holds
     return lambda image: family.enlarge_slice(image, backend, options, limits=limits)[0]

@@ -127,7 +127,9 @@ def find_edges(image: np.ndarray, usable: np.ndarray, least_step: float) -> list
     margin = int(np.ceil(np.hypot(REACH + 1, HALF_LENGTH + 1)))
     if min(image.shape) <= 2 * margin:
         return []
-    gradient = np.gradient(_smooth(np.asarray(image, dtype=np.float64)))
+    from scipy.ndimage import gaussian_filter
+
+    gradient = np.gradient(gaussian_filter(np.asarray(image, dtype=np.float64), 1, mode="constant", truncate=3))
     steepness = np.hypot(*gradient)
     steepness[~usable | _frame(image.shape, margin)] = 0
     enlarged = enlarge_bicubic(image, BINS)
@@ -305,14 +307,6 @@ def _blocks(image: np.ndarray, side: int) -> np.ndarray:
     rows, columns = (length // side for length in image.shape)
     blocks = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
     return blocks.swapaxes(1, 2).reshape(-1, side, side)
-
-
-def _smooth(image: np.ndarray) -> np.ndarray:
-    """Return the image after a Gaussian of a standard deviation of one pixel."""
-    kernel = np.exp(-(np.arange(-3, 4) ** 2) / 2)
-    for axis in (0, 1):
-        image = np.apply_along_axis(np.convolve, axis, image, kernel / kernel.sum(), "same")
-    return image
 
 
 def _frame(shape: tuple[int, ...], width: int) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.film_protocol import FilmProtocol
-from monai_sr_bundle.benchmark.methods import chosen_options
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.unmodified import (
     find_blocks,
@@ -78,7 +77,7 @@ class UnmodifiedMeasurement:
         for scale_index, sessions in enumerate(self.sessions):
             for row_index, (row, session) in enumerate(zip(protocol.rows, sessions, strict=True)):
                 if session is not None:
-                    options = EnhanceOptions(chosen_options(row), unmodified.slices)
+                    options = EnhanceOptions(row.options, unmodified.slices)
                     values[:, scale_index, row_index] = unmodified.measure(
                         session.enhance(image, options, unmodified.region)
                     )

@@ -24,7 +24,7 @@ from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool,
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_pixels import frame_count
 from monai_sr_bundle.images.dicom_read import read_headers
-from monai_sr_bundle.images.files import Source, discover, name_zip_in_errors
+from monai_sr_bundle.images.files import Source, discover, name_zip_in_errors, suffix_of
 from monai_sr_bundle.images.staging import require_free, staged
 from monai_sr_bundle.table import format_csv, number, read_table
 
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 _EDGES = ("x_min", "y_min", "x_max", "y_max")
 _COLUMNS = ("image", "finding", *_EDGES, "slice_index", "reader", "certainty", "sop_instance_uid", "tracking_uid")
 _REQUIRED = ("finding", *_EDGES)
-_SUFFIXES = (".nii.gz", ".nii", ".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".zip")
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _image_names(source: Source, headers: Sequence[Dataset]) -> set[str]:
 
 
 def _stem(name: str) -> str:
-    return next((name[: -len(suffix)] for suffix in _SUFFIXES if name.lower().endswith(suffix)), name)
+    return name[: len(name) - len(suffix_of(name))]
 
 
 def _select_boxes(

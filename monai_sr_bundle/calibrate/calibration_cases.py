@@ -19,7 +19,7 @@ from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle, neighbours
 from monai_sr_bundle.metrics.fidelity import level_limits
 from monai_sr_bundle.transforms.native_patches import degrade_slices, read_scan, to_unit
-from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, evenly_spread, pair_items
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 from monai_sr_bundle.transforms.random_degradation import RandomDegradation, RandomScanDegradation
 
 LOSS_SHARES: dict[str, Any] = {"ideal": 0.15, "single": 0.25}
@@ -39,7 +39,6 @@ class EnlargedCase:
         low_res: ``[rows, columns]``, the slice that was enlarged, without its neighbours.
         super_res: ``[scale * rows, scale * columns]``, rounded as stored results are.
         high_res: the truth, same shape.
-        boxes: ``[n, 4]`` corners of anomalies in pixels of `high_res`.
         padding: pixels of `high_res` that were not reconstructed, which have no error; False for none.
     """
 
@@ -48,7 +47,6 @@ class EnlargedCase:
     low_res: np.ndarray
     super_res: np.ndarray
     high_res: np.ndarray
-    boxes: np.ndarray
     padding: np.ndarray | bool = False
 
 
@@ -133,7 +131,7 @@ def enlarge_cases(
         super_res, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
         stored = round_to_storage(super_res, levels)
         name, patient = str(item["name"]), str(item["patient"])
-        yield EnlargedCase(name, patient, middle(stack), stored, high_res, pair["boxes_xyxy"])
+        yield EnlargedCase(name, patient, middle(stack), stored, high_res)
         if progress is not None:
             progress(index + 1, len(items))
 
@@ -169,8 +167,8 @@ def enlarge_degraded(
     limits, resolved, losses = level_limits(levels), family.resolve(options), LOSSES[bundle.modality]
     items = []
     for folder, reduce in sources:
-        images = pair_items(str(data), bundle.modality, split, sets=None if folder is None else [folder])
-        items += [(item, reduce) for item in evenly_spread(images, limit or len(images))]
+        images = pair_items(str(data), bundle.modality, split, sets=None if folder is None else [folder], limit=limit)
+        items += [(item, reduce) for item in images]
     tile, done = None, 0
     for item, reduce in items:
         name, patient = str(item["name"]), str(item["patient"])
@@ -189,8 +187,7 @@ def enlarge_degraded(
             stack = degrade()
             super_res, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
             stored = round_to_storage(super_res, levels)
-            no_boxes = np.empty((0, 4), dtype=np.float32)
-            yield EnlargedCase(name, patient, middle(stack), stored, high_res, no_boxes, padding)
+            yield EnlargedCase(name, patient, middle(stack), stored, high_res, padding)
             done += 1
             if progress is not None:
                 progress(done, losses * len(items))

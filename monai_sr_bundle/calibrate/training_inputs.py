@@ -41,7 +41,8 @@ def measure_training_range(
     Args:
         bundle: bundle whose operator reduces the images.
         data: folder with a manifest, or a folder of such folders.
-        limit: number of training images, default 400; None for all.
+        limit: number of training images, None for all. Of a bundle that was trained on images as they are, number of
+            inputs to draw, at least 2, 400 for None. Default 400.
 
     Returns:
         `input_range` of the metadata, see `known_range`; of a bundle that was trained on images as they are

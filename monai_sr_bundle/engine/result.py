@@ -17,8 +17,7 @@ from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.file_state import require_unchanged
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_checks import InputComparison, slices_touch
-from monai_sr_bundle.images.input_comparison import resembles_training
+from monai_sr_bundle.images.input_checks import InputComparison, resembles_training, slices_touch
 from monai_sr_bundle.images.picture import JPEG_QUALITY, SUFFIXES
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.unit import Padding, largest_around
@@ -224,14 +223,13 @@ class Result:
         """The provenance, with sentences on agreement with the input and on error bars, for files that hold them."""
         if math.isnan(self.consistency.rms):
             return self.provenance
-        agreement = self.removed.agreement_mask if self.removed else None
         findings = describe_findings(
             self.consistency,
             self.provenance.operator,
             self.error_bars,
             shipped=not self.site_calibration,
             resembles_training=resembles_training(self.input_comparison),
-            followed_share=1.0 if agreement is None else float(agreement.mean()),
+            followed_share=self.removed.agreement_share if self.removed else 1.0,
             before_consistency=self.before_consistency,
         )
         return replace(self.provenance, findings=findings)

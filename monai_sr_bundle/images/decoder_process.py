@@ -1,8 +1,8 @@
 """Decode compressed pixels in a process of its own, which a damaged file may end instead of this one.
 
-GDCM, which alone reads lossless JPEG and JPEG-LS, calls `abort` on some damaged files, and so may libjpeg: nothing in
-Python catches that. The process has a bound of memory and, for each request, of time. It is started once for an image,
-however many slices it has, and ends with it.
+GDCM, the decoder of a free licence for lossless JPEG and JPEG-LS, calls `abort` on some damaged files, and so may
+libjpeg: nothing in Python catches that. The process has a bound of memory and, for each request, of time. It is started
+once for an image, however many slices it has, and ends with it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd
 from pathlib import Path
 
 import numpy as np
@@ -275,10 +274,6 @@ def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> No
         for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
             if keyword in derived:
                 del derived[keyword]
-    aspect = numbers(derived, "PixelAspectRatio", 2)
-    if aspect and scale_x != scale_y:
-        vertical, horizontal = round(aspect[0]) * scale_x, round(aspect[1]) * scale_y
-        derived.PixelAspectRatio = [v // gcd(vertical, horizontal) for v in (vertical, horizontal)]
     if scale_z > 1:
         derived.SliceThickness = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
 

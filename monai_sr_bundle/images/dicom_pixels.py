@@ -29,7 +29,7 @@ from monai_sr_bundle.images.decoder_process import DecoderProcess
 from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
 from monai_sr_bundle.images.memory import require_memory
 
-PLUGINS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+PLUGINS = "pip install pylibjpeg pylibjpeg-openjpeg python-gdcm"
 LOSSY_METHODS = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
@@ -95,9 +95,9 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
         )
     stored = stored.reshape(expected_shape)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if syntax.is_encapsulated and syntax not in RLETransferSyntaxes:
-        return stored, ()
-    return _extract_numbers(stored, dataset, file)
+    # Codecs that know the number of bits give the numbers themselves, wherever they would lie in a cell.
+    shifted = not syntax.is_encapsulated or syntax in RLETransferSyntaxes
+    return _extract_numbers(stored, dataset, file, shifted=shifted)
 
 
 def _decode(dataset: Dataset, syntax: UID, frames: int, expected: int, process: DecoderProcess) -> np.ndarray:
@@ -185,7 +185,9 @@ def _check_decoder(syntax: UID, file: Path) -> None:
         )
 
 
-def _extract_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def _extract_numbers(
+    cells: np.ndarray, dataset: Dataset, file: Path, *, shifted: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Extract stored numbers from pixel cells that may shift them up, hold overlay bits, or lack their sign."""
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     high_bit = dataset.get("HighBit")
@@ -195,6 +197,7 @@ def _extract_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[n
             f"{file.name}: High Bit {high_bit} cannot hold {stored} stored bits in {allocated} allocated bits. "
             "Export the file again from its source."
         )
+    shift = shift if shifted else 0
     if allocated == stored:
         return cells, ()
     unsigned = cells.view(np.dtype(f"u{cells.itemsize}")) >> shift

@@ -50,6 +50,7 @@ STALE = (
     "SmallestPixelValueInSeries",
     "LargestPixelValueInSeries",
     "IconImageSequence",
+    "HistogramSequence",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
     "MACParametersSequence",
@@ -57,7 +58,9 @@ STALE = (
     "DataSetTrailingPadding",
     "PixelDataProviderURL",
 )
-"""Attributes that new pixels make untrue: extremes, thumbnails, offsets into compressed data, signatures."""
+"""Attributes that new pixels make untrue: extremes, thumbnails, counts, offsets into compressed data, signatures."""
+OF_THE_WHOLE = ("ReconstructionDiameter", "FieldOfViewDimensions", "FieldOfViewOrigin", "FieldOfViewShape")
+"""Attributes of the extent of a whole image, which a region does not have."""
 OVERLAYS_AND_CURVES = (0x60, 0x50)
 """Groups 60xx and 50xx: drawings on the old pixel grid."""
 
@@ -125,8 +128,11 @@ def _derive(result: Image, provenance: Provenance, origins: Sequence[Dataset], s
         derived.SyntheticData = "YES"
     elif "SyntheticData" in derived:
         del derived.SyntheticData
-    if provenance.roi_xyxy:
-        derived.pop("ReconstructionDiameter", None)  # of the whole image
+    for keyword in OF_THE_WHOLE if provenance.roi_xyxy else ():
+        derived.pop(keyword, None)
+    if derived.SOPClassUID != CTImageStorage:  # of other classes the position is not read, and would stay the old one
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"):
+            derived.pop(keyword, None)
     scale_spacing(derived, result, provenance)
     scale_pixel_coordinates(derived, provenance)
     return derived

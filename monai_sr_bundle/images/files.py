@@ -281,7 +281,7 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
     """
     text, path = os.fspath(out), Path(out)
     ends_as_folder = text.endswith((os.sep, "/"))
-    if len(sources) > 1 and not ends_as_folder and not path.is_dir() and _suffix(text):
+    if len(sources) > 1 and not ends_as_folder and not path.is_dir() and suffix_of(text):
         raise OutputError(
             f"{out}: the results of {len(sources)} images need a folder, and this is the name of one file. Name a "
             "folder as the last argument, or end the name with a slash to make a folder of it."
@@ -494,7 +494,7 @@ def _result_name(source: Source, name: str) -> str:
     """Return the source's name with "_sr" and a suffix of its format."""
     if source.in_folder:
         return f"{name}_sr"
-    suffix = _suffix(name)
+    suffix = suffix_of(name)
     allowed = (".zip",) if source.zipped else _SUFFIXES[source.format]
     stem, name_suffix = (name[: -len(suffix)], name[-len(suffix) :]) if suffix else (name, "")
     return f"{stem}_sr{name_suffix if suffix in allowed else allowed[0]}"
@@ -504,7 +504,7 @@ def _number_names(names: list[str], sources: Sequence[Source]) -> list[str]:
     used: set[str] = set()
     numbered = []
     for name, source in zip(names, sources, strict=True):
-        ending = "" if source.in_folder else _suffix(name)
+        ending = "" if source.in_folder else suffix_of(name)
         stem = name[: len(name) - len(ending)]
         candidate, count = name, 1
         while _fold_case(candidate) in used:
@@ -532,14 +532,14 @@ def _series_folder(source: Source) -> Path:
     return Path(os.path.commonpath([file.resolve().parent for file in source.files]))
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
     """Return the suffix of a kind of file that is read, in lower case; empty for any other name."""
     return next((suffix for suffix in _ALL_SUFFIXES if name.lower().endswith(suffix)), "")
 
 
 def _check_suffix(source: Source | Image, out: Path) -> None:
     """Raise OutputError for the name of another kind of file; of a `Source`, say what the command line offers too."""
-    suffix, from_source = _suffix(out.name), isinstance(source, Source)
+    suffix, from_source = suffix_of(out.name), isinstance(source, Source)
     may_convert = from_source and source.format == "dicom" and suffix in _SUFFIXES["nifti"]
     as_nifti = ", or pass --output-format nifti" if may_convert else ""
     allowed: tuple[str, ...] = tuple(picture.SUFFIXES)

@@ -109,12 +109,9 @@ class Provenance:
 
     @property
     def factor(self) -> str:
-        """The scale in words: "x4", "x4 along the slices", or "x4 x4 x2" for columns, rows and slices."""
-        z, y, x = self.scale_zyx
-        if x == y == 1 < z:
-            return f"x{z} along the slices"
-        in_plane = f"x{x}" if x == y else f"x{x} x{y}"
-        return in_plane if z == 1 else f"x{x} x{y} x{z}"
+        """The scale in words: "x4", or "x4 along the slices"."""
+        z, _, x = self.scale_zyx
+        return f"x{z} along the slices" if z > 1 else f"x{x}"
 
     @property
     def sentence(self) -> str:

@@ -225,8 +225,9 @@ def _fill(padding: Padding, index: int) -> np.ndarray:
     if not mask.any():
         return pixels
     air = (AIR - image.intercept) / image.slope
-    filled = pixels.copy()
-    filled[mask] = _fade(pixels, mask, air)[mask]
+    filled, fading = pixels.copy(), _fade(pixels, mask, air)[mask]
+    # A storage that begins at 0 HU, as some do, holds no air.
+    filled[mask] = fading if image.stored_range is None else np.clip(np.rint(fading), *image.stored_range)
     return filled
 
 

@@ -166,8 +166,8 @@ class ReadImaged(MapTransform):
         return input_checks.describe_differences(input_checks.compare_input(measured, ranges))
 
     def _tensor(self, image: Image, source: files.Source) -> MetaTensor:
+        window = unit.value_window(image, self.modality, self.window)  # as found again by `StoredNumbersd`
         image, _ = fill_padding(image, self.modality)
-        window = unit.value_window(image, self.modality, self.window)
         slices = np.stack([unit.from_stored(image, pixels, window) for pixels in image.pixels], axis=-1)
         affine = torch.from_numpy(ras_from_lps(image.grid.affine)[:, ROW_COLUMN_SLICE])
         meta = {

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,13 @@ def test_images_too_small_for_a_figure_are_left_out_of_it_and_counted(radiograph
     table = small.table()
     assert "MS-SSIM                 unavailable: every image is smaller than 176 pixels on a side" in table
     assert "over 1 of 2 images" in table
+
+
+def test_intervals_are_over_patients(evaluation):
+    patients = ["a", "a", "b"]
+    gains = np.subtract(evaluation.method["psnr"], evaluation.bicubic["psnr"]).tolist()
+    assert replace(evaluation, patients=patients).gain("psnr") == Mean.of(gains, patients) != Mean.of(gains)
+    assert replace(evaluation, patients=["a", "a", "a"]).gain("psnr") == Mean.of(gains)
 
 
 def test_the_csv_holds_both_methods(evaluation, tmp_path):

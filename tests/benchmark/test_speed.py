@@ -10,6 +10,7 @@ import yaml
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
+from monai_sr_bundle.benchmark import speed_process
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import read_protocol
 from monai_sr_bundle.benchmark.speed import RESULTS, TABLE
@@ -108,6 +109,13 @@ def test_a_row_enlarges_as_its_family_does(tmp_path):
     options = bundle.family.resolve(SamplerOptions())
     expected, _ = bundle.family.enlarge_slice(image, open_backend(bundle, "onnx"), options, limits=(0.0, 1.0))
     np.testing.assert_array_equal(np.load(tmp_path / "result.npy"), expected)
+
+
+def test_an_interpolation_has_no_speed(capsys, monkeypatch):
+    facts = {"row": {"method": "bicubic", "label": "Bicubic"}, "scale": 4}
+    monkeypatch.setattr("sys.argv", ["speed_process", json.dumps(facts)])
+    assert speed_process.main() == 0
+    assert "bicubic: speed is measured of bundles that enlarge in the plane" in capsys.readouterr().out
 
 
 def test_a_row_of_speed_imports_no_pytorch_unless_it_runs_it():

@@ -23,7 +23,7 @@ from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from tests.changed_bundles import copied, with_facts, with_metadata
-from tests.images.dicom_files import ct_series, radiograph
+from tests.images.dicom_files import capture, ct_series, phantom, radiograph
 from tests.monai_workflow import run_workflow
 from tests.with_error_bars import calibration_of, with_error_bars, without_error_bars
 
@@ -288,6 +288,13 @@ def test_slices_of_a_volume_are_those_of_the_whole(film):
     assert part.source.pixels.shape == (3, 64, 64)
     np.testing.assert_allclose(part.image.grid.affine[:3, 3], whole.image.grid.affine[:3, 3] + [0, 0, 1])
     assert (whole.provenance.slices, part.provenance.slices) == (None, (1, 4))
+
+
+def test_frames_of_one_dicom_file_are_not_enlarged_in_part(tmp_path):
+    file = capture(tmp_path / "frames.dcm", phantom(slices=3, dtype="uint16"))
+    with pytest.raises(InputError, match=r"frames.dcm: some of the frames of one DICOM file cannot be enlarged alone"):
+        enhance(file, "bicubic", scale=2, slices=(0, 1))
+    assert enhance(file, "bicubic", scale=2, slices=(0, 3)).image.pixels.shape[0] == 3
 
 
 @pytest.mark.parametrize("slices", [(0, 3), (-1, 1), (1, 1)])

@@ -263,6 +263,18 @@ def test_losslessly_compressed_pixels_decode_to_the_same_numbers(tmp_path, synta
     assert "LossyImageCompression" not in image.header[0]
 
 
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEG2000Lossless, uid.JPEGLSLossless])
+def test_numbers_wider_than_bits_stored_are_refused_however_they_are_compressed(tmp_path, syntax):
+    pixels = phantom(64, 64, dtype="uint16")
+    pixels[0, 20, 20] = 5000
+    file = ct_slice(tmp_path / "ct", pixels[0], BitsStored=16, HighBit=15)
+    dataset = dcmread(file)
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(file)
+    refused([file], file, "ct", "1 pixel(s) need more than the 12 bits of Bits Stored")
+
+
 def test_loss_that_the_sender_did_not_admit_is_admitted(tmp_path):
     image = read_one(shipped("JPEGLSNearLossless_16.dcm"))
     source = image.header[0]

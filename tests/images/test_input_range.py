@@ -16,8 +16,8 @@ from monai_sr_bundle.images.input_checks import (
     describe_differences,
     describe_outside,
     measure_sharpness_and_noise,
+    resembles_training,
 )
-from monai_sr_bundle.images.input_comparison import resembles_training
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
 from monai_sr_bundle.uncertainty.error_bars import LEAST_ENERGY, measure_blockiness, measure_spectrum

@@ -176,7 +176,7 @@ def test_other_header_fields_are_kept_and_descrip_names_the_method(tmp_path: Pat
     header = write_enlarged(read_nifti(path), tmp_path / "out.nii").header
     assert (header["cal_max"], header["intent_name"], header["aux_file"]) == (300.0, b"kept", b"aux")
     assert header["slice_end"] == 0
-    assert header["descrip"].item() == b"Super-resolution x4 x4 x2, chest_test_x4 1.2.3. Not for diagnosis."
+    assert header["descrip"].item() == b"Super-resolution x2 along the slices, chest_test_x4 1.2.3. Not for diagnosis."
     long_name = replace(provenance(scale_zyx=SCALE), bundle="chest_with_a_very_long_name_indeed_x2" * 3)
     write_nifti(enlarged(read_nifti(path), SCALE), long_name, tmp_path / "out.nii")
     assert len(nibabel.load(tmp_path / "out.nii").header["descrip"].item()) == 79

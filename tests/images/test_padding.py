@@ -5,6 +5,7 @@ import weakref
 import numpy as np
 
 from monai_sr_bundle.engine.session import Session
+from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.unit import (
     FADE,
@@ -17,6 +18,7 @@ from monai_sr_bundle.images.unit import (
     restore_padding,
 )
 from monai_sr_bundle.shipped_bundles import find_bundle
+from tests.images.dicom_files import ct_slice
 
 
 def test_padding_is_what_lies_around_the_circle_and_not_dark_noise_in_it():
@@ -58,6 +60,19 @@ def test_tissue_at_the_padding_fades_to_air():
     assert (steps >= 0).all()
     assert steps.max() < 300  # cut off, the edge were one of 1040
     np.testing.assert_array_equal(padding, hu == -2000)
+
+
+def test_padding_fades_to_the_darkest_number_where_the_storage_holds_no_air(tmp_path):
+    pixels = np.full((1, 64, 64), 30, dtype=np.uint16)
+    pixels[:, :, :32] = 0
+    file = ct_slice(
+        tmp_path / "ct.dcm", pixels[0], RescaleIntercept="0", PixelPaddingValue=0, PixelRepresentation=0, BitsStored=16,
+        HighBit=15,
+    )  # fmt: skip
+    filled, padding = fill_padding(read_dicom([file], file), "CT")
+    assert padding[0, :, :32].all()
+    assert not padding[0, :, 32:].any()
+    assert filled.pixels.max() == 30
 
 
 def test_an_image_without_padding_and_one_of_another_modality_stay_as_they_are():

@@ -217,6 +217,16 @@ def test_a_volume_comes_back_in_hu_with_columns_first_and_its_affine(volume):
     np.testing.assert_allclose(values.affine.numpy() @ [5, 3, 2, 1], affine @ [3, 5, 2, 1])
 
 
+def test_padding_does_not_change_the_units_of_an_image_of_any_modality(tmp_path):
+    hu = np.full((64, 64), 40, dtype=np.int16)
+    hu[:, :8], hu[20:30, 20:30] = -3024, -850
+    nibabel.save(nibabel.Nifti1Image(hu[..., None], np.eye(4)), tmp_path / "ct.nii")
+    item = {"image": str(tmp_path / "ct.nii")}
+    item["pred"] = ReadImaged("image", modality="any", window=[0, 255])(item)["image"]
+    changed = StoredNumbersd("pred", scale=1, modality="any", window=[0, 255])(item)["pred"]
+    np.testing.assert_array_equal(changed.numpy().squeeze()[8:], hu[8:])
+
+
 def test_rescaled_storage_comes_back_in_modality_values(tmp_path):
     ct_series(tmp_path / "series", np.arange(240, dtype=np.uint16).reshape(2, 10, 12))
     item = {"image": str(tmp_path / "series")}
