@@ -78,14 +78,14 @@ def check_policy(folder: Path, role: str) -> None:
         raise InputError(
             f"{folder / 'resources.json'}: allow_log_streaming must be false. Logs can name files and patients."
         )
-    known = {right for rights in _read(shipped / "authorization.json")["permissions"].values() for right in rights}
+    shipped_rights = {right for rights in _read(shipped / "authorization.json")["permissions"].values() for right in rights}
     permissions = _read(folder / "authorization.json").get("permissions")
     for name, rights in permissions.items() if isinstance(permissions, dict) else ():
         given = [
             right for right in FORBIDDEN_RIGHTS if not isinstance(rights, dict) or rights.get(right, "none") != "none"
         ]
         # NVFlare lets the right to a single command, as cat, override that to its category.
-        given += sorted(set(rights) - known)
+        given += sorted(set(rights) - shipped_rights)
         if given:
             raise InputError(
                 f"{folder / 'authorization.json'}: role {name} has the right {given[0]}, expected none: no job may "
