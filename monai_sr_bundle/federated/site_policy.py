@@ -78,7 +78,9 @@ def check_policy(folder: Path, role: str) -> None:
         raise InputError(
             f"{folder / 'resources.json'}: allow_log_streaming must be false. Logs can name files and patients."
         )
-    shipped_rights = {right for rights in _read(shipped / "authorization.json")["permissions"].values() for right in rights}
+    shipped_rights = {
+        right for rights in _read(shipped / "authorization.json")["permissions"].values() for right in rights
+    }
     permissions = _read(folder / "authorization.json").get("permissions")
     for name, rights in permissions.items() if isinstance(permissions, dict) else ():
         given = [
