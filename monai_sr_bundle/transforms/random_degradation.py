@@ -295,9 +295,10 @@ class ScanDegradation:
 class RandomScanDegradation(Randomizable):
     """Degrade CT slices in a way that is drawn anew every time.
 
-    Half of the images are reduced by antialiased bicubic; the others have one of `KERNELS`, two of five of them the box,
-    as scanners and archives bin pixels. 15 % are sharpened. 70 % have noise of up to `MOST_SCAN_NOISE`, of any spectrum
-    with a growth of 0 to 1 and a cutoff of 0.12 (soft kernels) to 2 (no end), half of them with a stretch of 1 to 2.5.
+    Half of the images are reduced by antialiased bicubic; the others have one of `KERNELS`, two of five of them the
+    box, as scanners and archives bin pixels. 15 % are sharpened. 70 % have noise of up to `MOST_SCAN_NOISE`, of any
+    spectrum with a growth of 0 to 1 and a cutoff of 0.12 (soft kernels) to 2 (no end), half of them with a stretch of 1
+    to 2.5.
     """
 
     def draw(self, scale: int) -> ScanDegradation:
