@@ -50,10 +50,11 @@ class Quality:
     def gain(self, figure: str) -> Mean:
         """Return the paired difference, method minus bicubic, over the images that have the figure.
 
-        The interval is over patients; if there is one alone, over images.
+        The interval is over their patients; if there is one alone, over images.
         """
-        difference = np.subtract(self.method[figure], self.bicubic[figure]).tolist()
-        return Mean.of(difference, self.patients if len(set(self.patients)) > 1 else None)
+        difference = np.subtract(self.method[figure], self.bicubic[figure])
+        several = len(set(np.asarray(self.patients)[np.isfinite(difference)])) > 1
+        return Mean.of(difference.tolist(), self.patients if several else None)
 
     def table(self) -> str:
         """Return the figures as text, with the images they were measured on."""

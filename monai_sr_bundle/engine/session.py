@@ -466,11 +466,6 @@ def _checked_region(
             f"{image.path.name}: slices {slices[0]} to {slices[1]} do not lie in the image of {count}; expected FIRST "
             "and LAST with 0 <= FIRST < LAST <= slices, the last excluded."
         )
-    if slices not in (None, (0, count)) and image.format == "dicom" and len(image.header) != count:
-        raise InputError(
-            f"{image.path.name}: some of the frames of one DICOM file cannot be enlarged alone. Leave the choice of "
-            "slices out, or convert the file to NIfTI."
-        )
     if region is not None:
         x0, y0, x1, y1 = region.xyxy
         if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):

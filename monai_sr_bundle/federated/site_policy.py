@@ -87,7 +87,8 @@ def check_policy(folder: Path, role: str) -> None:
             right for right in FORBIDDEN_RIGHTS if not isinstance(rights, dict) or rights.get(right, "none") != "none"
         ]
         # NVFlare lets the right to a single command, as cat, override that to its category.
-        given += sorted(set(rights) - shipped_rights)
+        named = rights.items() if isinstance(rights, dict) else ()
+        given += sorted(right for right, who in named if right not in shipped_rights and who != "none")
         if given:
             raise InputError(
                 f"{folder / 'authorization.json'}: role {name} has the right {given[0]}, expected none: no job may "

@@ -219,9 +219,12 @@ def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
             f"{folder} has no {GLOBAL_MODEL} and {ROUNDS_FILE} to go on from. Name the folder of an earlier job."
         )
     try:
-        return model, json.loads(record.read_text(encoding="utf-8"))
+        rounds = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{record} cannot be read ({error}). Name the folder of an earlier job.") from error
+    if not isinstance(rounds, list) or not all(isinstance(each, dict) for each in rounds):
+        raise InputError(f"{record} is no list of rounds. Name the folder of an earlier job.")
+    return model, rounds
 
 
 def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[str, str]]) -> None:
@@ -275,13 +278,13 @@ def _wait_for_job(
     """Submit a job and wait for its end; `lost` explains the loss of the server in a job."""
     job = session.submit_job(str(folder))
     report(f"job {job} submitted")
-    server_start = session.get_system_info().server_info.start_time
 
     def is_same_server(session: Session, job: str, meta: dict[str, Any]) -> bool:
         # A server that was restarted calls the job RUNNING for ever.
         return bool(session.get_system_info().server_info.start_time == server_start)
 
     try:
+        server_start = session.get_system_info().server_info.start_time
         code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
     except _LOST as error:
         raise lost(job) from error

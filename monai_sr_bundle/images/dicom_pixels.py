@@ -16,6 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    JPEG2000MC,
     UID,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
@@ -36,7 +39,7 @@ LOSSY_METHODS = {
     JPEGLSNearLossless: "ISO_14495_1",
 }
 """Transfer syntaxes that are always lossy, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
-
+MAYBE_LOSSY = (*LOSSY_METHODS, JPEG2000, JPEG2000MC, HTJ2K)
 _LARGEST_RLE_RATIO = 64
 """Two bytes of a run become 128 (PS3.5 G.3.1); a header that claims more lies about its size."""
 _NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
@@ -95,9 +98,11 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
         )
     stored = stored.reshape(expected_shape)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    # Codecs that know the number of bits give the numbers themselves, wherever they would lie in a cell.
-    shifted = not syntax.is_encapsulated or syntax in RLETransferSyntaxes
-    return _extract_numbers(stored, dataset, file, shifted=shifted)
+    if syntax in MAYBE_LOSSY:
+        return _cut_overshoot(stored, int(dataset.BitsStored))
+    return _extract_numbers(
+        stored, dataset, file, by_codec=syntax.is_encapsulated and syntax not in RLETransferSyntaxes
+    )
 
 
 def _decode(dataset: Dataset, syntax: UID, frames: int, expected: int, process: DecoderProcess) -> np.ndarray:
@@ -186,7 +191,7 @@ def _check_decoder(syntax: UID, file: Path) -> None:
 
 
 def _extract_numbers(
-    cells: np.ndarray, dataset: Dataset, file: Path, *, shifted: bool
+    cells: np.ndarray, dataset: Dataset, file: Path, *, by_codec: bool
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Extract stored numbers from pixel cells that may shift them up, hold overlay bits, or lack their sign."""
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
@@ -197,7 +202,8 @@ def _extract_numbers(
             f"{file.name}: High Bit {high_bit} cannot hold {stored} stored bits in {allocated} allocated bits. "
             "Export the file again from its source."
         )
-    shift = shift if shifted else 0
+    if by_codec and _cut_overshoot(cells, stored)[0] is cells:
+        shift = 0  # most codecs know the number of bits and give the numbers themselves, some the whole cells
     if allocated == stored:
         return cells, ()
     unsigned = cells.view(np.dtype(f"u{cells.itemsize}")) >> shift
@@ -218,6 +224,18 @@ def _extract_numbers(
     raise InputError(
         f"{file.name}: {strays} pixel(s) need more than the {stored} bits of Bits Stored (0028,0101), "
         f"range {int(cells.min())} to {int(cells.max())}. Correct Bits Stored and High Bit, or export the file again."
+    )
+
+
+def _cut_overshoot(numbers: np.ndarray, stored: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Cut what lossy compression has moved beyond the stored bits; numbers that fit are returned as they are."""
+    low = -(1 << (stored - 1)) if numbers.dtype.kind == "i" else 0
+    high = low + (1 << stored) - 1
+    strays = int(np.count_nonzero((numbers < low) | (numbers > high)))
+    if not strays:
+        return numbers, ()
+    return np.clip(numbers, low, high), (
+        f"{strays} pixel(s) that the compression had moved beyond the {stored} stored bits were cut to them.",
     )
 
 

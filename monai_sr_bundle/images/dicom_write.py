@@ -59,7 +59,8 @@ STALE = (
     "PixelDataProviderURL",
 )
 """Attributes that new pixels make untrue: extremes, thumbnails, counts, offsets into compressed data, signatures."""
-OF_THE_WHOLE = ("ReconstructionDiameter", "FieldOfViewDimensions", "FieldOfViewOrigin", "FieldOfViewShape")
+OF_THE_WHOLE = ("ReconstructionDiameter", "FieldOfViewDimensions", "FieldOfViewOrigin", "FieldOfViewShape",
+                "FieldOfViewRotation", "FieldOfViewHorizontalFlip")  # fmt: skip
 """Attributes of the extent of a whole image, which a region does not have."""
 OVERLAYS_AND_CURVES = (0x60, 0x50)
 """Groups 60xx and 50xx: drawings on the old pixel grid."""
@@ -81,14 +82,19 @@ def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
         The written files, in the order of `result.pixels`; one for all frames of a multi-frame source.
 
     Raises:
-        OutputError: slices were added between those of a series whose pixel spacing is unknown.
+        OutputError: slices were added between those of a series whose pixel spacing is unknown, or the result has
+            a part of the frames of a file.
         OSError: the file or folder cannot be written.
     """
     sources: Sequence[Dataset] = result.header
     assert result.pixels.shape == result.grid.shape_zyx, "pixels and grid disagree"
     assert result.pixels.dtype.itemsize * 8 == sources[0].BitsAllocated, "pixels are not in the source's type"
     series = len(sources) > 1
-    assert series or result.pixels.shape[0] == int(sources[0].get("NumberOfFrames") or 1), "slices out of one slice"
+    if not series and result.pixels.shape[0] != int(sources[0].get("NumberOfFrames") or 1):
+        raise OutputError(
+            f"{result.path.name}: some of the frames of one DICOM file cannot be written alone. Enlarge them all, or "
+            "convert the file to NIfTI."
+        )
     if series and provenance.scale_zyx[0] > 1 and not result.grid.in_millimetres:
         raise OutputError(
             f"{result.path.name}: new slices need positions in millimetres, and the source's pixel spacing is unknown. "

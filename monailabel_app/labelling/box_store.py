@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -357,11 +357,8 @@ class BoxStore:
         partial.unlink(missing_ok=True)
         _create_private(partial)
         try:
-            source, target = sqlite3.connect(self.file), sqlite3.connect(partial)
-            with source, target:
+            with closing(sqlite3.connect(self.file)) as source, closing(sqlite3.connect(partial)) as target:
                 source.backup(target)
-            source.close()
-            target.close()
             head = check_file(partial)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
@@ -440,10 +437,9 @@ def check_file(file: Path, name: str = "") -> str:
     if not file.is_file():
         raise NotFoundError(f"{name} is not a file.")
     try:
-        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        damage = connection.execute("PRAGMA integrity_check").fetchone()[0]
-        tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        connection.close()
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+            damage = connection.execute("PRAGMA integrity_check").fetchone()[0]
+            tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
         raise ServerError(f"{name} is no store of boxes ({error}).") from error
     if damage != "ok" or not {"versions", "audit", "records"} <= tables:

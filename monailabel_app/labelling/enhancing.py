@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelling.errors import BusyError, ServerError
+from labelling.errors import BusyError, ServerError, StoppedError
 from monai_sr_bundle.engine.session import EnhanceOptions, ScaleChoice, SessionCache, choose_bundle
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import Source
@@ -87,6 +87,7 @@ class Enhancer:
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
         self._lifeline: multiprocessing.connection.Connection | None = None
+        self._is_closed = False
 
     @contextmanager
     def enhance(self, task: Task, folder: Path) -> Iterator[EnhancedImage]:
@@ -100,6 +101,7 @@ class Enhancer:
             InputError, BundleError, OutputError, OutOfMemoryError: see `Session.enhance`.
             ServerError: the process ended or did not come to an end.
             BusyError: too many images wait already.
+            StoppedError: `close` was called.
         """
         if not self._slots.acquire(blocking=False):
             raise BusyError(f"{MOST_WAITING} images are waiting to be enlarged. Try again later.")
@@ -114,7 +116,11 @@ class Enhancer:
             self._slots.release()
 
     def close(self) -> None:
-        """End the process, also in the middle of an image."""
+        """End the process, also in the middle of an image, and start no other."""
+        self._is_closed = True
+        self._end_process()
+
+    def _end_process(self) -> None:
         with self._lock:
             if self._pool is not None and self._lifeline is not None:
                 self._lifeline.close()
@@ -127,18 +133,20 @@ class Enhancer:
                 future: Future[EnhancedImage] = self._running_pool().submit(_enhance, task, out)
                 return future.result(timeout=LONGEST_SECONDS)
             except (BrokenProcessPool, CancelledError) as error:
-                self.close()
+                self._end_process()
                 raise ServerError(
                     "the process that enlarges images was ended, perhaps for lack of memory. Choose a smaller region."
                 ) from error
             except WaitError as error:
-                self.close()
+                self._end_process()
                 raise ServerError(
                     f"the image took longer than {LONGEST_SECONDS} s. Choose a smaller region."
                 ) from error
 
     def _running_pool(self) -> ProcessPoolExecutor:
         with self._lock:
+            if self._is_closed:
+                raise StoppedError("the server is being stopped.")
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
                 other_end, self._lifeline = context.Pipe(duplex=False)

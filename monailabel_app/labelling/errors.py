@@ -51,6 +51,12 @@ class BusyError(RefusedError):
     status = 503
 
 
+class StoppedError(RefusedError):
+    """A request to a server that is being stopped."""
+
+    status = 503
+
+
 class StorageError(RefusedError):
     """A disk that is full or cannot be written."""
 

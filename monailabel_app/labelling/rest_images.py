@@ -25,7 +25,7 @@ from labelling.catalogue import NAME, safe_name
 from labelling.context import RESULTS, Context
 from labelling.datastore import SUBMITTED, BoxDatastore
 from labelling.enhancing import EnhancedImage, Task
-from labelling.errors import BusyError, ConflictError, NotFoundError, RefusedError, ServerError
+from labelling.errors import BusyError, ConflictError, NotFoundError, RefusedError, ServerError, StoppedError
 from labelling.formats import slicer_markups
 from labelling.formats.nifti import to_nifti
 from labelling.guard import as_json, log_mistake
@@ -296,12 +296,9 @@ BUSY_SECONDS = 5
 def _measure(context: Context, model: str, tasks: Sequence[tuple[str, Task]]) -> None:
     try:
         for name, task in tasks:
-            try:
-                width = _measure_width(context, task)
-            except ServerError as error:  # which says nothing about the image
-                log_mistake(error)
-                continue
-            next_image.set_width(context.store, name, model, width)
+            next_image.set_width(context.store, name, model, _measure_width(context, task))
+    except StoppedError:
+        pass
     except Exception as error:
         log_mistake(error)
     finally:
@@ -315,7 +312,7 @@ def _measure_width(context: Context, task: Task) -> float | None:
                 return enhanced.mean_half_width
         except BusyError:  # readers come first
             time.sleep(BUSY_SECONDS)
-        except SuperResolutionError:  # of another modality, or too small: it has none
+        except (SuperResolutionError, ServerError):  # of another modality, too small, or too large: it has none
             return None
 
 

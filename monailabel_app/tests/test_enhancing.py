@@ -11,7 +11,7 @@ import psutil
 import pytest
 from labelling import enhancing
 from labelling.enhancing import Enhancer
-from labelling.errors import ServerError
+from labelling.errors import RefusedError, ServerError, StoppedError
 
 
 def sleep_for(task, out):
@@ -56,6 +56,28 @@ def test_an_image_that_takes_too_long_ends_with_its_process_and_the_one_behind_i
     assert number != int((tmp_path / "behind").read_text())
     gone = [psutil.Process(number)] if psutil.pid_exists(number) else []
     assert psutil.wait_procs(gone, timeout=60)[1] == []
+
+
+def test_nobody_who_waits_starts_a_process_after_the_end(enhancer, tmp_path):
+    answers = []
+
+    def enlarge(seconds, name):
+        try:
+            run(enhancer, seconds, tmp_path / name, tmp_path)
+        except RefusedError as error:
+            answers.append(type(error))
+
+    first = threading.Thread(target=enlarge, args=(600, "first"))
+    first.start()
+    while not (tmp_path / "first").exists():
+        time.sleep(0.01)
+    second = threading.Thread(target=enlarge, args=(0, "second"))
+    second.start()
+    enhancer.close()
+    first.join()
+    second.join()
+    assert answers == [ServerError, StoppedError]
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_process_that_dies_is_replaced(enhancer, tmp_path):

@@ -91,6 +91,8 @@ def test_intervals_are_over_patients(evaluation):
     gains = np.subtract(evaluation.method["psnr"], evaluation.bicubic["psnr"]).tolist()
     assert replace(evaluation, patients=patients).gain("psnr") == Mean.of(gains, patients) != Mean.of(gains)
     assert replace(evaluation, patients=["a", "a", "a"]).gain("psnr") == Mean.of(gains)
+    of_one = {"psnr": [*evaluation.method["psnr"][:2], float("nan")]}
+    assert replace(evaluation, patients=patients, method=of_one).gain("psnr") == Mean.of(gains[:2])
 
 
 def test_the_csv_holds_both_methods(evaluation, tmp_path):

@@ -290,11 +290,13 @@ def test_slices_of_a_volume_are_those_of_the_whole(film):
     assert (whole.provenance.slices, part.provenance.slices) == (None, (1, 4))
 
 
-def test_frames_of_one_dicom_file_are_not_enlarged_in_part(tmp_path):
+def test_frames_of_one_dicom_file_are_not_written_in_part(tmp_path):
     file = capture(tmp_path / "frames.dcm", phantom(slices=3, dtype="uint16"))
-    with pytest.raises(InputError, match=r"frames.dcm: some of the frames of one DICOM file cannot be enlarged alone"):
-        enhance(file, "bicubic", scale=2, slices=(0, 1))
-    assert enhance(file, "bicubic", scale=2, slices=(0, 3)).image.pixels.shape[0] == 3
+    part = enhance(file, "bicubic", scale=2, slices=(0, 1))
+    assert part.image.pixels.shape[0] == 1
+    with pytest.raises(OutputError, match=r"frames.dcm: some of the frames of one DICOM file cannot be written alone"):
+        part.save(tmp_path / "out.dcm")
+    assert not (tmp_path / "out.dcm").exists()
 
 
 @pytest.mark.parametrize("slices", [(0, 3), (-1, 1), (1, 1)])

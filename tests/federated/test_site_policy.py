@@ -110,6 +110,8 @@ def test_a_stricter_policy_is_installed(policy, tmp_path):
             {"permissions": {"lead": {"shell_commands": "none", "cat": "any"}}},
             "has the right cat",
         ),
+        ("authorization.json", {"permissions": {"lead": None}}, "role lead has the right byoc"),
+        ("authorization.json", {"permissions": {"lead": [{}]}}, "role lead has the right byoc"),
         ("privacy.json", {"default_scope": ""}, "must have one scope"),
         ("privacy.json", {"scopes": [{"name": "site"}, {"name": "other"}]}, "must have one scope"),
         ("privacy.json", {"scopes": [{"name": "site", "task_result_filters": []}]}, "the last of task_result_filters"),
@@ -120,6 +122,11 @@ def test_a_weaker_policy_is_refused(policy, tmp_path, file, changes, message):
     with pytest.raises(InputError, match=message):
         install_policy(tmp_path / "local", "site", policy)
     assert not (tmp_path / "local").exists()
+
+
+def test_a_right_that_nobody_has_is_no_weaker_policy(policy):
+    edit(policy / "authorization.json", permissions={"lead": {"cat": "none"}})
+    check_policy(policy, "site")
 
 
 def test_a_policy_that_cannot_be_read_is_refused(policy):

@@ -67,38 +67,58 @@ def test_a_job_without_rounds_is_refused(tmp_path):
         run_study(None, study(), tmp_path / "out", rounds_a_job=0)
 
 
-def test_a_damaged_record_is_named(tmp_path):
+@pytest.mark.parametrize(("text", "words"), [('[{"round": 0', "cannot be read "), ("[1]", "is no list of rounds")])
+def test_a_damaged_record_is_named(tmp_path, text, words):
     (tmp_path / GLOBAL_MODEL).write_bytes(b"weights")
-    (tmp_path / "rounds.json").write_text('[{"round": 0')
-    with pytest.raises(InputError, match=r"rounds.json cannot be read .* Name the folder of an earlier job"):
+    (tmp_path / "rounds.json").write_text(text)
+    with pytest.raises(InputError, match=rf"rounds.json {words}.* Name the folder of an earlier job"):
         run_study(None, study(rounds=2), tmp_path / "out", continued=tmp_path)
 
 
 class LostServer(Server):
-    """One that fails before it takes a job."""
+    """One that fails when it gets a job, or right after it has taken it."""
 
-    def __init__(self, folder, error):
+    def __init__(self, folder, error, job):
         super().__init__(folder, [], [f"hospital-{number}" for number in range(9)])
-        self.error = error
+        self.error, self.job, self.has_job = error, job, False
 
     def submit_job(self, job):
-        raise self.error
+        if self.job is None:
+            raise self.error
+        self.has_job = True
+        return self.job
+
+    def get_system_info(self):
+        if self.has_job:
+            raise self.error
+        return super().get_system_info()
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "message"),
+    ("error", "job", "kind", "message"),
     [
-        (NoReply("no reply"), StudyEnded, r"does not answer \(NoReply: no reply\). .* go on with --continue .*out"),
-        (InvalidJobDefinition("no app"), InputError, "the server refuses: no app"),
+        (
+            NoReply("no reply"),
+            None,
+            StudyEnded,
+            r"does not answer \(NoReply: no reply\). .* go on with --continue .*out",
+        ),
+        (
+            NoReply("no reply"),
+            "job-7",
+            StudyEnded,
+            "lost while it ran job job-7. .* job-7/app_server in the server's kit",
+        ),
+        (InvalidJobDefinition("no app"), None, InputError, "the server refuses: no app"),
     ],
 )
-def test_a_server_that_is_lost_between_two_jobs_is_no_traceback(tmp_path, error, kind, message):
+def test_a_server_that_is_lost_is_no_traceback(tmp_path, error, job, kind, message):
     continued = tmp_path / "app_server"
     continued.mkdir()
     (continued / GLOBAL_MODEL).write_bytes(b"weights")
     (continued / "rounds.json").write_text(json.dumps([trained(0, ["a"])]))
     with pytest.raises(kind, match=message):
-        run_study(LostServer(tmp_path / "server", error), study(rounds=2), tmp_path / "out", continued=continued)
+        run_study(LostServer(tmp_path / "server", error, job), study(rounds=2), tmp_path / "out", continued=continued)
 
 
 def test_a_hospital_of_an_earlier_job_that_is_not_connected_is_named(tmp_path):

@@ -275,6 +275,30 @@ def test_numbers_wider_than_bits_stored_are_refused_however_they_are_compressed(
     refused([file], file, "ct", "1 pixel(s) need more than the 12 bits of Bits Stored")
 
 
+def test_what_lossy_compression_moved_beyond_the_bits_is_cut_and_said(tmp_path):
+    pixels = np.zeros((64, 64), dtype=np.uint16)
+    pixels[8:40, 11:50] = 4095
+    file = ct_slice(tmp_path / "ct", pixels, BitsStored=16, HighBit=15)
+    dataset = dcmread(file)
+    dataset.compress(uid.JPEG2000, j2k_cr=[20], generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(file)
+    image = read_one(file)
+    assert image.pixels.max() == 4095
+    assert np.abs(image.pixels[0].astype(int) - pixels).max() < 400
+    assert any("that the compression had moved beyond the 12 stored bits were cut to them" in n for n in image.notes)
+
+
+def test_cells_that_were_compressed_whole_give_the_numbers_in_their_upper_bits(tmp_path):
+    pixels = phantom(64, 64, dtype="uint16")
+    file = ct_slice(tmp_path / "ct", pixels[0] << 4, BitsStored=16, HighBit=15)
+    dataset = dcmread(file)
+    dataset.compress(uid.JPEGLSLossless, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 15
+    dataset.save_as(file)
+    np.testing.assert_array_equal(read_one(file).pixels, pixels)
+
+
 def test_loss_that_the_sender_did_not_admit_is_admitted(tmp_path):
     image = read_one(shipped("JPEGLSNearLossless_16.dcm"))
     source = image.header[0]

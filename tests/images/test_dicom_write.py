@@ -313,16 +313,20 @@ def test_a_spacing_given_by_the_user_is_written_and_named(tmp_path):
     assert "Pixel spacing given by the user." in written.DerivationDescription
 
 
-def test_what_describes_the_whole_film_or_its_old_pixels_does_not_describe_a_region(tmp_path):
+def test_what_describes_the_whole_film_or_its_old_pixels_does_not_describe_a_region(tmp_path, dciodvfy):
     histogram = Dataset()
     histogram.HistogramData = [256]
-    field = {"FieldOfViewShape": "RECTANGLE", "FieldOfViewDimensions": [3, 3], "FieldOfViewOrigin": [0, 0]}
+    field = {
+        "FieldOfViewShape": "RECTANGLE", "FieldOfViewDimensions": [3, 3], "FieldOfViewOrigin": [0, 0],
+        "FieldOfViewRotation": 0, "FieldOfViewHorizontalFlip": "NO",
+    }  # fmt: skip
     source = radiograph(tmp_path / "in.dcm", **field, HistogramSequence=[histogram])
     whole = write_one(source, tmp_path / "whole.dcm")
     assert {name: whole[name].value for name in field} == field
     assert "HistogramSequence" not in whole
     region = write_one(source, tmp_path / "region.dcm", roi_xyxy=(0, 0, 8, 8))
     assert not [name for name in field if name in region]
+    assert dciodvfy(tmp_path / "region.dcm") == []
 
 
 def test_a_position_that_is_not_read_is_not_written(tmp_path):
