@@ -23,8 +23,8 @@ from PIL import ImageDraw
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.manifest import read_manifest
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.report.detail_region import find_detail_region
 
 SETS = {"cxr_native": ("nih*", "kermany*"), "ct_slices": ("*",), "ct_patients": ("*",), "ct": ("*.nii.gz",)}

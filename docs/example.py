@@ -23,9 +23,9 @@ from monai_sr_bundle.benchmark.originals import ORIGINALS, Original
 from monai_sr_bundle.benchmark.protocol_choice import choose_protocols
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.report.detail_region import find_detail_region
 from monai_sr_bundle.shipped_bundles import default_bundle, find_bundle

@@ -18,8 +18,8 @@ from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.onnx_export import End, export_onnx
 from monai_sr_bundle.packing.release import release

@@ -17,9 +17,9 @@ from monai_sr_bundle.engine.session import choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.training import train
 from tests.drawn_data import write_volumes

@@ -24,9 +24,9 @@ from monai_sr_bundle.benchmark.unmodified import (
 )
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import EnhanceOptions, Session
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import NEAR_PADDING, fill_padding, largest_around
 from monai_sr_bundle.report.preview import slice_values
 from monai_sr_bundle.shipped_bundles import find_bundle

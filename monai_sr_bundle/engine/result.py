@@ -17,7 +17,7 @@ from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.file_state import require_unchanged
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_checks import InputComparison, resembles_training, slices_touch
+from monai_sr_bundle.images.input_checks import InputComparison, slices_touch
 from monai_sr_bundle.images.picture import JPEG_QUALITY, SUFFIXES
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.unit import Padding, largest_around
@@ -315,3 +315,13 @@ def _first_number(dataset: Mapping[str, Any], keyword: str) -> float:
     """Return the first number of an attribute; not a number where it has none."""
     values = np.atleast_1d(dataset.get(keyword, ()))
     return float(values[0]) if values.size and values.dtype == np.float64 else math.nan
+
+
+def resembles_training(comparison: Mapping[str, InputComparison]) -> bool | None:
+    """Return whether an input is like the training inputs; None if that is unknown.
+
+    It is unknown for a bundle that states no ranges, and where nothing could be measured.
+    """
+    if any(measure.side for measure in comparison.values()):
+        return False
+    return True if comparison and all(measure.value is not None for measure in comparison.values()) else None

@@ -24,7 +24,7 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.engine.pipeline import enlarge_image
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, require_count
-from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, named_modality, with_spacing
@@ -36,6 +36,7 @@ from monai_sr_bundle.images.input_checks import (
     describe_differences,
     describe_outside,
 )
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import image_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import default_bundle, find_bundle
@@ -440,7 +441,7 @@ def enhance(
         OutOfMemoryError: even the smallest tile does not fit.
     """
     if isinstance(image, str | Path):
-        image = files.read_one(Path(image))
+        image = read_one(Path(image))
     elif not isinstance(image, Image):
         image = image_from_array(image)
     if spacing_mm is not None:

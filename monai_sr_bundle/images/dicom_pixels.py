@@ -39,7 +39,7 @@ LOSSY_METHODS = {
     JPEGLSNearLossless: "ISO_14495_1",
 }
 """Transfer syntaxes that are always lossy, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
-MAYBE_LOSSY = (*LOSSY_METHODS, JPEG2000, JPEG2000MC, HTJ2K)
+
 _LARGEST_RLE_RATIO = 64
 """Two bytes of a run become 128 (PS3.5 G.3.1); a header that claims more lies about its size."""
 _NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
@@ -98,7 +98,7 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
         )
     stored = stored.reshape(expected_shape)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if syntax in MAYBE_LOSSY:
+    if syntax in (*LOSSY_METHODS, JPEG2000, JPEG2000MC, HTJ2K):  # which may be lossy
         return _cut_overshoot(stored, int(dataset.BitsStored))
     return _extract_numbers(
         stored, dataset, file, by_codec=syntax.is_encapsulated and syntax not in RLETransferSyntaxes
@@ -230,13 +230,10 @@ def _extract_numbers(
 def _cut_overshoot(numbers: np.ndarray, stored: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Cut what lossy compression has moved beyond the stored bits; numbers that fit are returned as they are."""
     low = -(1 << (stored - 1)) if numbers.dtype.kind == "i" else 0
-    high = low + (1 << stored) - 1
-    strays = int(np.count_nonzero((numbers < low) | (numbers > high)))
-    if not strays:
-        return numbers, ()
-    return np.clip(numbers, low, high), (
-        f"{strays} pixel(s) that the compression had moved beyond the {stored} stored bits were cut to them.",
-    )
+    cut = np.clip(numbers, low, low + (1 << stored) - 1)
+    strays = int(np.count_nonzero(cut != numbers))
+    note = f"{strays} pixel(s) that the compression had moved beyond the {stored} stored bits were cut to them."
+    return (cut, (note,)) if strays else (numbers, ())
 
 
 def _has_overlays_in_cells(dataset: Dataset) -> bool:

@@ -59,9 +59,10 @@ STALE = (
     "PixelDataProviderURL",
 )
 """Attributes that new pixels make untrue: extremes, thumbnails, counts, offsets into compressed data, signatures."""
-OF_THE_WHOLE = ("ReconstructionDiameter", "FieldOfViewDimensions", "FieldOfViewOrigin", "FieldOfViewShape",
-                "FieldOfViewRotation", "FieldOfViewHorizontalFlip")  # fmt: skip
+EXTENT = re.compile("ReconstructionDiameter|FieldOfView(Shape|Dimensions|Origin|Rotation|HorizontalFlip)")
 """Attributes of the extent of a whole image, which a region does not have."""
+POSITION = re.compile("Image(Position|Orientation)Patient|SliceLocation")
+"""Attributes that are read of CT alone, and would stay the old ones in other classes."""
 OVERLAYS_AND_CURVES = (0x60, 0x50)
 """Groups 60xx and 50xx: drawings on the old pixel grid."""
 
@@ -91,10 +92,7 @@ def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
     assert result.pixels.dtype.itemsize * 8 == sources[0].BitsAllocated, "pixels are not in the source's type"
     series = len(sources) > 1
     if not series and result.pixels.shape[0] != int(sources[0].get("NumberOfFrames") or 1):
-        raise OutputError(
-            f"{result.path.name}: some of the frames of one DICOM file cannot be written alone. Enlarge them all, or "
-            "convert the file to NIfTI."
-        )
+        raise OutputError(f"{result.path.name}: a part of its frames cannot be written as DICOM. Enlarge all of them.")
     if series and provenance.scale_zyx[0] > 1 and not result.grid.in_millimetres:
         raise OutputError(
             f"{result.path.name}: new slices need positions in millimetres, and the source's pixel spacing is unknown. "
@@ -125,7 +123,7 @@ def _derive(result: Image, provenance: Provenance, origins: Sequence[Dataset], s
     """Return the header of one output file, except position and pixels, from the nearest source slice `origins[0]`."""
     source = origins[0]
     derived = copy.deepcopy(source)
-    _remove_untrue(derived)
+    _remove_untrue(derived, is_region=bool(provenance.roi_xyxy))
     _set_identity(derived, source, provenance, series_uid)
     derived.ImageType = _image_type(derived)
     _describe_derivation(derived, origins, result, provenance)
@@ -134,11 +132,6 @@ def _derive(result: Image, provenance: Provenance, origins: Sequence[Dataset], s
         derived.SyntheticData = "YES"
     elif "SyntheticData" in derived:
         del derived.SyntheticData
-    for keyword in OF_THE_WHOLE if provenance.roi_xyxy else ():
-        derived.pop(keyword, None)
-    if derived.SOPClassUID != CTImageStorage:  # of other classes the position is not read, and would stay the old one
-        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"):
-            derived.pop(keyword, None)
     scale_spacing(derived, result, provenance)
     scale_pixel_coordinates(derived, provenance)
     return derived
@@ -164,10 +157,13 @@ def _find_nearest_sources(result: Image, scale_z: int) -> list[tuple[list[Datase
     return nearest
 
 
-def _remove_untrue(derived: Dataset) -> None:
+def _remove_untrue(derived: Dataset, *, is_region: bool) -> None:
     derived.remove_private_tags()
+    is_ct = derived.SOPClassUID == CTImageStorage
     for tag in list(derived.keys()):
-        if tag.group >> 8 in OVERLAYS_AND_CURVES or keyword_for_tag(tag) in STALE:
+        name = keyword_for_tag(tag)
+        untrue = name in STALE or (is_region and EXTENT.fullmatch(name)) or (not is_ct and POSITION.fullmatch(name))
+        if untrue or tag.group >> 8 in OVERLAYS_AND_CURVES:
             del derived[tag]
 
 

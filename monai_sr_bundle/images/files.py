@@ -211,21 +211,6 @@ def name_zip_in_errors(source: Source) -> Iterator[None]:
         raise type(error)(f"{source.path.name}: {error}") from error.__cause__
 
 
-def read_one(path: Path) -> Image:
-    """Read the one image a path holds: a DICOM file or series, a NIfTI or a picture.
-
-    Raises:
-        InputError: not an image, or a folder or zip with several.
-    """
-    with discover([path]) as sources:
-        if len(sources) > 1:
-            raise InputError(
-                f"{path.name}: holds {len(sources)} images, expected one. Name one of them, or use `monai-sr enhance` "
-                "for them all."
-            )
-        return read(sources[0])
-
-
 def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool = False) -> Path:
     """Write a result as the same kind of file or folder as its source, completely or not at all.
 

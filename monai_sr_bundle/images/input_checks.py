@@ -341,13 +341,3 @@ def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]
         for name, measure in comparison.items()
         if measure.side
     ]
-
-
-def resembles_training(comparison: Mapping[str, InputComparison]) -> bool | None:
-    """Return whether an input is like the training inputs; None if that is unknown.
-
-    It is unknown for a bundle that states no ranges, and where nothing could be measured.
-    """
-    if any(measure.side for measure in comparison.values()):
-        return False
-    return True if comparison and all(measure.value is not None for measure in comparison.values()) else None

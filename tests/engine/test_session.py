@@ -16,9 +16,9 @@ from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.image import with_spacing
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
@@ -294,7 +294,7 @@ def test_frames_of_one_dicom_file_are_not_written_in_part(tmp_path):
     file = capture(tmp_path / "frames.dcm", phantom(slices=3, dtype="uint16"))
     part = enhance(file, "bicubic", scale=2, slices=(0, 1))
     assert part.image.pixels.shape[0] == 1
-    with pytest.raises(OutputError, match=r"frames.dcm: some of the frames of one DICOM file cannot be written alone"):
+    with pytest.raises(OutputError, match=r"frames.dcm: a part of its frames cannot be written as DICOM"):
         part.save(tmp_path / "out.dcm")
     assert not (tmp_path / "out.dcm").exists()
 

@@ -13,9 +13,9 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.input_checks import check_content
+from monai_sr_bundle.images.one_image import read_one
 from tests.images.dicom_files import capture, ct_series, ct_slice, radiograph
 
 FILM = np.rint(255 * draw_phantom(64)).astype(np.uint8)

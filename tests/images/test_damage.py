@@ -29,8 +29,9 @@ from monai_sr_bundle.images.dicom_file import series_key
 from monai_sr_bundle.images.dicom_pixels import decode
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
-from monai_sr_bundle.images.files import UnreadableFile, discover, read_one
+from monai_sr_bundle.images.files import UnreadableFile, discover
 from monai_sr_bundle.images.from_array import image_from_array
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import check_pixels
 from tests.images.dicom_files import ct_slice, enlarged, phantom, provenance, radiograph, zipped
 

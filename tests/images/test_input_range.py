@@ -8,7 +8,7 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.calibrate.training_inputs import known_limits, known_range
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.files import read_one
+from monai_sr_bundle.engine.result import resembles_training
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.input_checks import (
     compare_input,
@@ -16,8 +16,8 @@ from monai_sr_bundle.images.input_checks import (
     describe_differences,
     describe_outside,
     measure_sharpness_and_noise,
-    resembles_training,
 )
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
 from monai_sr_bundle.uncertainty.error_bars import LEAST_ENERGY, measure_blockiness, measure_spectrum

@@ -21,7 +21,7 @@ from monai_sr_bundle import __version__, enhance
 from monai_sr_bundle.bundles import sha256_of
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.images.files import read_one
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.packing import pack
 from monai_sr_bundle.packing.verify import verify
 from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, find_bundle

@@ -12,9 +12,9 @@ from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
