@@ -19,7 +19,7 @@ BACKBONE = "alexnet-owt-7be5be79.pth"
 def why_unavailable() -> str | None:
     """Return the reason why LPIPS cannot be computed here, for a table; None if it can."""
     if importlib.util.find_spec("lpips") is None:
-        return "the package lpips is not installed"
+        return "the package lpips is not installed (extra [metrics])"
     if not (Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE).is_file():
         return f"its backbone {BACKBONE} is not in {Path('checkpoints')} of the torch hub folder"
     return None

@@ -58,7 +58,8 @@ def draw_error_bars(
     # The share of marked pixels is that of the image, however large it is shown.
     share = OPACITY * resize((half_width > tolerance).astype(np.float32), shape, BOX).clip(0, 1)[..., None]
     marked = colours * (1 - share) + share * np.array(MARK)
-    typical = float(np.percentile(half_width, 99.0))
+    # A few very wide ones, as of burned-in letters, do not darken all others.
+    typical = min(float(np.percentile(half_width, 99.0)), 2 * tolerance)
     limit = nice_above(typical) if typical > 0 else 1.0
     brightness = np.clip(resize(half_width, shape, BOX) / limit, 0, 1)[..., None]
     return ErrorBarPictures(_png(marked), _png(np.array(DARK) + brightness * (np.array(LIGHT) - np.array(DARK))), limit)

@@ -175,16 +175,19 @@ def _judge_fidelity(report: Mapping[str, Any], interpolated: str) -> tuple[str, 
         worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
-    invisible = f"by more than is invisible on a screen ({format_number(measured['good_rms'])} {measured['unit']})"
+    differs = (
+        f"{format_number(result['rms'])} {measured['unit']} in the root mean square; up to "
+        f"{format_number(measured['good_rms'])} would not show on a screen"
+    )
     if report["model"]["blind"]:
         takes = "takes noise, blur and JPEG away; whether all that it took was that"
         if strength is not None:
             takes = f"reduces noise, here with strength {strength:g} of 1; whether all that it took was noise"
         return "caution", (
-            f"The result differs from the input {invisible}. The model {takes} cannot be measured here.{worst_pixel}"
+            f"The result differs from the input by {differs}. The model {takes} cannot be measured here.{worst_pixel}"
         )
     if bicubic is None or bicubic["rms"] is None:
-        return "caution", f"The result departs from the input {invisible}.{worst_pixel}"
+        return "caution", f"The result departs from the input by {differs}.{worst_pixel}"
     if result["rms"] < 0.98 * bicubic["rms"]:
         times = format_number(bicubic["rms"] / result["rms"])
         return "caution", (
@@ -282,7 +285,13 @@ be.</p></section>
     unit, calibration = escape(bars["unit"]), bars["calibrated_on"]
     percent, tolerance = format_number(bars["percent"]), format_number(bars["tolerance"])
     share = 100 * bars["share_above_tolerance"]
-    marked = "no pixel" if share == 0 else f"{format_number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
+    marked = (
+        "no pixel"
+        if share == 0
+        else f"{format_number(share)} % of the pixels"
+        if share >= 0.1
+        else "under 0.1 % of them"
+    )
     likeness = _judge_input(report)[0]
     verdict = "good" if share < 1 and likeness == "good" else "caution"
     doubt = (
@@ -305,8 +314,8 @@ be.</p></section>
     )
     links = " and ".join(f'<a href="{escape(quote(name))}">{escape_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
-<p class="verdict {verdict}">The {percent} % error bars reach ±{format_number(bars["mean"])} {unit} on average;
-for {marked} they are wider than ±{tolerance} {unit}.{doubt}</p>
+<p class="verdict {verdict}">The {percent} % error bars reach ±{format_number(bars["mean"])} {unit} on average,
+and more than ±{tolerance} {unit} for {marked}.{doubt}</p>
 {_error_bar_pictures(pictures, bars) if pictures else ""}
 <p>The error bars are made to hold the true value of <strong>{percent} %</strong> of the pixels of an image, on
 average over images like those they were calibrated on: {escape(calibration["images"])} images of
@@ -365,7 +374,8 @@ def _judge_grain(report: Mapping[str, Any]) -> tuple[str, str]:
             f"In the evenest parts the result varies {times} times as much as {interpolation} does ({both}): grain of "
             "the input may have become structure that looks like tissue."
         )
-    return "good", f"In the evenest parts the result varies no more than {interpolation} does ({both})."
+    no_more = "no more than" if grain["result"] <= grain["interpolation"] else "hardly more than"
+    return "good", f"In the evenest parts the result varies {no_more} {interpolation} does ({both})."
 
 
 def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:

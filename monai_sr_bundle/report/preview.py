@@ -26,6 +26,8 @@ from monai_sr_bundle.report.detail_region import find_detail_region
 PANEL = 512
 """Side in picture pixels that a panel may have: 256, 512, 1024 and 2048 pixels are then shown at a whole ratio."""
 
+LEAST_COLOURED = 0.01
+"""Difference in full colour, at least, in parts of the window."""
 NARROWEST = 340
 """Width in picture pixels that the words above a panel need, however narrow the image."""
 
@@ -466,6 +468,6 @@ def _colour_limit(difference: np.ndarray, window: tuple[float, float]) -> tuple[
     largest = float(size.max())
     if largest <= 1e-6 * max(abs(window[0]), abs(window[1]), window[1] - window[0]):
         return 1.0, 0.0
-    # The few strongest edges must not fade everything else to grey.
-    typical = float(np.percentile(size, 98.0))
-    return nice_above(typical if typical > 0 else largest), largest
+    # The few strongest edges must not fade everything else to grey, nor full colours show what no screen would.
+    typical = max(float(np.percentile(size, 98.0)), LEAST_COLOURED * (window[1] - window[0]))
+    return nice_above(typical), largest

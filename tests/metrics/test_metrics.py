@@ -140,7 +140,7 @@ def test_lpips_without_its_weights_is_unavailable_and_never_downloads(tmp_path, 
 
 def test_lpips_without_the_package_is_unavailable(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert lpips.why_unavailable() == "the package lpips is not installed"
+    assert lpips.why_unavailable() == "the package lpips is not installed (extra [metrics])"
 
 
 def test_lpips_is_available_where_the_backbone_lies(tmp_path, monkeypatch):
