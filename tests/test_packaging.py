@@ -126,6 +126,7 @@ EXTRAS = {
     "benchmark.paired": "benchmark",
     "benchmark.plots": "benchmark",
     "benchmark.sheet": "benchmark",
+    "benchmark.unmodified": "benchmark",
     "boxes.dicom_report_write": "dicom",
     "cli.evaluate": "benchmark",
     "cli.label": "label",

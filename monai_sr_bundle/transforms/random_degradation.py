@@ -31,8 +31,6 @@ MAX_BLUR, MAX_NOISE = 3.0, 4.5
 """Largest standard deviations of a film's blur, in high-resolution pixels, and of its noise, in grey levels of 255."""
 SEVERAL = {"blur": 0.6, "noise": 0.55, "sharpening": 0.25, "jpeg": 0.35}
 """Shares of the films with each loss, of those that may have all of them at once."""
-MOST_SCAN_NOISE = 100.0
-"""HU; below a cutoff of 0.5 in proportion less, for a kernel that lets less through."""
 NOISE_CUTOFFS = (0.12, 2.0)
 """Cutoffs of the noise of CT that are drawn, from soft kernels to none; all octaves alike."""
 
@@ -295,29 +293,35 @@ class ScanDegradation:
 class RandomScanDegradation(Randomizable):
     """Degrade CT slices in a way that is drawn anew every time.
 
-    Half of the images are reduced by antialiased bicubic; the others have one of `KERNELS`, two of five of them the
-    box, as scanners and archives bin pixels. 15 % are sharpened. 70 % have noise of up to `MOST_SCAN_NOISE`, of any
-    spectrum with a growth of 0 to 1 and a cutoff of 0.12 (soft kernels) to 2 (no end), half of them with a stretch of 1
-    to 2.5.
+    Attributes:
+        ideal: share of the images that are reduced by antialiased bicubic. The others have one of `KERNELS`, two of
+            five of them the box, as scanners and archives bin pixels.
+        noise: share of the images with noise, of any spectrum with a growth of 0 to 1 and a cutoff of 0.12 (soft
+            kernels) to 2 (no end), half of them with a stretch of 1 to 2.5.
+        sharpening: share of the images that are sharpened, by weights of 0.1 to 0.5 at radii of 0.7 to 1.5 pixels.
+        max_noise: largest standard deviation of the noise in HU; below a cutoff of 0.5 in proportion less, for a
+            kernel that lets less through.
     """
+
+    ideal, noise, sharpening, max_noise = 0.5, 0.7, 0.15, 100.0
 
     def draw(self, scale: int) -> ScanDegradation:
         """Draw the degradation of the next slices."""
         degradation = ScanDegradation(scale)
-        if self.R.random_sample() >= 0.5:
+        if self.R.random_sample() >= self.ideal:
             degradation = replace(degradation, kernel=("area", *KERNELS)[self.R.randint(1 + len(KERNELS))])
-        if self.R.random_sample() < 0.15:
+        if self.R.random_sample() < self.sharpening:
             degradation = replace(
                 degradation,
                 sharpening=self.R.uniform(0.1, 0.5),
                 # Steps of a tenth of a pixel, so that the matrices of the few widths can be kept.
                 sharpening_radius=round(self.R.uniform(0.7, 1.5), 1),
             )
-        if self.R.random_sample() < 0.7:
+        if self.R.random_sample() < self.noise:
             cutoff = float(np.exp(self.R.uniform(*np.log(NOISE_CUTOFFS))))
             degradation = replace(
                 degradation,
-                noise=self.R.uniform(0, MOST_SCAN_NOISE * min(1, cutoff / 0.5)),
+                noise=self.R.uniform(0, self.max_noise * min(1, cutoff / 0.5)),
                 noise_growth=self.R.uniform(0, 1),
                 noise_cutoff=cutoff,
                 noise_stretch=max(1.0, self.R.uniform(-0.5, 2.5)),
