@@ -52,7 +52,7 @@ def simulate_job(
     # Numbers of threads: all sites share this machine's processors.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [
-        *(sys.executable, "-m", "nvflare.private.fed.app.simulator.simulator", str(job), "-w", str(workspace)),
+        *(sys.executable, "-m", "monai_sr_bundle.federated.simulator_process", str(job), "-w", str(workspace)),
         *("-c", ",".join(sites), "-t", str(len(sites))),
     ]
     log = workspace.with_name(f"{workspace.name}.log")  # the simulator empties its workspace
