@@ -19,9 +19,9 @@ _do_one_task = SimulatorClientRunner.do_one_task
 
 
 def _do_one_task_with_own_context(self: SimulatorClientRunner, *arguments: Any, **options: Any) -> Any:
-    own = copy.copy(self)
-    own.build_ctx = dict(self.build_ctx)
-    return _do_one_task(own, *arguments, **options)
+    runner_of_site = copy.copy(self)
+    runner_of_site.build_ctx = dict(self.build_ctx)
+    return _do_one_task(runner_of_site, *arguments, **options)
 
 
 SimulatorClientRunner.do_one_task = _do_one_task_with_own_context

@@ -98,7 +98,8 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
         )
     stored = stored.reshape(expected_shape)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if syntax in (*LOSSY_METHODS, JPEG2000, JPEG2000MC, HTJ2K):  # which may be lossy
+    # Loss moves numbers by little; what is beyond twice the range is no overshoot.
+    if syntax in (*LOSSY_METHODS, JPEG2000, JPEG2000MC, HTJ2K) and int(stored.max()) < 2 << int(dataset.BitsStored):
         return _cut_overshoot(stored, int(dataset.BitsStored))
     return _extract_numbers(
         stored, dataset, file, by_codec=syntax.is_encapsulated and syntax not in RLETransferSyntaxes
@@ -230,10 +231,10 @@ def _extract_numbers(
 def _cut_overshoot(numbers: np.ndarray, stored: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Cut what lossy compression has moved beyond the stored bits; numbers that fit are returned as they are."""
     low = -(1 << (stored - 1)) if numbers.dtype.kind == "i" else 0
-    cut = np.clip(numbers, low, low + (1 << stored) - 1)
-    strays = int(np.count_nonzero(cut != numbers))
+    clipped = np.clip(numbers, low, low + (1 << stored) - 1)
+    strays = int(np.count_nonzero(clipped != numbers))
     note = f"{strays} pixel(s) that the compression had moved beyond the {stored} stored bits were cut to them."
-    return (cut, (note,)) if strays else (numbers, ())
+    return (clipped, (note,)) if strays else (numbers, ())
 
 
 def _has_overlays_in_cells(dataset: Dataset) -> bool:

@@ -289,6 +289,16 @@ def test_what_lossy_compression_moved_beyond_the_bits_is_cut_and_said(tmp_path):
     assert any("that the compression had moved beyond the 12 stored bits were cut to them" in n for n in image.notes)
 
 
+def test_what_lies_far_beyond_the_bits_is_no_overshoot(tmp_path):
+    pixels = np.full((64, 64), 40000, dtype=np.uint16)
+    file = ct_slice(tmp_path / "ct", pixels, BitsStored=16, HighBit=15)
+    dataset = dcmread(file)
+    dataset.compress(uid.JPEG2000, j2k_cr=[20], generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(file)
+    refused([file], file, "ct", "need more than the 12 bits of Bits Stored")
+
+
 def test_cells_that_were_compressed_whole_give_the_numbers_in_their_upper_bits(tmp_path):
     pixels = phantom(64, 64, dtype="uint16")
     file = ct_slice(tmp_path / "ct", pixels[0] << 4, BitsStored=16, HighBit=15)
