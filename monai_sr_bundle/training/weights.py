@@ -201,10 +201,10 @@ class WeightAverage:
     def __init__(self, model: torch.nn.Module, momentum: float = 0.002) -> None:
         self.model = model
 
-        def mix(old: torch.Tensor, new: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
-            return torch.lerp(old, new, averaging_weight(int(steps), momentum))
+        def mix(old: list[torch.Tensor], new: list[torch.Tensor], steps: torch.Tensor | int) -> None:
+            torch._foreach_lerp_(old, new, averaging_weight(int(steps), momentum))  # a GPU waits once, not per tensor
 
-        self.averaged = AveragedModel(model, avg_fn=mix)
+        self.averaged = AveragedModel(model, multi_avg_fn=mix)
         # A copy of the network has the hook too.
         model.register_load_state_dict_post_hook(lambda module, keys: self.reset() if module is self.model else None)
 
