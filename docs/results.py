@@ -40,6 +40,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.benchmark.training_curve import TrainingTime, training_time
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.json"
 WIDTH = 118
@@ -236,10 +238,12 @@ def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
     words = shown_command(words).split()
     options = " ".join(words[words.index("--data") + 2 :]).split("--")[1:]
     name = bundle + "".join("+" + "=".join(option.split()) for option in options if option.split() != ["split", "test"])
+    training = training_time(metadata(bundle))
     row = {
         "method": bundle,
         "label": short_name(bundle),
-        "training_minutes": metadata(bundle).get("training", {}).get("minutes"),
+        "training_minutes": training and training.minutes,
+        **({"gpu_minutes": training.on_gpu} if training and training.on_gpu else {}),
         "command": " ".join(words),
         "date": date.today().isoformat(),
         "version": version,
@@ -266,8 +270,8 @@ def comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
     rows = []
     for method in content["methods"]:
         row = {"method": method["method"], "label": method["label"]}
-        for key in ("training_minutes", "gained_until_minutes", "multiply_adds"):
-            if method[key]:
+        for key in ("training_minutes", "gpu_minutes", "gained_until_minutes", "multiply_adds"):
+            if method.get(key):
                 row[key] = round(method[key], 1)
         row |= {"command": shown_command(words), "date": date.today().isoformat()}
         row["version"] = content["versions"].get("monai_sr_bundle", content["versions"].get("monai-sr-bundle"))
@@ -304,8 +308,9 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         for of_scale in method["scales"]:
             summary = of_scale["summary"]
             row = {"method": f"{method['method']}+scale={of_scale['scale']}", "label": method["label"]}
-            if method["training_minutes"]:
-                row["training_minutes"] = round(method["training_minutes"], 1)
+            for key in ("training_minutes", "gpu_minutes"):
+                if method.get(key):
+                    row[key] = round(method[key], 1)
             row |= made_by | {
                 "mean": round(summary["mean"], 5),
                 "worse": round(summary["worse"], 5),
@@ -830,7 +835,7 @@ def _task(run: Row, row: Row) -> str:
 
 
 def _minutes(run: Row, row: Row) -> str:
-    return f"{row['training_minutes']:.0f}" if row.get("training_minutes") else ""
+    return str(TrainingTime(row["training_minutes"], row.get("gpu_minutes", 0))) if row.get("training_minutes") else ""
 
 
 def _multiply_adds(run: Row, row: Row) -> str:
@@ -854,23 +859,30 @@ def training(bundle: str) -> str:
     facts = metadata(bundle)
     stages = list(facts["training"]["stages"])
     bars = facts.get("error_bars_training")
-    minutes: dict[str, list[str]] = {}
-    iterations: Counter[str] = Counter()
+    minutes: dict[tuple[str, str], list[str]] = {}
+    iterations: Counter[tuple[str, str]] = Counter()
     for stage in [*stages, *([bars] if bars else [])]:
         name = stage["stage"].replace("_", " ")
         name = name if stage["bundle"] == bundle else f"`{stage['bundle']}`, {name}"
-        minutes.setdefault(name, []).append(f"{stage['minutes']:.0f}")
-        iterations[name] += stage["iterations"]
-    words = [f"{name} {' + '.join(each)} minutes ({iterations[name]:,} iterations)" for name, each in minutes.items()]
-    seeds, manifests = ({stage[key]: None for stage in stages} for key in ("seed", "manifest_sha256"))
+        gpu = "" if stage.get("device", "cpu") == "cpu" else f" of one {stage['device']}"
+        minutes.setdefault((name, gpu), []).append(f"{stage['minutes']:.{1 if gpu else 0}f}")
+        iterations[name, gpu] += stage["iterations"]
+    words = [
+        f"{name} {' + '.join(each)} minutes{gpu} ({iterations[name, gpu]:,} iterations)"
+        for (name, gpu), each in minutes.items()
+    ]
+    seeds, manifests = ({stage[key]: None for stage in stages if key in stage} for key in ("seed", "manifest_sha256"))
+    whole = training_time(facts)
+    assert whole is not None
+    on_gpu = f" and {whole.on_gpu:.0f} of a GPU" if whole.on_gpu else ""
     inputs = ""
     for measure, phrase in (("spacing_mm", "pixels of {} mm"), ("slice_spacing_mm", "means of slices {} mm apart")):
         if measure in facts.get("input_range", {}):
             ends = dict.fromkeys(f"{end:.3g}" for end in facts["input_range"][measure])
             inputs = f"Training inputs: {phrase.format(' to '.join(ends))}. "
     text = (
-        f"{facts['parameters']:,} weights, {facts['training']['minutes']:.0f} minutes of one CPU thread in all, seed "
-        f"{', '.join(map(str, seeds))}: {'; '.join(words)}. {inputs}"
+        f"{facts['parameters']:,} weights, {whole.minutes - whole.on_gpu:.0f} minutes of one CPU thread{on_gpu} in "
+        f"all, seed {', '.join(map(str, seeds))}: {'; '.join(words)}. {inputs}"
         f"SHA-256 of the data manifest: {', '.join(f'`{sha}`' for sha in manifests)}."
     )
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

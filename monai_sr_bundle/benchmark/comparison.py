@@ -9,6 +9,7 @@ import numpy as np
 
 from monai_sr_bundle.benchmark.detection import DetectionRow, Detections, compare_detection
 from monai_sr_bundle.benchmark.protocol import Protocol
+from monai_sr_bundle.benchmark.training_curve import TrainingTime
 
 FIGURES = {
     "psnr": "PSNR (dB)",
@@ -53,7 +54,7 @@ class MethodResult:
         parameters: number of trainable parameters.
         multiply_adds: work of the network for one image of the protocol's most frequent size.
         seconds: seconds in the network, one per image; all methods take turns on every image.
-        minutes: minutes of training, all stages together; None for interpolation.
+        training: how long it was trained, all stages together; None for interpolation.
         gained_until: minute after which its validation PSNR rose by less than 0.05 dB; None if not recorded.
         curve: minutes and validation PSNR (dB) during training.
         figures: one number per image for each figure; NaN if an image has none, as in boxes without a box.
@@ -69,7 +70,7 @@ class MethodResult:
     parameters: int = 0
     multiply_adds: float = 0.0
     seconds: list[float] = field(default_factory=list)
-    minutes: float | None = None
+    training: TrainingTime | None = None
     gained_until: float | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)
     figures: dict[str, list[float]] = field(default_factory=dict)

@@ -223,7 +223,7 @@ def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
         ("Parameters", "trained", [_amount_or_none(result.parameters) for result in results]),
         ("Multiply-adds", "per image", [_amount_or_none(result.multiply_adds) for result in results]),
         ("Time (ms)", "median per image", [_median_ms(result) for result in results]),
-        ("Training (min)", "given", [_minutes(result.minutes) for result in results]),
+        ("Training (min)", "given", [str(result.training or _NOTHING) for result in results]),
         ("Training (min)", "stopped gaining", [_minutes(result.gained_until) for result in results]),
     ]
     head = "".join(f'<th scope="col">{escape(title)}<small>{escape(below)}</small></th>' for title, below, _ in columns)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
+from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.metrics.mean import Mean
 
 WORSE = 0.05
@@ -38,10 +39,10 @@ class Film:
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """Number of parameters of a row's method, and minutes of its training; None if they are not recorded."""
+    """Number of parameters of a row's method and how long it was trained; None if that is not recorded."""
 
     parameters: int = 0
-    minutes: float | None = None
+    training: TrainingTime | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from monai_sr_bundle.benchmark.methods import Method, open_film_method
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.slice_pairs import keep_whole_groups
+from monai_sr_bundle.benchmark.training_curve import training_time
 from monai_sr_bundle.benchmark.trust_figures import measure_parts
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES, UnmodifiedMeasurement
 from monai_sr_bundle.benchmark.workers import Workers
@@ -293,5 +294,4 @@ def _describe(row: Row) -> MethodFacts:
     bundle = row.bundle()
     if bundle is None:
         return MethodFacts()
-    minutes = bundle.metadata.get("training", {}).get("minutes")
-    return MethodFacts(bundle.parameters, None if minutes is None else float(minutes))
+    return MethodFacts(bundle.parameters, training_time(bundle.metadata))

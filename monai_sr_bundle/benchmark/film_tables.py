@@ -84,7 +84,8 @@ def as_json(comparison: FilmComparison) -> str:
                 "method": row.key,
                 "label": row.label,
                 "parameters": facts.parameters,
-                "training_minutes": facts.minutes,
+                "training_minutes": facts.training and facts.training.minutes,
+                "gpu_minutes": facts.training and facts.training.on_gpu,
                 "scales": results_by_scale,
             }
         )
@@ -227,7 +228,7 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
             _format_pair(summary.lowest),
             f"{format_share(summary.interpolated)}, {format_share(summary.unmodified_interpolated)}",
             f"{facts.parameters:,}" if facts.parameters else "",
-            "" if facts.minutes is None else f"{facts.minutes:.0f}",
+            "" if facts.training is None else str(facts.training),
         ]
 
 

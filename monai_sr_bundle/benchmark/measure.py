@@ -23,7 +23,7 @@ from monai_sr_bundle.benchmark.methods import BundleMethod, Method, NetworkMetho
 from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
 from monai_sr_bundle.benchmark.strips import draw_strip
-from monai_sr_bundle.benchmark.training_curve import gained_until, read_training_curve
+from monai_sr_bundle.benchmark.training_curve import gained_until, read_training_curve, training_time
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
@@ -225,14 +225,13 @@ def _describe(method: Method) -> MethodResult:
         return MethodResult(row.key, row.label, "torch on cpu")
     bundle, backend = method.bundle, method.backend
     curve = read_training_curve(bundle)
-    minutes = bundle.metadata.get("training", {}).get("minutes")
     return MethodResult(
         row.key,
         row.label,
         f"{backend.name} on {backend.device}" if isinstance(method, BundleMethod) else "torch on cpu",
         saw_original=row.ceiling,
         parameters=bundle.parameters,
-        minutes=None if minutes is None else float(minutes),
+        training=training_time(bundle.metadata),
         gained_until=gained_until(curve),
         curve=curve,
     )

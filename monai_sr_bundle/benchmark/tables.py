@@ -94,7 +94,8 @@ def _method_as_json(comparison: Comparison, result: MethodResult) -> dict[str, A
         "parameters": result.parameters,
         "multiply_adds": result.multiply_adds,
         "median_seconds": float(np.median(result.seconds)),
-        "training_minutes": result.minutes,
+        "training_minutes": result.training and result.training.minutes,
+        "gpu_minutes": result.training and result.training.on_gpu,
         "gained_until_minutes": result.gained_until,
         "training_curve": result.curve,
         "means": {figure: asdict(mean) for figure, mean in summary(comparison, result.method).items()},
@@ -166,10 +167,10 @@ def format_p_value(p_value: float) -> str:
 
 
 def _training_minutes(result: MethodResult) -> str:
-    if result.minutes is None:
+    if result.training is None:
         return ""
     gained = "not recorded" if result.gained_until is None else f"{result.gained_until:.0f}"
-    return f"{result.minutes:.0f} / {gained}"
+    return f"{result.training} / {gained}"
 
 
 def _facts(comparison: Comparison) -> Iterator[str]:

@@ -1,14 +1,42 @@
-"""Training curves of bundles: validation PSNR over minutes, and the minute after which it no longer rose."""
+"""How long bundles were trained: minutes, validation PSNR over them, and after which of them it no longer rose."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
 
 GAINED_WITHIN_DB = 0.05
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """Minutes of a training, all stages together.
+
+    Attributes:
+        minutes: all of them.
+        on_gpu: those on a GPU, which does in one what takes a CPU many.
+    """
+
+    minutes: float
+    on_gpu: float = 0.0
+
+    def __str__(self) -> str:
+        on_cpu = f"{self.minutes - self.on_gpu:.0f}"
+        return f"{on_cpu} + {self.on_gpu:.0f} on a GPU" if self.on_gpu else on_cpu
+
+
+def training_time(metadata: Mapping[str, Any]) -> TrainingTime | None:
+    """Return how long the bundle with this metadata was trained; None if it was not, or nobody recorded it."""
+    training = metadata.get("training", {})
+    if training.get("minutes") is None:
+        return None
+    on_gpu = sum(stage["minutes"] for stage in training.get("stages", []) if stage.get("device", "cpu") != "cpu")
+    return TrainingTime(float(training["minutes"]), float(on_gpu))
 
 
 def read_training_curve(bundle: Bundle) -> list[tuple[float, float]]:

@@ -353,7 +353,7 @@ class Training:
             "seed": self._content("seed"),
             "threads": torch.get_num_threads(),
             "precision": "bfloat16" if self._content("bfloat16") else "float32",
-            "device": str(self._content("device")),
+            "device": _device_name(self._content("device")),
             "torch": torch.__version__,
             "cpus": os.cpu_count(),
             "finished": time.strftime("%Y-%m-%d"),
@@ -400,6 +400,10 @@ def stage_workflows(bundle: Bundle, stage: str | None = None) -> list[Path]:
     if stage not in stages:
         raise BundleError(f"bundle {bundle.name} has no stage {stage!r}; it is trained in {', '.join(stages)}.")
     return stages[stage]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 @contextmanager

@@ -201,8 +201,9 @@ class WeightAverage:
     def __init__(self, model: torch.nn.Module, momentum: float = 0.002) -> None:
         self.model = model
 
-        def mix(old: list[torch.Tensor], new: list[torch.Tensor], steps: torch.Tensor | int) -> None:
-            torch._foreach_lerp_(old, new, averaging_weight(int(steps), momentum))  # a GPU waits once, not per tensor
+        def mix(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor], steps: torch.Tensor | int) -> None:
+            # All at once, since a GPU would wait for each of them.
+            torch._foreach_lerp_(list(old), list(new), averaging_weight(int(steps), momentum))
 
         self.averaged = AveragedModel(model, multi_avg_fn=mix)
         # A copy of the network has the hook too.

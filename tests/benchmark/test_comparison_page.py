@@ -15,6 +15,7 @@ from monai_sr_bundle.benchmark.comparison import FIGURES, Comparison, MethodResu
 from monai_sr_bundle.benchmark.comparison_page import MEANING, page
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.sheet import region_of_interest
+from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from tests.benchmark.drawn_protocol import drawn_protocol
@@ -82,7 +83,7 @@ def comparison_of(size=96, samples=1, **changes):
         MethodResult("net_x4:best", "Net <script> & co", "onnx on cpu", figures={"psnr": [33.0, 33.5, 36.0, 34.5]}),
     ]
     results[2].parameters, results[2].multiply_adds = 361_000, 1.48e9
-    results[2].minutes, results[2].gained_until = 60.0, 41.25
+    results[2].training, results[2].gained_until = TrainingTime(60.0, 4.0), 41.25
     results[2].curve = [(1.0, 30.0), (60.0, 34.0)]
     for each, closeness in zip(results, (0.4, 0.45, 0.95), strict=True):
         each.seconds = [0.0123, 0.0125, 0.0127, 0.0125]
@@ -197,7 +198,7 @@ def test_figures_are_written_as_the_table_says(html):
     assert html.column("Parameters")[0] == ["none", "none", "361 k"]
     assert html.column("Multiply-adds")[0] == ["none", "none", "1.48 G"]
     assert html.column("Time (ms)")[0] == ["12.5"] * 3
-    assert html.column("Training (min)given")[0] == ["–", "–", "60"]
+    assert html.column("Training (min)given")[0] == ["–", "–", "56 + 4 on a GPU"]
     assert html.column("Training (min)stopped")[0] == ["–", "–", "41.2"]
 
 

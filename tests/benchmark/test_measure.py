@@ -10,7 +10,7 @@ from monai_sr_bundle.benchmark.comparison import FIGURES, TRUST_FIGURES
 from monai_sr_bundle.benchmark.measure import measure, require_measurable
 from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Row
-from monai_sr_bundle.benchmark.training_curve import gained_until
+from monai_sr_bundle.benchmark.training_curve import TrainingTime, gained_until
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
@@ -90,7 +90,7 @@ def test_samples_show_what_every_method_made_and_images_with_boxes_come_first(co
 def test_a_network_is_described(comparison):
     edsr, bicubic = comparison.result("chest_xray_edsr_x4"), comparison.result("bicubic")
     assert (edsr.label, edsr.backend, edsr.parameters) == ("EDSR", "torch on cpu", 360736)
-    assert (bicubic.parameters, bicubic.multiply_adds, bicubic.minutes) == (0, 0.0, None)
+    assert (bicubic.parameters, bicubic.multiply_adds, bicubic.training) == (0, 0.0, None)
     # A convolution does as many multiply-adds per pixel as it has weights; all but the upsampling's are on 24x24.
     assert 24 * 24 * 300_000 < edsr.multiply_adds < 24 * 24 * 4 * 360_736
     assert comparison.low_res_size == "24x24"
@@ -169,13 +169,15 @@ def test_artifacts_are_the_same_for_every_run_and_differ_between_images(radiogra
 
 
 def test_a_training_is_told_by_its_bundle(radiographs, tmp_path):
-    folder = with_metadata(copied(tmp_path), training={"minutes": 12.5})
+    stages = [{"minutes": 10.0, "device": "cpu"}, {"minutes": 2.5, "device": "NVIDIA H200"}]
+    folder = with_metadata(copied(tmp_path), training={"minutes": 12.5, "stages": stages})
     (folder / "training_curve.csv").write_text(
         "minutes,iteration,metric,value\n1.0,10,psnr,30.0\n1.0,10,ssim,0.9\n2.0,20,psnr,31.0\n3.0,30,psnr,31.02\n"
     )
     comparison = measure(replace(DRAWN, rows=(ROWS[1], Row(str(folder), "EDSR"))), radiographs, limit=1)
     edsr = comparison.results[1]
-    assert (edsr.minutes, edsr.gained_until) == (12.5, 2.0)
+    assert (edsr.training, edsr.gained_until) == (TrainingTime(12.5, on_gpu=2.5), 2.0)
+    assert str(edsr.training) == "10 + 2 on a GPU"
     assert edsr.curve == [(1.0, 30.0), (2.0, 31.0), (3.0, 31.02)]
 
 

@@ -16,11 +16,13 @@ from monai_sr_bundle.benchmark.tables import (
     write_all,
     write_figures_csv,
 )
+from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.errors import OutputError
 from tests.benchmark.drawn_protocol import drawn_protocol
 
 PROTOCOL = drawn_protocol(Row("bicubic", "Bicubic"), Row("srcnn", "SRCNN"), Row("srgan", "SRGAN"), name="three")
 NAN = float("nan")
+TEN, THIRTY = TrainingTime(10.0), TrainingTime(30.0)
 
 
 def result(method, label, psnr, **changes):
@@ -36,8 +38,8 @@ def comparison():
         patients=["1", "1", "2"],
         results=[
             result("bicubic", "Bicubic", [30.0, 31.0, 32.0]),
-            result("srcnn", "SRCNN", [31.0, 32.5, 32.5], parameters=57281, multiply_adds=3.75e9, minutes=10.0),
-            result("srgan", "SRGAN", [29.0, 30.0, 31.0], minutes=30.0, gained_until=21.7, curve=[(21.7, 33.0)]),
+            result("srcnn", "SRCNN", [31.0, 32.5, 32.5], parameters=57281, multiply_adds=3.75e9, training=TEN),
+            result("srgan", "SRGAN", [29.0, 30.0, 31.0], training=THIRTY, gained_until=21.7, curve=[(21.7, 33.0)]),
         ],
         unavailable={"lpips": "its backbone is not here"},
         manifest_sha256="0123456789abcdef",
