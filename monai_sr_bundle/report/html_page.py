@@ -159,7 +159,7 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
         distance = " The distance between the pixels is unknown, so nothing here can be measured in millimetres."
     return f"""<p>The {_modality(report)} {escape_name(source["name"])} ({_size(source)}) was enlarged
 {escape(model["factor"])} to {_size(output)} by {by}.{part} {detail}{distance} The original file was not changed.</p>
-<p><strong>What this does not mean.</strong> The scanner did not measure more than before. A fine line, a nodule's edge
+<p><strong>What this does not mean.</strong> Nothing more was measured than before. A fine line, a nodule's edge
 or a texture that can be seen only in the result may not exist in the patient, and one that exists may be missing. Read
 the original for any finding.</p>"""
 
@@ -260,8 +260,9 @@ def _removed_artifacts(report: Mapping[str, Any], picture: bytes) -> str:
     figure = ""
     if picture:
         image = embed_png(picture, "The result; removed marks are outlined in red.")
-        figure = f"""<div class="pair"><figure>{image}<figcaption>The result (of a volume, the slice from which most was
-removed). <span class="mark">Red</span>: outline of the removed marks.</figcaption></figure></div>"""
+        pictured = _pictured(report, "the slice from which most was removed")
+        figure = f"""<div class="pair"><figure>{image}<figcaption>{pictured}.
+<span class="mark">Red</span>: outline of the removed marks.</figcaption></figure></div>"""
     return f"""<section aria-labelledby="r"><h2 id="r">What was removed?</h2>
 {verdict}
 {figure}
@@ -269,6 +270,10 @@ removed). <span class="mark">Red</span>: outline of the removed marks.</figcapti
 them. The image beneath a mark is <strong>guessed</strong>. The model may take a device or anatomy for a mark, and may
 leave a mark: read the side of the patient in the original.</p></section>
 """
+
+
+def _pictured(report: Mapping[str, Any], of_volume: str) -> str:
+    return f"The result, {of_volume}" if report["output"]["shape_zyx"][0] > 1 else "The result"
 
 
 _SPLITS = {"train": "training split", "val": "validation split", "test": "test split", "all": "all images"}
@@ -285,13 +290,9 @@ be.</p></section>
     unit, calibration = escape(bars["unit"]), bars["calibrated_on"]
     percent, tolerance = format_number(bars["percent"]), format_number(bars["tolerance"])
     share = 100 * bars["share_above_tolerance"]
-    marked = (
-        "no pixel"
-        if share == 0
-        else f"{format_number(share)} % of the pixels"
-        if share >= 0.1
-        else "under 0.1 % of them"
-    )
+    marked = f"{format_number(share)} % of the pixels" if share >= 0.1 else "under 0.1 % of them"
+    if share == 0:
+        marked = "no pixel"
     likeness = _judge_input(report)[0]
     verdict = "good" if share < 1 and likeness == "good" else "caution"
     doubt = (
@@ -316,7 +317,7 @@ be.</p></section>
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
 <p class="verdict {verdict}">The {percent} % error bars reach ±{format_number(bars["mean"])} {unit} on average,
 and more than ±{tolerance} {unit} for {marked}.{doubt}</p>
-{_error_bar_pictures(pictures, bars) if pictures else ""}
+{_error_bar_pictures(pictures, report) if pictures else ""}
 <p>The error bars are made to hold the true value of <strong>{percent} %</strong> of the pixels of an image, on
 average over images like those they were calibrated on: {escape(calibration["images"])} images of
 {escape(calibration["patients"])} patients (set “{escape_name(calibration["data"])}”, {split}; measured on
@@ -334,12 +335,13 @@ may not hold for another scanner, another kind of patient or another loss of det
 """
 
 
-def _error_bar_pictures(pictures: ErrorBarPictures, bars: Mapping[str, Any]) -> str:
+def _error_bar_pictures(pictures: ErrorBarPictures, report: Mapping[str, Any]) -> str:
+    bars = report["error_bars"]
     unit, tolerance, limit = escape(bars["unit"]), format_number(bars["tolerance"]), format_number(pictures.limit)
     mask = embed_png(pictures.mask, "The result; pixels whose error bar is wider than the tolerance are red.")
     widths = embed_png(pictures.widths, "The width of the error bars, dark where they are narrow.")
     return f"""<div class="pair">
-<figure>{mask}<figcaption>The result (of a volume, its middle slice). <span class="mark">Red</span>: error bar wider
+<figure>{mask}<figcaption>{_pictured(report, "the middle slice")}. <span class="mark">Red</span>: error bar wider
 than ±{tolerance} {unit}. Read the original there. A regular pattern of small red squares is the
 method's.</figcaption></figure>
 <figure>{widths}<figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and
