@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from monai_sr_bundle.cli.options import add_data_options, add_progress_option
 from monai_sr_bundle.cli.progress_bar import progress_bar
@@ -37,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--start", type=Path, metavar="FILE", help="start from these weights of an earlier run")
     parser.add_argument("--backbone", type=Path, metavar="FILE", help="recognition network of the feature loss")
-    parser.add_argument("--tensorboard", action="store_true", help="also write --out/tensorboard")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="other numbers of the workflow, for instance batch_size=64; docs/training.md says where they stand",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for checkpoints (default runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and patches (default 0)")
@@ -72,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         stage=options.stage,
         start=options.start,
         backbone=options.backbone,
-        **({"tensorboard": True} if options.tensorboard else {}),
+        **_parse_keys(options.set or []),
     )
     print(
         f"best weights on the validation split: {weights}\n"
@@ -81,10 +89,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _parse_keys(settings: Sequence[str]) -> dict[str, Any]:
+    keys = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise InputError(f"--set {setting}: expected KEY=VALUE, for instance batch_size=64.")
+        keys[key] = yaml.safe_load(value)
+    return keys
+
+
 def _train_error_bars(bundle: Bundle, options: argparse.Namespace) -> int:
     from monai_sr_bundle.calibrate.error_bar_training import train_error_scale
 
-    refused = [name for name in ("start", "backbone", "tensorboard", "resume", "epochs") if getattr(options, name)]
+    refused = [name for name in ("start", "backbone", "set", "resume", "epochs") if getattr(options, name)]
     if refused:
         raise InputError(f"--{refused[0]}: the training of error bars does not have this option. Leave it out.")
     has_length = options.iterations is not None or options.minutes is not None

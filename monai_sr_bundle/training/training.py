@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data.dataloader import DataLoader
 from monai.data.dataset import Dataset
 from monai.handlers.checkpoint_loader import CheckpointLoader
@@ -77,7 +77,8 @@ def open_training(
 
     Raises:
         BundleError: unknown bundle, or one that has nothing to train; no such stage; weights of another network.
-        InputError: a length not above 0; a manifest that cannot be used; nothing to resume from or to start from.
+        InputError: a length not above 0; a key that the workflow does not have; a manifest that cannot be used; nothing
+            to resume from or to start from.
         OutputError: `output` holds another training and `resume` is not set.
     """
     bundle = find_bundle(bundle) if isinstance(bundle, str) else bundle
@@ -97,8 +98,14 @@ def open_training(
         )
     if overrides.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
-            "--tensorboard needs the package tensorboard, not installed here. "
-            "Install with `pip install '.[tensorboard]'` in this package's folder, or leave the option out."
+            "tensorboard=true needs the package tensorboard, not installed here. "
+            "Install with `pip install '.[tensorboard]'` in this package's folder, or leave the key out."
+        )
+    texts = [*map(str, bundle.texts), *map(str, workflows)]
+    known = ConfigParser.load_config_files(texts)
+    if unknown := [key for key in overrides if key.partition("#")[0] not in known]:
+        raise InputError(
+            f"{unknown[0]}: not a key of this training, expected one of {', '.join(path.name for path in workflows)}."
         )
     bundle = with_image_sets(bundle, data, sets)
     manifest = manifest_sha256(data, sets=bundle.facts["sets"])
@@ -123,7 +130,7 @@ def open_training(
         keys["backbone"] = str(backbone)
     with _quiet_workflow():
         config = ConfigWorkflow(
-            config_file=[*map(str, bundle.texts), *map(str, workflows)],
+            config_file=texts,
             workflow_type="train",
             bundle_root=str(bundle.folder),
             dataset_dir=str(data),

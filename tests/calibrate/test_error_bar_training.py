@@ -107,7 +107,7 @@ def test_images_too_small_for_a_patch_are_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [["--start", "x.pt"], ["--backbone", "x.pt"], ["--tensorboard"], ["--resume"], ["--epochs", "1"]]
+    "option", [["--start", "x.pt"], ["--backbone", "x.pt"], ["--set", "batch_size=2"], ["--resume"], ["--epochs", "1"]]
 )
 def test_options_of_other_trainings_are_refused(folder, data, option, capsys):
     assert main(["train", str(folder), "--stage", "error_bars", "--data", str(data), *option]) == 3

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
@@ -137,8 +138,32 @@ def test_tensorboard_gets_loss_and_validation(data, tmp_path):
 
 def test_without_tensorboard_the_option_says_how_to_get_it(data, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"--tensorboard needs the package tensorboard.*\[tensorboard\]"):
+    with pytest.raises(InputError, match=r"tensorboard=true needs the package tensorboard.*\[tensorboard\]"):
         train("chest_xray_edsr_x4", data, tmp_path, iterations=1, tensorboard=True)
+
+
+def test_keys_of_the_workflow_are_set_on_the_command_line(data, tmp_path):
+    bundle, out = tiny_bundle(tmp_path / "bundle", "chest_xray_edsr_x4"), tmp_path / "run"
+    settings = {"batch_size": 2, "patch_size": 8, "learning_rate": 0.002, "train#dataloader#shuffle": False}
+    keys = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    words = ["train", bundle, "--data", str(data), "--out", str(out), "--iterations", "2"]
+    assert main([*words, "--progress", "none", "--set", *keys]) == 0
+    (stage,) = json.loads((out / "training.json").read_text())["stages"]
+    assert stage["overrides"] == settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("batch_sise=2", "batch_sise: not a key of this training, expected one of train_regression.yaml"),
+        ("batch_size", "--set batch_size: expected KEY=VALUE"),
+    ],
+)
+def test_a_key_that_the_workflow_does_not_have_is_refused(data, tmp_path, capsys, setting, message):
+    words = ["train", "chest_xray_edsr_x4", "--data", str(data), "--out", str(tmp_path / "run"), "--set", setting]
+    assert main(words) == 3
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_variant_that_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
