@@ -1,4 +1,4 @@
-"""How long bundles were trained: minutes, validation PSNR over them, and after which of them it no longer rose."""
+"""Training of bundles: its minutes, validation PSNR over them, and after which of them it no longer rose."""
 
 from __future__ import annotations
 

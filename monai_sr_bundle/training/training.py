@@ -102,8 +102,8 @@ def open_training(
             "Install with `pip install '.[tensorboard]'` in this package's folder, or leave the key out."
         )
     texts = [*map(str, bundle.texts), *map(str, workflows)]
-    known = ConfigParser.load_config_files(texts)
-    if unknown := [key for key in overrides if key.partition("#")[0] not in known]:
+    workflow = ConfigParser.load_config_files(texts)
+    if unknown := [key for key in overrides if key.partition("#")[0] not in workflow]:
         raise InputError(
             f"{unknown[0]}: not a key of this training, expected one of {', '.join(path.name for path in workflows)}."
         )

@@ -165,8 +165,8 @@ def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
     changed = {name for name, value in begun.state_dict().items() if not torch.equal(value, trained[name])}
     assert {"head.weight", "tails.x2.weight", "tails.x3.weight", "tails.x4.weight"} <= changed
     training = open_training(bundle, films, tmp_path / "again", stage="films", start=start, workers=2, **QUICK)
-    drawn = list(islice(training._content("train#dataloader"), 2))
-    assert not torch.equal(drawn[0]["image"].flatten()[:9], drawn[1]["image"].flatten()[:9])  # one of each worker
+    first, second = islice(training._content("train#dataloader"), 2)  # one of each process
+    assert not torch.equal(first["image"], second["image"])
     training.run(iterations=2)
     assert training.validate(average=True)["psnr"] > 10
 
