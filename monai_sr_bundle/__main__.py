@@ -64,7 +64,7 @@ def run_command(arguments: list[str]) -> int:
         extra = EXTRAS["nvflare" if options.command == "federated" else package]  # not first the one, then the other
         raise BundleError(
             f"`monai-sr {options.command}` needs {package}, not installed here. "
-            f"Install with `pip install '.[{extra}]'` in this package's folder."
+            f"Install with `pip install -c constraints.txt '.[{extra}]'` in this package's folder."
         ) from error
 
 

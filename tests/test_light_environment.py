@@ -86,7 +86,7 @@ def test_lossy_jpeg_of_12_bits_names_the_decoder_it_needs(light, tmp_path):
         light, "monai-sr", "enhance", get_testdata_file("JPGExtended.dcm", download=False), "out.dcm", cwd=tmp_path
     )
     assert ended.returncode == 3
-    assert "pip install '.[jpeg]'" in ended.stderr
+    assert "pip install -c constraints.txt '.[jpeg]'" in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -102,7 +102,7 @@ def test_asking_for_pytorch_says_what_to_install(light, tmp_path):
     write_phantom_png(tmp_path / "film.png", size=64)
     ended = run(light, "monai-sr", "enhance", "film.png", "out.png", "--backend", "torch", cwd=tmp_path)
     assert ended.returncode == 4
-    assert "pip install '.[torch]'" in ended.stderr
+    assert "pip install -c constraints.txt '.[torch]'" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
@@ -133,5 +133,5 @@ def test_commands_that_need_pytorch_say_so_in_one_line(light, tmp_path, words, e
     ended = run(light, "monai-sr", *words, cwd=tmp_path)
     assert ended.returncode == 4
     assert "needs torch" in ended.stderr
-    assert f"pip install '.[{extra}]'" in ended.stderr
+    assert f"pip install -c constraints.txt '.[{extra}]'" in ended.stderr
     assert ended.stderr.count("\n") == 1

@@ -37,8 +37,8 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
         missing = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
         if missing:
             raise BundleError(
-                f"--backend torch needs {' and '.join(missing)}, not installed here. "
-                "Install with `pip install '.[torch]'` in this package's folder, or use --backend onnx."
+                f"--backend torch needs {' and '.join(missing)}, not installed here. Install with "
+                "`pip install -c constraints.txt '.[torch]'` in this package's folder, or use --backend onnx."
             )
         from monai_sr_bundle.backends.torch_backend import TorchBackend
 
@@ -46,8 +46,8 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
     if runtime in ("openvino", "openvino-bf16"):
         if importlib.util.find_spec("openvino") is None:
             raise BundleError(
-                f"--backend {runtime} needs openvino, not installed here. "
-                "Install with `pip install '.[openvino]'` in this package's folder, or use --backend onnx."
+                f"--backend {runtime} needs openvino, not installed here. Install with "
+                "`pip install -c constraints.txt '.[openvino]'` in this package's folder, or use --backend onnx."
             )
         from monai_sr_bundle.backends.openvino_backend import OpenVinoBackend, OpenVinoBfloat16Backend
 

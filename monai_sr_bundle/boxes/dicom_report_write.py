@@ -82,7 +82,7 @@ def write_report(
     except ModuleNotFoundError as error:
         raise OutputError(
             "boxes as DICOM are written by highdicom, not installed here. Install with "
-            "`pip install '.[dicom]'` in this package's folder, or keep them as .csv or .json."
+            "`pip install -c constraints.txt '.[dicom]'` in this package's folder, or keep them as .csv or .json."
         ) from error
     if not boxes:
         raise InputError("there is no box to write. Draw one first, or leave the report out.")

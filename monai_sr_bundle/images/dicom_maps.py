@@ -81,7 +81,7 @@ def check_dicom_maps(sources: Sequence[Dataset], shape_zyx: Sequence[int]) -> No
     except ModuleNotFoundError as error:
         raise OutputError(
             "--error-bars: error bars of a DICOM image need the library highdicom, which is not installed. "
-            "Install it with `pip install '.[dicom]'` in this package's folder."
+            "Install it with `pip install -c constraints.txt '.[dicom]'` in this package's folder."
         ) from error
     name = Path(str(sources[0].get("filename", ""))).name
     if not sources[0].get("StudyInstanceUID"):

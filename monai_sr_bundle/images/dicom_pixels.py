@@ -82,8 +82,8 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
         if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8 and find_spec("libjpeg") is None:
             raise InputError(
                 f"{file.name}: lossy JPEG of {dataset.BitsStored} bits ({syntax}) needs a decoder that is not "
-                "installed. Install it (GPL-3.0) with `pip install '.[jpeg]'` in this package's folder, or convert the "
-                "file to an uncompressed transfer syntax."
+                "installed. Install it (GPL-3.0) with `pip install -c constraints.txt '.[jpeg]'` in this package's "
+                "folder, or convert the file to an uncompressed transfer syntax."
             ) from error
         reason = quote(error) or type(error).__name__
         raise InputError(

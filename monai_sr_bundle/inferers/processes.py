@@ -172,8 +172,8 @@ class DiffusionProcess:
         if missing:
             raise BundleError(
                 f"a diffusion model needs {' and '.join(missing)}, not installed here. "
-                "Install with `pip install '.[torch,diffusion]'` in this package's folder, or choose a bundle of one "
-                "pass."
+                "Install with `pip install -c constraints.txt '.[torch,diffusion]'` in this package's folder, or "
+                "choose a bundle of one pass."
             )
 
     def check_steps(self, steps: int | None) -> None:

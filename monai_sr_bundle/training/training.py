@@ -98,8 +98,8 @@ def open_training(
         )
     if overrides.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
-            "tensorboard=true needs the package tensorboard, not installed here. "
-            "Install with `pip install '.[tensorboard]'` in this package's folder, or leave the key out."
+            "tensorboard=true needs the package tensorboard, not installed here. Install with "
+            "`pip install -c constraints.txt '.[tensorboard]'` in this package's folder, or leave the key out."
         )
     texts = [*map(str, bundle.texts), *map(str, workflows)]
     workflow = ConfigParser.load_config_files(texts)

@@ -131,4 +131,4 @@ def test_without_scipy_the_command_says_what_to_install(root):
         check=False,
     )  # fmt: skip
     assert ended.returncode == 4
-    assert "needs scipy, not installed here. Install with `pip install '.[torch,benchmark]'`" in ended.stderr
+    assert "needs scipy, not installed here. Install with `pip install -c constraints.txt '.[torch,b" in ended.stderr
