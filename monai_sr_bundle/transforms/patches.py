@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from monai.transforms.transform import MapTransform, Randomizable
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from monai_sr_bundle.errors import InputError
 
@@ -137,7 +137,7 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         self.patch_size, self.batch_size, self.degrade = patch_size, batch_size, degrade
         total = sum(source.share for source in sources)
         self.shares = [source.share / total for source in sources]
-        smallest = self._in_plane_scale(max(self.scales)) * patch_size
+        smallest = (max(self.scales) if self.in_plane else 1) * patch_size
         self.images: list[list[Any]] = []
         for source, of_source in zip(sources, images, strict=True):
             large = [image for image in of_source if min(image.shape[-2:]) >= smallest]
@@ -155,6 +155,8 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         return self
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        if worker := get_worker_info():
+            self.set_random_state(worker.seed % 2**32)  # several processes, which draw others each
         while True:
             scale = int(self.R.choice(self.scales, p=self.scale_shares))
             pairs = [self._draw_pair(scale) for _ in range(self.batch_size)]
@@ -174,13 +176,10 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
             Low resolution ``[slices, rows / scale, columns / scale]`` and target ``[1, rows, columns]``, float32.
         """
 
-    def _in_plane_scale(self, scale: int) -> int:
-        return scale if self.in_plane else 1
-
     def _draw_pair(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
         images = self.images[self.R.choice(len(self.images), p=self.shares)]
         image = images[self.R.randint(len(images))]
-        in_plane = self._in_plane_scale(scale)
+        in_plane = scale if self.in_plane else 1
         sides = [size // in_plane for size in image.shape[-2:]]
         corner = [int(self.R.randint(size - self.patch_size + 1)) for size in sides]
         # A margin of any size, so that the 8x8 blocks of JPEG lie anywhere in the patch.

@@ -25,6 +25,7 @@ from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, Film
 from monai_sr_bundle.benchmark.film_tables import as_json, figures_csv, film_markdown
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
+from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.nifti import read_nifti
@@ -181,7 +182,7 @@ def test_a_bundle_has_no_figures_where_it_does_not_enlarge_by_the_factor(data):
     comparison = measure_films(replace(PROTOCOL, rows=rows, losses=(BOX,)), data, limit=1)
     assert np.isfinite(comparison.psnr[:, 0]).all()
     assert np.isnan(comparison.psnr[:, 1, :, 1]).all()
-    assert comparison.methods[1] == MethodFacts(360_736, 92.0)
+    assert comparison.methods[1] == MethodFacts(360_736, TrainingTime(92.0))
     assert np.isnan(comparison.coverage[:, :, :, 0]).all()
     text = film_markdown(comparison)
     assert "No method but bicubic enlarges by 2." in text
@@ -272,7 +273,7 @@ def comparison_of(gains, coverage=np.nan):
     protocol = replace(PROTOCOL, scales=(4,), rows=(ROWS[0], Row("net_x4", "Net <b>")))
     covered = np.full(psnr.shape, np.nan)
     covered[..., 1] = coverage
-    facts = [MethodFacts(), MethodFacts(1000, 45.0)]
+    facts = [MethodFacts(), MethodFacts(1000, TrainingTime(45.0, on_gpu=5.0))]
     never = np.zeros(psnr.shape), np.zeros((len(films), 2), dtype=bool)
     return FilmComparison(protocol, films, psnr, covered, *never, facts, {"drawn": "0123456789abcdef"})
 
@@ -296,7 +297,7 @@ def test_the_tables_hold_every_cell():
     assert "drawn: 4 images of 2 patients" in text
     assert "| drawn | 4 | box | 30.00 | +2.50 [+1.50, +3.50]; 0 %; +1.00 |" in text
     assert re.search(r"\| drawn \| 4 \| noise 2 \| 30.00 \| -0.1[34] \[.*\]; 50 %; -0.50 \|", text)
-    assert "| -0.50 (drawn; noise 2; film0) | 0 %, 0 % | 1,000 | 45 |" in text
+    assert "| -0.50 (drawn; noise 2; film0) | 0 %, 0 % | 1,000 | 40 + 5 on a GPU |" in text
     net = json.loads(as_json(comparison))["methods"][1]
     assert [cell["loss"] for cell in net["scales"][0]["cells"]] == ["box", "noise 2"]
     assert net["scales"][0]["cells"][1]["worse"] == 0.5

@@ -1,7 +1,6 @@
 """A regression with more weight in boxes, and with a mask of what was drawn into its input."""
 
 import shutil
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -164,9 +163,7 @@ def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
     trained, begun = torch.load(weights, weights_only=True), start_from(MDSR(channels=4, dilations=(1, 2)), str(start))
     changed = {name for name, value in begun.state_dict().items() if not torch.equal(value, trained[name])}
     assert {"head.weight", "tails.x2.weight", "tails.x3.weight", "tails.x4.weight"} <= changed
-    training = open_training(bundle, films, tmp_path / "again", stage="films", start=start, workers=2, **QUICK)
-    first, second = islice(training._content("train#dataloader"), 2)  # one of each process
-    assert not torch.equal(first["image"], second["image"])
+    training = open_training(bundle, films, tmp_path / "again", stage="films", start=start, **QUICK)
     training.run(iterations=2)
     assert training.validate(average=True)["psnr"] > 10
 

@@ -1,9 +1,11 @@
 import shutil
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
@@ -61,6 +63,11 @@ def test_both_images_of_a_pair_show_the_same_place(data):
 def test_the_same_seed_gives_the_same_batches(data):
     first, second = (next(iter(patches(data))) for _ in range(2))
     torch.testing.assert_close(first["image"], second["image"])
+
+
+def test_several_processes_draw_patches_of_their_own(data):
+    first, second = islice(DataLoader(patches(data), batch_size=None, num_workers=2), 2)  # one of each process
+    assert not torch.equal(first["image"], second["image"])
 
 
 def test_noise_is_taken_from_all_unreduced_films_of_the_first_set(data, tmp_path):
