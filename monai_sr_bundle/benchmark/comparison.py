@@ -54,7 +54,7 @@ class MethodResult:
         parameters: number of trainable parameters.
         multiply_adds: work of the network for one image of the protocol's most frequent size.
         seconds: seconds in the network, one per image; all methods take turns on every image.
-        training: how long it was trained, all stages together; None for interpolation.
+        training: time of its training, all stages together; None for interpolation.
         gained_until: minute after which its validation PSNR rose by less than 0.05 dB; None if not recorded.
         curve: minutes and validation PSNR (dB) during training.
         figures: one number per image for each figure; NaN if an image has none, as in boxes without a box.

@@ -64,7 +64,7 @@ def _summary_table(comparison: FilmComparison, scale: int) -> str:
             f"{format_share(summary.interpolated)}<small>of the pairs</small>"
             f"<small>{format_share(summary.unmodified_interpolated)} of the images as they are</small>",
             f"{facts.parameters:,}" if facts.parameters else "none",
-            "none" if facts.training is None else str(facts.training),
+            str(facts.training or "none"),
         )
         label = escape_name(comparison.protocol.rows[row].label)
         body += f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'

@@ -228,7 +228,7 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
             _format_pair(summary.lowest),
             f"{format_share(summary.interpolated)}, {format_share(summary.unmodified_interpolated)}",
             f"{facts.parameters:,}" if facts.parameters else "",
-            "" if facts.training is None else str(facts.training),
+            str(facts.training or ""),
         ]
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from monai_sr_bundle.cli.options import add_data_options, add_progress_option
 from monai_sr_bundle.cli.progress_bar import progress_bar
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
 
 ERROR_BARS_STAGE = "error_bars"
 """The stage of training that every bundle has."""
+_SET_BY_OPTIONS = ("bundle_root", "dataset_dir", "output_dir", "initial_weights", "load_checkpoint")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set",
         nargs="+",
         metavar="KEY=VALUE",
-        help="other numbers of the workflow, for instance batch_size=64; docs/training.md says where they stand",
+        help="other keys of the workflow, for instance batch_size=64; docs/training.md says where they stand",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for checkpoints (default runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
@@ -80,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         stage=options.stage,
         start=options.start,
         backbone=options.backbone,
-        **_parse_keys(options.set or []),
+        **_parse_keys(options),
     )
     print(
         f"best weights on the validation split: {weights}\n"
@@ -89,13 +88,19 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parse_keys(settings: Sequence[str]) -> dict[str, Any]:
+def _parse_keys(options: argparse.Namespace) -> dict[str, Any]:
     keys = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not (key and equals):
-            raise InputError(f"--set {setting}: expected KEY=VALUE, for instance batch_size=64.")
-        keys[key] = yaml.safe_load(value)
+    for setting in options.set or []:
+        key, _, value = setting.partition("=")
+        if key in {*vars(options), *_SET_BY_OPTIONS}:
+            raise InputError(f"--set {key}: `monai-sr train` has an option for it, see `monai-sr train --help`.")
+        try:
+            keys[key] = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"--set {setting}: expected KEY=VALUE with a value as JSON has it, for instance batch_size=64, "
+                "tensorboard=true or 'augmentation=\"none\"'."
+            ) from error
     return keys
 
 

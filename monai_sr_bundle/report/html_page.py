@@ -260,7 +260,7 @@ def _removed_artifacts(report: Mapping[str, Any], picture: bytes) -> str:
     figure = ""
     if picture:
         image = embed_png(picture, "The result; removed marks are outlined in red.")
-        pictured = _pictured(report, "the slice from which most was removed")
+        pictured = _describe_picture(report, "the slice from which most was removed")
         figure = f"""<div class="pair"><figure>{image}<figcaption>{pictured}.
 <span class="mark">Red</span>: outline of the removed marks.</figcaption></figure></div>"""
     return f"""<section aria-labelledby="r"><h2 id="r">What was removed?</h2>
@@ -272,7 +272,7 @@ leave a mark: read the side of the patient in the original.</p></section>
 """
 
 
-def _pictured(report: Mapping[str, Any], of_volume: str) -> str:
+def _describe_picture(report: Mapping[str, Any], of_volume: str) -> str:
     return f"The result, {of_volume}" if report["output"]["shape_zyx"][0] > 1 else "The result"
 
 
@@ -341,7 +341,8 @@ def _error_bar_pictures(pictures: ErrorBarPictures, report: Mapping[str, Any]) -
     mask = embed_png(pictures.mask, "The result; pixels whose error bar is wider than the tolerance are red.")
     widths = embed_png(pictures.widths, "The width of the error bars, dark where they are narrow.")
     return f"""<div class="pair">
-<figure>{mask}<figcaption>{_pictured(report, "the middle slice")}. <span class="mark">Red</span>: error bar wider
+<figure>{mask}<figcaption>{_describe_picture(report, "the middle slice")}.
+<span class="mark">Red</span>: error bar wider
 than ±{tolerance} {unit}. Read the original there. A regular pattern of small red squares is the
 method's.</figcaption></figure>
 <figure>{widths}<figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and

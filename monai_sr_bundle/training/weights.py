@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from monai_sr_bundle.errors import BundleError, InputError
 
@@ -203,7 +203,7 @@ class WeightAverage:
 
         def mix(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor], steps: torch.Tensor | int) -> None:
             # All at once, since a GPU would wait for each of them.
-            torch._foreach_lerp_(list(old), list(new), averaging_weight(int(steps), momentum))
+            get_ema_multi_avg_fn(1 - averaging_weight(int(steps), momentum))(old, new, steps)
 
         self.averaged = AveragedModel(model, multi_avg_fn=mix)
         # A copy of the network has the hook too.

@@ -524,6 +524,10 @@ def test_the_pictures_of_the_error_bars_are_inside_the_page(tmp_path):
     assert "0 to ±20 grey levels and wider" in words
     assert "A regular pattern of small squares, as some models have it, is the method's and no anatomy" in words
     assert "A regular pattern of small red squares is the method's" in words
+    assert "The result. Red: error bar wider" in words
+    report["output"]["shape_zyx"][0] = 3
+    volume = page_of(report, tmp_path, error_pictures=ErrorBarPictures(b"mask", b"widths", 20.0))
+    assert "<figcaption>The result, the middle slice." in volume
 
 
 def test_without_error_bars_the_page_says_so(tmp_path):

@@ -155,11 +155,14 @@ def test_keys_of_the_workflow_are_set_on_the_command_line(data, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("batch_sise=2", "batch_sise: not a key of this training, expected one of train_regression.yaml"),
+        ("batch_sise=2", "batch_sise: not a key of this training, expected one of those in train_regression.yaml"),
         ("batch_size", "--set batch_size: expected KEY=VALUE"),
+        ("tensorboard=True", "--set tensorboard=True: expected KEY=VALUE with a value as JSON has it"),
+        ("seed=1", "--set seed: `monai-sr train` has an option for it"),
+        ("output_dir=1", "--set output_dir: `monai-sr train` has an option for it"),
     ],
 )
-def test_a_key_that_the_workflow_does_not_have_is_refused(data, tmp_path, capsys, setting, message):
+def test_a_key_that_cannot_be_set_is_refused(data, tmp_path, capsys, setting, message):
     words = ["train", "chest_xray_edsr_x4", "--data", str(data), "--out", str(tmp_path / "run"), "--set", setting]
     assert main(words) == 3
     assert message in capsys.readouterr().err
