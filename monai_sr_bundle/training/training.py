@@ -105,7 +105,8 @@ def open_training(
     workflow = ConfigParser.load_config_files(texts)
     if unknown := [key for key in overrides if key.partition("#")[0] not in workflow]:
         raise InputError(
-            f"{unknown[0]}: not a key of this training, expected one of those in {', '.join(path.name for path in workflows)}."
+            f"{unknown[0]}: not a key of this training, expected one of those in "
+            f"{', '.join(path.name for path in workflows)}."
         )
     bundle = with_image_sets(bundle, data, sets)
     manifest = manifest_sha256(data, sets=bundle.facts["sets"])
