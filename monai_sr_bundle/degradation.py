@@ -69,7 +69,7 @@ def along_slices(operator: str) -> bool:
     return operator.startswith(SLAB)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 def reduction_matrix(kernel: str, scale: int, high: int) -> np.ndarray:
     """Matrix that reduces a line of `high` samples by `scale`.
 

@@ -86,7 +86,8 @@ class OnnxFilesBackend(ABC):
 
     def __init__(self, bundle: Bundle, device: DeviceName = "auto") -> None:
         # Such a runtime has threads of its own; they follow the settings of everyone else's.
-        self.threads = int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
+        chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested loops
+        self.threads = int(chosen) if chosen.isdecimal() and int(chosen) else psutil.cpu_count(logical=False) or 1
         self._device_choice = device
         parts, names = bundle.family.parts, onnx_files(bundle)
         self._models = {part.name: self._open(bundle, part, name) for part, name in zip(parts, names, strict=True)}

@@ -185,7 +185,10 @@ def read_tensors(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
             f"bundle {bundle.name}: {path.name} cannot be read as tensors alone "
             f"({quote(error)}). Nothing of it was run. Install the bundle again."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) and not value.is_complex()
+        for key, value in state.items()
+    ):
         raise BundleError(
             f"bundle {bundle.name}: {path.name} holds {type(state).__name__}, expected a state dict of tensors. "
             f"Put trained weights into a bundle with `monai-sr export {bundle.name} --weights FILE`."

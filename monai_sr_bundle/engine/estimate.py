@@ -66,7 +66,7 @@ def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side
     """
     image = np.random.default_rng(0).random((side, side), dtype=np.float32)
     start = time.perf_counter()
-    high_res = session.bundle.family.enlarge_trial(image, session.backend, options)
+    high_res = session.bundle.family.enlarge_array(image[None], session.backend, options)[0]
     if error_bars:
         error_scale(high_res, image, session.bundle, session.backend)
     return time.perf_counter() - start

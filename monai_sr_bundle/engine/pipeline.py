@@ -12,6 +12,7 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Extent, Volume
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.geometry import Region
@@ -69,6 +70,7 @@ def enlarge_image(
     Raises:
         OutOfMemoryError: even the smallest tile does not fit.
         MemoryError: the result does not fit.
+        BundleError: a network gives values that are not finite.
     """
     family, window = bundle.family, unit.value_window(image, bundle.modality, bundle.window)
     scale_z, scale_y, scale_x = family.scale_zyx
@@ -87,6 +89,11 @@ def enlarge_image(
         slices_touch(image),
     )
     for block in family.enlarge(volume, backend, options, extent, tile=tile, record=record, progress=progress):
+        if not np.isfinite(block.high_res).all():
+            raise BundleError(
+                f"bundle {bundle.name} gave values for {image.path.name} that are not finite, so its weights are "
+                "damaged. Nothing was written. Take another bundle, or train this one again."
+            )
         if error_factor is not None and half_width is not None and block.low_res is not None:
             # Of the numbers that are stored, as the calibration was made.
             stored = unit.from_stored(image, unit.to_stored(image, block.high_res, window), window)
@@ -95,6 +102,5 @@ def enlarge_image(
             half_width[block.slice_index] = factor * error_scale(stored, block.low_res, bundle, backend, whole)[inner]
         high_res = block.high_res[inner]
         for row in range(0, len(high_res), STRIP):
-            rows = slice(block.first_row + row, block.first_row + min(row + STRIP, len(high_res)))
-            pixels[block.slice_index, rows] = unit.to_stored(image, high_res[row : row + STRIP], window)
+            pixels[block.slice_index, row : row + STRIP] = unit.to_stored(image, high_res[row : row + STRIP], window)
     return EnlargedRegion(pixels, half_width, record)

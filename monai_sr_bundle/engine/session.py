@@ -6,6 +6,7 @@ checks, window, tiles, networks, data consistency, error bars, provenance.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ from monai_sr_bundle.images.input_checks import (
     describe_differences,
     describe_outside,
 )
+from monai_sr_bundle.images.memory import free_memory
 from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import image_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -211,6 +213,15 @@ class Session:
         # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
         grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
         finer_grid = grid.scaled(bundle.scale_zyx)
+        scale_z, scale_y, scale_x = bundle.scale_zyx
+        too_large = OutOfMemoryError(
+            f"{image.path.name}: the result of {scale_x * region.columns} x {scale_y * region.rows} x "
+            f"{scale_z * (last - first)} pixels does not fit into memory. Choose a smaller region with --roi, or "
+            "use another machine."
+        )
+        # Later, after hours of work, the system might end the process.
+        if math.prod(finer_grid.shape_zyx) * (image.pixels.itemsize + 4 * bool(checked.calibration)) > free_memory():
+            raise too_large
         window = unit.value_window(image, bundle.modality, bundle.window)
         padding = image_padding(image, bundle.modality)
         backend = self.backend  # before the clock starts: the first use loads the weights
@@ -231,12 +242,7 @@ class Session:
         except OutOfMemoryError as error:
             raise OutOfMemoryError(f"{image.path.name}: {error}") from error
         except MemoryError as error:
-            scale_z, scale_y, scale_x = bundle.scale_zyx
-            raise OutOfMemoryError(
-                f"{image.path.name}: the result of {scale_x * region.columns} x {scale_y * region.rows} x "
-                f"{scale_z * (last - first)} pixels does not fit into memory. Choose a smaller region with --roi, or "
-                "use another machine."
-            ) from error
+            raise too_large from error
         seconds = time.perf_counter() - start
         part = (slice(first, last), *region.as_slices)
         if padding is not None:
@@ -289,6 +295,8 @@ class Session:
         progress: Callable[[float], None] | None,
     ) -> Result:
         """Interpolate an image that is outside the limits of the model, and say so."""
+        if image.modality == "unknown" and self.bundle.modality == "CT":
+            image = replace(image, modality="CT")  # as which it was taken
         bicubic = Session(find_bundle("bicubic").at_scale(self.bundle.scale), self._backend, self._device)
         plain = EnhanceOptions(slices=options.slices, force=True, tile=options.tile)
         result = bicubic.enhance(image, plain, checked.region, progress)
@@ -348,7 +356,8 @@ class SessionCache:
         """Return the session of a bundle at its scale, opened now or before."""
         key = bundle.folder, bundle.scale
         session = self._sessions.pop(key, None)
-        if session is None:
+        # Its files may have been replaced meanwhile.
+        if session is None or (session.bundle.facts, session.bundle.metadata) != (bundle.facts, bundle.metadata):
             session = Session(bundle, self.backend, self._device, self._calibration)
             while len(self._sessions) >= self._size:
                 self._sessions.popitem(last=False)

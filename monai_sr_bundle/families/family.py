@@ -110,13 +110,11 @@ class Block(NamedTuple):
 
     Attributes:
         slice_index: slice of the result, counted from the first one that was asked for.
-        first_row: row of the result region where the piece begins.
         high_res: ``[rows, columns]`` float32 in units of the window.
         low_res: ``[rows, columns]`` float32, what it was made from; None where no slice of the input corresponds.
     """
 
     slice_index: int
-    first_row: int
     high_res: np.ndarray
     low_res: np.ndarray | None
 
@@ -252,25 +250,25 @@ class ModelFamily(ABC):
         Raises:
             InputError: an option out of range, or one that the family does not have.
         """
-        self.check_strength(options)
         if options.chosen:
             raise InputError(
                 f"{options.flags}: bundle {self.bundle} is no diffusion model, it makes its result in one pass. "
                 "Leave the option out, or name a diffusion bundle with --bundle."
             )
-        return options if options.strength is not None else replace(options, strength=self.strength)
+        return self.resolve_strength(options)
 
-    def check_strength(self, options: SamplerOptions) -> None:
-        """Refuse a strength where the bundle does not reduce noise.
+    def resolve_strength(self, options: SamplerOptions) -> SamplerOptions:
+        """Return the options with the bundle's own strength where none was chosen.
 
         Raises:
-            InputError: a strength was chosen.
+            InputError: a strength was chosen, and the bundle does not reduce noise.
         """
         if options.strength is not None and self.strength is None:
             raise InputError(
                 f"--strength {options.strength:g}: bundle {self.bundle} is not made to reduce noise. Leave the option "
                 "out, or name a bundle that is with --bundle (chest_ct_blind)."
             )
+        return options if options.strength is not None else replace(options, strength=self.strength)
 
     def sampling(self, options: SamplerOptions) -> Sampling | None:
         """Return the sampling of a result, for its provenance; None where nothing is drawn."""
@@ -319,7 +317,7 @@ class ModelFamily(ABC):
         enlarged = np.empty((scale_z * slices, scale_y * rows, scale_x * columns), dtype=np.float32)
         extent = Extent((slices, rows, columns), (0, slices), Region.whole(rows, columns))
         for block in self.enlarge(Volume(volume), networks, options, extent, tile=tile):
-            enlarged[block.slice_index, block.first_row : block.first_row + len(block.high_res)] = block.high_res
+            enlarged[block.slice_index] = block.high_res
         return enlarged
 
     def fitting_tile(self, networks: Networks) -> int:
@@ -373,10 +371,6 @@ class ModelFamily(ABC):
         return least
 
     @abstractmethod
-    def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
-        """Enlarge ``[side, side]`` float32, small enough to be one window, to find out how long it takes."""
-
-    @abstractmethod
     def result_bytes(self, extent: Extent) -> int:
         """Return the bytes of working memory beside the result and one window of the network."""
 
@@ -407,10 +401,15 @@ class InPlaneFamily(ModelFamily):
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
         super().__init__(facts, bundle)
-        if Degradation.parse(self.operator).slab:
+        degradation = Degradation.parse(self.operator)
+        if degradation.slab:
             raise BundleError(
                 f"operator is {self.operator}, which reduces along the slices, but family {self.name} enlarges in the "
                 "plane. Write family: through_plane, or name an operator of the plane."
+            )
+        if degradation.scale != self.scale:
+            raise BundleError(
+                f"operator is {self.operator}, but scale is {self.scale}. Write the same factor into both."
             )
         self.postprocessing = Postprocessing(
             self.operator,
@@ -552,10 +551,12 @@ class InPlaneFamily(ModelFamily):
                 record=record,
                 progress=progress_of_part(progress, done, extent.slice_count),
             )
-            yield Block(done, 0, high_res, middle(stack)[widened.as_slices])
+            yield Block(done, high_res, middle(stack)[widened.as_slices])
 
     def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
-        return Degradation.parse(self.operator).reduce(high_res_slice(index))
+        high_res = high_res_slice(index)
+        shape = tuple(side // self.scale for side in high_res.shape)
+        return self.postprocessing.data_consistency.reduce(high_res, shape)
 
     def interpolate(
         self, low_res_slice: Callable[[int], np.ndarray], index: int, slices: tuple[int, int], region: Region
@@ -565,9 +566,6 @@ class InPlaneFamily(ModelFamily):
         widened = region.grown(4, *whole.shape)
         enlarged = enlarge_bicubic(whole[widened.as_slices], self.scale)
         return enlarged[region.relative_to(widened).scaled(self.scale).as_slices]
-
-    def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
-        return self.enlarge_slice(image, networks, options)[0]
 
     def result_bytes(self, extent: Extent) -> int:
         per_pixel = 12  # float32 twice, and what the reduction and the rounding copy

@@ -47,8 +47,7 @@ class SampledFamily(InPlaneFamily):
         self.process.check_fingerprint(network.get_buffer("process").cpu().numpy())
 
     def resolve(self, options: SamplerOptions) -> SamplerOptions:
-        self.check_strength(options)
-        resolved = options.with_defaults(self.defaults)
+        resolved = self.resolve_strength(options).with_defaults(self.defaults)
         self.process.check_steps(resolved.steps)
         return resolved
 

@@ -97,7 +97,7 @@ class ThroughPlane(ModelFamily):
                 thick = middle(stack)[region.as_slices]
                 postprocess_thin_slices(thin, thick[None], volume.limits, record)
             for part, high_res in enumerate(thin):
-                yield Block(self.scale * done + part, 0, high_res, None)
+                yield Block(self.scale * done + part, high_res, None)
 
     def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
         parts = [high_res_slice(self.scale * index + part) for part in range(self.scale)]
@@ -113,10 +113,6 @@ class ThroughPlane(ModelFamily):
 
     def uncompared_margin(self, reach: int) -> int:
         return 0
-
-    def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
-        stack, run = np.stack([image] * self.slices), partial(networks.run, "model")
-        return infer_tiled(stack, run, scale=1, halo=self.halo, tile=len(image), channels=self.scale)[0][0]
 
     def result_bytes(self, extent: Extent) -> int:
         # The thin slices of one thick slice, and what consistency adds.

@@ -117,7 +117,7 @@ class DataConsistency:
         Returns:
             `high_res`.
         """
-        _, (row_blocks, column_blocks) = self._blocks_of(low_res, region)
+        row_blocks, column_blocks = self._blocks_of(low_res.shape, region)
         for _ in range(ROUNDS):
             residual = self.residual(high_res, low_res, region)
             if weight is not None:
@@ -146,8 +146,7 @@ class DataConsistency:
             `texture`.
         """
         allowed = np.zeros(shape, dtype=np.float32)
-        reduced = -self.residual(texture, allowed, region)
-        allowed[region.as_slices] = reduced.clip(-largest, largest)
+        allowed[region.as_slices] = self.reduce(texture, shape, region).clip(-largest, largest)
         return self(texture, allowed, region)
 
     def residual(self, high_res: np.ndarray, low_res: np.ndarray, region: Region | None = None) -> np.ndarray:
@@ -156,18 +155,26 @@ class DataConsistency:
         Args:
             high_res, low_res, region: see `__call__`; nothing is changed.
         """
-        region, (row_blocks, column_blocks) = self._blocks_of(low_res, region)
-        reduced = _reduce(column_blocks, _reduce(row_blocks, high_res).T).T
-        return np.asarray(low_res[region.as_slices].astype(np.float32) - reduced)
+        part = low_res if region is None else low_res[Region(*region).as_slices]
+        return np.asarray(part.astype(np.float32) - self.reduce(high_res, low_res.shape, region))
+
+    def reduce(self, high_res: np.ndarray, shape: tuple[int, ...], region: Region | None = None) -> np.ndarray:
+        """Return the reduced image, ``[rows, columns]`` float32 of the region.
+
+        Args:
+            high_res, region: see `__call__`; nothing is changed.
+            shape: rows and columns of the whole input.
+        """
+        row_blocks, column_blocks = self._blocks_of(shape, region)
+        return _reduce(column_blocks, _reduce(row_blocks, high_res).T).T
 
     def _blocks_of(
-        self, low_res: np.ndarray, region: Region | None
-    ) -> tuple[Region, tuple[tuple[_Block, ...], tuple[_Block, ...]]]:
-        rows, columns = low_res.shape
+        self, shape: tuple[int, ...], region: Region | None
+    ) -> tuple[tuple[_Block, ...], tuple[_Block, ...]]:
+        rows, columns = shape
         region = Region(*region) if region else Region.whole(rows, columns)
         row_blocks = _blocks(self.degradation, rows, region.top, region.bottom)
-        column_blocks = _blocks(self.degradation, columns, region.left, region.right)
-        return region, (row_blocks, column_blocks)
+        return row_blocks, _blocks(self.degradation, columns, region.left, region.right)
 
 
 @dataclass(frozen=True)

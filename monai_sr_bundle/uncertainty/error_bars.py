@@ -223,12 +223,12 @@ def require_error_bars(bundle: Bundle, backend: Backend) -> None:
 
 
 def _without_error_bars(bundle: Bundle) -> BundleError:
-    main_scale = open_bundle(bundle.folder).scale
-    clause = "" if bundle.scale == main_scale else f" at scale {bundle.scale}: they are made for --scale {main_scale}"
-    return BundleError(
-        f"bundle {bundle.name} has no error bars{clause}. Train them with `monai-sr train {bundle.name} "
-        "--stage error_bars`, or leave the option out."
-    )
+    main, clause, remedy = open_bundle(bundle.folder), "", "Leave the option out."
+    if bundle.scale != main.scale and main.has_file(ERROR_BARS):
+        clause = f" at scale {bundle.scale}: they are made for --scale {main.scale}"
+    if bundle.family.error_bars and bundle.parameters:
+        remedy = f"Train them with `monai-sr train {bundle.name} --stage error_bars`, or leave the option out."
+    return BundleError(f"bundle {bundle.name} has no error bars{clause}. {remedy}")
 
 
 @dataclass(frozen=True)

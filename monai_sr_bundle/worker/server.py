@@ -44,6 +44,7 @@ from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Grid, Region
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.memory import free_memory
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import configs_dir
@@ -166,7 +167,7 @@ class Worker:
         seconds = self._speed.seconds(task.extent, task.session, task.sampler, error_bars=task.has_error_bars)
         self._events.write(
             "planned", id=request.identity, bundle=task.session.bundle.name, scaleZYX=task.session.bundle.scale_zyx,
-            seconds=round(seconds, 3), bytes=upper_bound, freeBytes=task.session.backend.free_bytes(),
+            seconds=round(seconds, 3), bytes=upper_bound, freeBytes=free_memory(),
             errorBars=task.has_error_bars, warnings=task.warnings,
         )  # fmt: skip
 
@@ -177,7 +178,6 @@ class Worker:
         check_tolerance(tolerance)
         image = _with_stored_range(request, _build_image(request, read_array(request.text("array"))))
         task = self._check_task(request, image)
-        _require_memory(image, task)
         progress = Progress(self._events, request.identity)
         result = task.session.enhance(image, task.options, task.extent.region, progress)
         description = _describe_result(result, tolerance)
@@ -362,21 +362,6 @@ def _require_folder(name: str) -> Path:
     if older_files:
         raise OutputError(f"out: {older_files[0]} exists already in the folder. Name an empty folder.")
     return folder
-
-
-def _require_memory(image: Image, task: _Task) -> None:
-    """Refuse a task whose result does not fit into memory, before hours of work and before the system ends the process.
-
-    Raises:
-        OutOfMemoryError: the result alone is larger than what is free.
-    """
-    lower_bound, _ = needed_bytes(task.extent, image.pixels.itemsize, task.session, error_bars=task.has_error_bars)
-    free = task.session.backend.free_bytes()
-    if lower_bound > free:
-        raise OutOfMemoryError(
-            f"the result takes {lower_bound / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a "
-            "smaller region, or close other programs."
-        )
 
 
 def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:

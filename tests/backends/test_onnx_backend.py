@@ -54,3 +54,7 @@ def test_lack_of_memory_is_told_from_other_errors(message, error):
 def test_the_number_of_threads_is_that_of_everyone_else(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert OnnxBackend(find_bundle("bicubic"), "cpu").threads == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1,4")  # of nested loops
+    assert OnnxBackend(find_bundle("bicubic"), "cpu").threads == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert OnnxBackend(find_bundle("bicubic"), "cpu").threads >= 1

@@ -14,7 +14,7 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
+from monai_sr_bundle.engine.session import EnhanceOptions, Session, SessionCache, choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.image import with_spacing
@@ -22,7 +22,7 @@ from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
-from tests.changed_bundles import copied, with_facts, with_metadata
+from tests.changed_bundles import copied, signed, with_facts, with_metadata
 from tests.images.dicom_files import capture, ct_series, phantom, radiograph
 from tests.monai_workflow import run_workflow
 from tests.with_error_bars import calibration_of, with_error_bars, without_error_bars
@@ -323,6 +323,33 @@ def test_a_session_is_opened_once_and_enhances_several_images(film, monkeypatch)
     assert len(calls) == 3  # once by the session, and once by each `enhance`
 
 
+def test_a_bundle_that_was_replaced_is_opened_again(film, tmp_path):
+    folder, cache = copied(tmp_path), SessionCache("torch")
+    first = cache.open(find_bundle(str(folder)))
+    assert cache.open(find_bundle(str(folder))) is first
+    before = first.enhance(image_from_array(grey(film)))
+    state = torch.load(folder / "model.pt", weights_only=True)
+    torch.save({key: 0 * value for key, value in state.items()}, folder / "model.pt")
+    after = cache.open(find_bundle(str(signed(folder)))).enhance(image_from_array(grey(film)))
+    assert after.provenance.weights_sha256 != before.provenance.weights_sha256
+    assert not np.array_equal(after.image.pixels, before.image.pixels)
+
+
+def test_numbers_of_a_network_that_are_not_finite_are_no_black_image(film, tmp_path):
+    folder = copied(tmp_path)
+    state = torch.load(folder / "model.pt", weights_only=True)
+    state["head.bias"][0] = float("nan")
+    torch.save(state, folder / "model.pt")
+    with pytest.raises(BundleError, match="chest_xray_edsr_x4 gave values for .* that are not finite"):
+        enhance(grey(film), str(signed(folder)), backend="torch")
+
+
+@pytest.mark.parametrize("window", [[0, float("inf")], [0, 1e-320], [255, 0], [0, "255"]])
+def test_a_window_that_is_no_range_of_numbers_is_refused(tmp_path, window):
+    with pytest.raises(BundleError, match="has window .*, expected two rising numbers"):
+        find_bundle(str(with_facts(copied(tmp_path), window=window)))
+
+
 def test_another_calibration_changes_the_error_bars_and_loads_nothing_again(film, tmp_path):
     folder = with_error_bars(tmp_path)
     calibration_of(folder).write(folder / "calibration.json")
@@ -430,6 +457,17 @@ def test_an_image_far_from_all_that_the_model_knows_is_interpolated_and_says_so(
     assert forced.provenance.bundle == "chest_xray_edsr_x4"
     assert not np.array_equal(forced.image.pixels, bicubic.image.pixels)
     assert enhance(grey(film), str(limited)).provenance.instead_of == ""
+
+
+def test_padding_of_an_interpolated_ct_stays_padding_where_the_image_does_not_say_what_it_is(film):
+    pixels = np.rint(film * 1400 - 1000).astype(np.int16)[None].repeat(3, axis=0)
+    pixels += np.random.default_rng(0).normal(0, 400, pixels.shape).astype(np.int16)
+    pixels[:, :12], pixels[:, 12:] = -2000, pixels[:, 12:].clip(-1024, None)
+    result = Session(find_bundle("chest_ct_blind")).enhance(image_from_array(pixels))
+    assert result.provenance.instead_of == "chest_ct_blind"
+    scale = result.bundle.scale
+    assert set(np.unique(result.image.pixels[:, : 12 * scale])) == {-2000}
+    assert result.image.pixels[:, 12 * scale :].min() >= -1500
 
 
 def test_monai_refuses_what_the_engine_interpolates(film, limited, tmp_path):

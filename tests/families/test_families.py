@@ -42,6 +42,7 @@ def test_slices_without_one_in_the_middle_are_refused(name, slices):
             {"slices": 3, "network_def": {"slices": 3, "mask": True}},
             "slices is 3 beside a network_def with a mask: .* Write artifacts: false and mask: false, or slices: 1",
         ),
+        ({"operator": "area_x3"}, "operator is area_x3, but scale is 4. Write the same factor into both."),
         ({"operator": "slab_area_x4"}, "operator is slab_area_x4, which .* Write family: through_plane, or name an"),
     ],
 )
@@ -106,6 +107,13 @@ def test_what_was_not_chosen_is_as_the_bundle_states():
     assert resolved == SamplerOptions(steps=2, samples=3, texture=0.5)
     assert flow.sampling(resolved) == ("flow", 2, 3, 0.5)
     assert (diffusion.steps(diffusion.resolve(SamplerOptions())), flow.steps(resolved)) == (4, 2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_strength_is_that_of_the_bundle_where_none_is_chosen(name):
+    family = stated_family(name, strength=0.3)
+    assert family.resolve(SamplerOptions()).strength == 0.3
+    assert family.resolve(SamplerOptions(strength=0.0)).strength == 0.0
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,15 @@ def test_no_number_lies_beyond_what_the_storage_can_hold():
     np.testing.assert_allclose(degradation.reduce(held), low, rtol=0, atol=GREY_LEVEL)
 
 
+@pytest.mark.parametrize("name", ["bicubic_antialias_x4", "area_x2", "bicubic_antialias_x3+blur1.5"])
+def test_the_reduction_in_blocks_is_that_of_the_whole(name):
+    degradation = Degradation.parse(name)
+    rows, columns = 53 * degradation.scale, 20 * degradation.scale
+    image = np.random.default_rng(0).random((rows, columns), dtype=np.float32)
+    reduced = DataConsistency(degradation).reduce(image, (53, 20))
+    np.testing.assert_allclose(reduced, degradation.reduce(image), rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_limited_texture_changes_the_reduced_image_by_no_more_and_keeps_what_cannot_be_seen(scale):
     degradation = Degradation.parse(f"bicubic_antialias_x{scale}")

@@ -11,6 +11,7 @@ from torch.nn.functional import pixel_unshuffle
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import open_bundle
+from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.provenance import Sampling
@@ -18,6 +19,7 @@ from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release, release_error_bars
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration, find_calibration
 from tests.changed_bundles import damaged, with_facts
 from tests.tiny_flow import released_flow
@@ -129,6 +131,14 @@ def test_a_calibration_without_error_bars_promises_nothing_either(film, tmp_path
         bars(film, folder)
 
 
+@pytest.mark.parametrize(("name", "scale"), [("bicubic", 2), ("bicubic", 4), ("chest_ct_throughplane", 2)])
+def test_what_can_have_no_error_bars_is_not_told_to_train_them(film, name, scale):
+    with pytest.raises(BundleError, match=f"^bundle {name} has no error bars. Leave the option out.$"):
+        Session(find_bundle(name).at_scale(scale)).check(
+            image_from_array(np.stack([film] * 3), modality="CT"), EnhanceOptions(error_bars=True, force=True)
+        )
+
+
 @pytest.mark.parametrize(("backend", "name"), [("torch", "error_bars.pt"), ("onnx", "error_bars.onnx")])
 def test_damaged_error_bars_are_not_loaded(changed, film, backend, name):
     with pytest.raises(BundleError, match=f"{name} has SHA-256 .*The file is damaged or was replaced"):
@@ -212,7 +222,7 @@ def test_packed_bundles_and_variants_get_no_error_bars(changed, packed, tmp_path
     variant = changed / "variants" / "mine"
     variant.mkdir(parents=True)
     (variant / "model.yaml").write_text("{}\n")
-    (variant / "metadata.json").write_text('{"parameters": 0, "weights_sha256": {}}')
+    (variant / "metadata.json").write_text('{"parameters": 1, "weights_sha256": {}}')
     with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine is a variant; error bars belong into"):
         release_error_bars(str(variant), tmp_path / "any.pt")
     assert find_bundle_calibration(open_bundle(variant), AS_STATED) is None
