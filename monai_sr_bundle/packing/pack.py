@@ -22,7 +22,6 @@ from monai_sr_bundle import __version__
 from monai_sr_bundle.backends.onnx_files import error_bars_onnx, onnx_files
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
-    ERROR_BARS_DEF,
     ERROR_BARS_FOLDER,
     LARGEST_BYTES,
     LEARNT_FROM,
@@ -221,7 +220,7 @@ def _texts_that_name_code(bundle: Bundle) -> list[str]:
     Other keys of model.yaml are for those who have the package.
     """
     workflows = [path.read_text(encoding="utf-8") for path in sorted(configs_dir().glob("workflows/*.yaml"))]
-    used = {"family", ERROR_BARS_DEF, *re.findall(r"@(\w+)", "".join(workflows))}
+    used = {"family", *re.findall(r"@(\w+)", "".join(workflows))}
     texts = [_IMPORTS, *workflows]
     for model in {*configs_dir().glob("*/model.yaml"), bundle.texts[0]}:
         facts = yaml.safe_load(model.read_text(encoding="utf-8"))
@@ -235,13 +234,14 @@ def _module_files(name: str, package: Path, source: str) -> set[Path]:
     files = {Path("__init__.py")}
     folder = Path()
     for number, part in enumerate(parts):
-        if (package / folder / part / "__init__.py").is_file():
+        if (package / folder / part).is_dir():
             folder /= part
-            files.add(folder / "__init__.py")
+            if _has_code(package / folder / "__init__.py"):  # Python finds modules in a folder without one
+                files.add(folder / "__init__.py")
             continue
         if (package / folder / f"{part}.py").is_file():
             files.add(folder / f"{part}.py")
-        elif not (number == len(parts) - 1 and (package / folder / "__init__.py").stat().st_size > 0):
+        elif not (number == len(parts) - 1 and _has_code(package / folder / "__init__.py")):
             raise BundleError(f"{source} names {name}, but {PACKAGE} has no module {'.'.join(parts[: number + 1])}.")
         break
     return files
@@ -362,6 +362,13 @@ def _metadata_text(bundle: Bundle, hashes: dict[str, str]) -> str:
     if hashes == bundle.metadata["weights_sha256"]:
         return text
     return f"{json.dumps({**json.loads(text), 'weights_sha256': hashes}, indent=4)}\n"
+
+
+def _has_code(module: Path) -> bool:
+    """Return whether a module is there and holds more than text."""
+    return module.is_file() and any(
+        not isinstance(statement, ast.Expr) for statement in ast.parse(module.read_text(encoding="utf-8")).body
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 
 from monai_sr_bundle.backends.onnx_files import onnx_file
-from monai_sr_bundle.bundles import LARGEST_BYTES, Bundle, open_bundle
+from monai_sr_bundle.bundles import ERROR_BARS_DEF, LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
 from monai_sr_bundle.images.working_folders import working_folder
@@ -277,7 +277,9 @@ def _packages(subject: _Subject) -> str:
 
 
 def _config_texts(subject: _Subject) -> list[str]:
-    return [path.read_text(encoding="utf-8") for path in sorted((subject.folder / "configs").glob("*.y*ml"))]
+    texts = [path.read_text(encoding="utf-8") for path in sorted((subject.folder / "configs").glob("*.y*ml"))]
+    # The network of the error bars is for those who have the package.
+    return [re.sub(rf"(?m)^{ERROR_BARS_DEF}:.*\n(?:[ \t]+.*\n)*", "", text) for text in texts]
 
 
 def _inference_properties(subject: _Subject) -> str:
