@@ -31,42 +31,31 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 from SuperResolutionLib import (
     box_nodes,
-    dicom_database,
-    dicom_export,
-    dicom_report,
+    dicom_jobs,
     display,
     drawing,
     headers,
     install,
     label_client,
     label_exchange,
-    readout,
     region,
     result_nodes,
-    trust,
     volumes,
     windows,
     worker_client,
 )
-from SuperResolutionLib.controller import Choice, inNumbers, resultText
+from SuperResolutionLib.controller import AMBER, COLORS, GREEN, RED, Choice, inNumbers, resultText, trustOf
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, SIDE_BY_SIDE, Viewing
 
-TICK_MS, IDLE_MS = 20, 250
-"""Milliseconds between two looks at the worker: while there is work, and else."""
-UNDOABLE = 5
-"""Removals that can be undone; a removed result keeps its memory until then."""
-SPACE = "Space"
-"""Name of the key that changes between before and after."""
-WHEEL_FOLDER = "WheelFolder"
-"""Name of the setting that holds the folder of wheels."""
-LABEL_SERVER, READER = "LabelServer", "Reader"
-"""Names of the settings that hold the address of the labelling server and the reader. The token is never stored."""
-ANSWERS = ("", "CXR", "CT")
-"""What an image may be, in the order of the panel's list."""
-REGION_KINDS = (BOX, SLICE, WHOLE)
-"""Kinds of region in the order of the panel's list."""
+TICK_MS, IDLE_MS = 20, 250  # milliseconds between two looks at the worker: while there is work, and else
+UNDOABLE = 5  # removals that can be undone; a removed result keeps its memory until then
+SPACE = "Space"  # name of the key that changes between before and after
+WHEEL_FOLDER = "WheelFolder"  # name of the setting that holds the folder of wheels
+LABEL_SERVER, READER = "LabelServer", "Reader"  # names of settings; the token of the server is never stored
+ANSWERS = ("", "CXR", "CT")  # what an image may be, in the order of the panel's list
+REGION_KINDS = (BOX, SLICE, WHOLE)  # kinds of region in the order of the panel's list
 
 
 class SuperResolution(ScriptedLoadableModule):
@@ -161,7 +150,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._choiceChanged = self._boxesChanged = True
         self._shownPanel = None
         self._isMarking = False
-        self._selectedBox = self._drawing = None
+        self._drawing = None
         self._windows, self._windowed, self._keys = [], None, {}
         self._removedResults, self._removedBoxes = deque(maxlen=UNDOABLE), deque(maxlen=UNDOABLE)
         self._observed = set()
@@ -220,6 +209,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.originalButton.connect("released()", lambda: self.viewing.showOriginal(False))
         ui.windowComboBox.connect("activated(int)", self.onWindow)
         ui.dragWindowButton.connect("clicked(bool)", self.onDragWindow)
+        ui.toleranceSpinBox.connect("valueChanged(double)", self.onTolerance)
         ui.showErrorBarsCheckBox.connect("clicked(bool)", self.onOverlay)
         ui.showMaskCheckBox.connect("clicked(bool)", self.onOverlay)
         ui.boxesTable.connect("itemChanged(QTableWidgetItem*)", self.onBoxEdited)
@@ -486,7 +476,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         result = self.viewing.result
         if result is not None and (result.GetScene() is None or result_nodes.sourceOf(result) is not volume):
             result = None
-        text = readout.textAt(crosshair, volume, result) if volume is not None and volume.GetImageData() else ""
+        text = windows.textAt(crosshair, volume, result) if volume is not None and volume.GetImageData() else ""
         self.ui.readoutLabel.text = text or _("Move the mouse over the image to read its values.")
 
     # Installation.
@@ -657,7 +647,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _compare(self, kind, fit=True):
         view = self._parameterNode.sliceView
-        with showInputErrors(self.ui.messageLabel):
+        with showInputErrors(self.ui.messageLabel, self._shownPanel.message if self._shownPanel else ""):
             self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red", fit)
             self.onOverlay()
 
@@ -675,11 +665,16 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         showBars, showMask = ui.showErrorBarsCheckBox.checked, ui.showMaskCheckBox.checked
         self._isMarking = False
         showText(ui.toleranceLabel, "")
-        with showInputErrors(ui.messageLabel):
+        with showInputErrors(ui.messageLabel, self._shownPanel.message if self._shownPanel else ""):
             self.viewing.showOverlays(result, self._parameterNode.tolerance, showBars, showMask)
             if showMask:
                 self._showUncertainShare()
         self._showKind()
+
+    def onTolerance(self, tolerance):
+        self._parameterNode.tolerance = tolerance
+        if self.ui.showErrorBarsCheckBox.checked or self.ui.showMaskCheckBox.checked:
+            self.onOverlay()
 
     def _showUncertainShare(self):
         """Show how much the trust mask marks. A large result is marked over several ticks."""
@@ -718,7 +713,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Write the result as a DICOM series into a new folder inside `folder`."""
         with showInputErrors(self.ui.exportLabel):
             fileOf = headers.existingDatabase().fileForInstance
-            self._export = newCommand(dicom_export.Export, self._parameterNode.result, folder, fileOf)
+            self._export = newCommand(dicom_jobs.Export, self._parameterNode.result, folder, fileOf)
             self.ui.exportButton.text = _("Cancel export")
 
     def onSendToDatabase(self):
@@ -728,9 +723,12 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         chosen = self._parameterNode
         with showInputErrors(self.ui.exportLabel):
             volume = result_nodes.existingSource(chosen.result) if chosen.result else chosen.inputVolume
+            if volume is not chosen.inputVolume and self._boxNodes():
+                text = _("The result is one of '{name}', and the boxes are not. Choose '{name}' as the volume.")
+                raise InputError(text, name=volume.GetName())
             boxes = box_nodes.boxesOf(slicer.mrmlScene, volume)
             arguments = volume, chosen.result, boxes, headers.existingDatabase()
-            self._export = newCommand(dicom_database.SendToDatabase, *arguments)
+            self._export = newCommand(dicom_jobs.SendToDatabase, *arguments)
             self.ui.exportButton.text = _("Cancel sending")
         self._boxesChanged = True
 
@@ -747,10 +745,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for row, node in enumerate(nodes):
             finding, reader, certainty = box_nodes.wordsOf(node)
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
-                table.setItem(row, column, qt.QTableWidgetItem(text))
+                item = table.item(row, column)
+                if item is None or item.text() != text:  # else it would take what is being typed
+                    table.setItem(row, column, qt.QTableWidgetItem(text))
         table.blockSignals(False)
         self._observe()
-        self._selectedBox = self._chosenBox(nodes)  # another box may stand in the row of a removed one
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (
             (self.ui.removeBoxButton, bool(nodes)), (self.ui.undoBoxButton, bool(self._removedBoxes)),
@@ -782,14 +781,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onBoxChosen(self):
         """Show the handles of the chosen box."""
-        nodes = self._boxNodes()
-        self._selectedBox = self._chosenBox(nodes)
-        for node in nodes:
-            display.showHandles(node, node is self._selectedBox)
-
-    def _chosenBox(self, nodes):
-        rows = self._chosenRows()
-        return nodes[rows[0]] if rows and rows[0] < len(nodes) else None
+        first = next(iter(self._chosenRows()), None)
+        for row, node in enumerate(self._boxNodes()):
+            display.showHandles(node, row == first)
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
@@ -808,8 +802,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 box_nodes.loadBoxes(path, self._parameterNode.inputVolume)
 
     def onSaveReport(self):
-        title, kinds = _("Save boxes as a DICOM report"), f"DICOM SR (*{dicom_report.SUFFIX})"
-        path = qt.QFileDialog.getSaveFileName(None, title, "boxes" + dicom_report.SUFFIX, kinds)
+        title, kinds = _("Save boxes as a DICOM report"), f"DICOM SR (*{dicom_jobs.SUFFIX})"
+        path = qt.QFileDialog.getSaveFileName(None, title, "boxes" + dicom_jobs.SUFFIX, kinds)
         if path:
             self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace the file
 
@@ -823,7 +817,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Write the boxes of the input volume as a DICOM Structured Report."""
         with showInputErrors(self.ui.boxLabel):
             arguments = self._boxNodes(), self._parameterNode.inputVolume, path, headers.existingDatabase(), overwrite
-            self._report = newCommand(dicom_report.SaveReport, *arguments)
+            self._report = newCommand(dicom_jobs.SaveReport, *arguments)
             showText(self.ui.boxLabel, _("Writing the report…"))
         self._boxesChanged = True
 
@@ -831,7 +825,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Put the boxes of a DICOM Structured Report on the input volume."""
         with showInputErrors(self.ui.boxLabel):
             arguments = path, self._parameterNode.inputVolume, headers.existingDatabase()
-            self._report = newCommand(dicom_report.LoadReport, *arguments)
+            self._report = newCommand(dicom_jobs.LoadReport, *arguments)
             showText(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
 
@@ -867,9 +861,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 @contextmanager
-def showInputErrors(label):
-    """Show an `InputError` in a label instead of raising it; clear the label if there is none."""
-    showText(label, "")
+def showInputErrors(label, text=""):
+    """Show an `InputError` in a label instead of raising it; show `text` if there is none."""
+    showText(label, text)
     try:
         yield
     except InputError as error:
@@ -885,9 +879,9 @@ def showText(label, text):
 
 def trustText(report):
     """Return the trust line of a result for a label: a coloured word, and the reason."""
-    words = {trust.GREEN: _("green"), trust.AMBER: _("amber"), trust.RED: _("red")}
-    color, reason = trust.trustOf(report)
-    return f"<b style='color: {trust.COLORS[color]}'>● {words[color]}</b>&nbsp; {html.escape(reason)}"
+    words = {GREEN: _("green"), AMBER: _("amber"), RED: _("red")}
+    color, reason = trustOf(report)
+    return f"<b style='color: {COLORS[color]}'>● {words[color]}</b>&nbsp; {html.escape(reason)}"
 
 
 def newClient(python=None):

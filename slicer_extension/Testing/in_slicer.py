@@ -17,8 +17,7 @@ from pathlib import Path
 
 import slicer
 
-PATIENCE = 900.0
-"""Seconds for an installation: the machine of a continuous integration is slow."""
+PATIENCE = 900.0  # seconds for an installation: the machine of a continuous integration is slow
 
 
 def tell(text):

@@ -41,10 +41,8 @@ WORKER = PYTHON, {**environmentFor(PYTHON), "PYTHONPATH": str(EXTENSION.parent)}
 client = WorkerClient(workerCommand(PYTHON), WORKER[1])
 WIDTH, HEIGHT = 640, 480
 GAP = 6
-GREYS = np.repeat(np.arange(1, 256, 2), 3)
-"""Of a picture: enough for a film; as many colours are chosen for legends and frames, and it stays small."""
-REGION = (0, 1, 1190, 1318, 590, 718)
-"""Slices, rows and columns of the drawn film that are enhanced: ribs, vessels and a nodule."""
+GREYS = np.repeat(np.arange(1, 256, 2), 3)  # enough for a film; as many colours are chosen for legends
+REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a nodule
 
 
 def main(names):

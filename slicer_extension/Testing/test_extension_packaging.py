@@ -6,6 +6,7 @@ pytest: ``python -m pytest slicer_extension/Testing``.
 
 import json
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -22,7 +23,6 @@ SCHEMA = {
 }  # fmt: skip
 """Keys and types of https://github.com/Slicer/Slicer/blob/main/Schemas/slicer-extension-catalog-entry-schema-v1.0.2.json,
 which allows no others."""
-
 REQUIRED = {"$schema", "category", "scm_url"}
 
 
@@ -73,28 +73,19 @@ for name in {names}:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_index_entry_is_valid():
+def test_the_index_entry_is_valid_and_names_the_same_place_as_the_description(fields):
     entry = json.loads((EXTENSION / "SuperResolution.json").read_text(encoding="utf-8"))
-    assert set(entry) <= set(SCHEMA)
-    assert set(entry) >= REQUIRED
-    for name, value in entry.items():
-        assert type(value) is SCHEMA[name], name
+    assert set(SCHEMA) >= set(entry) >= REQUIRED
+    assert {name: type(value) for name, value in entry.items()}.items() <= SCHEMA.items()
     assert entry["scm_type"] in ("git", "local")
     assert 1 <= entry["tier"] <= 5
-
-
-def test_entry_and_description_name_the_same_dependencies_and_the_same_place(fields):
-    entry = json.loads((EXTENSION / "SuperResolution.json").read_text(encoding="utf-8"))
     assert (entry["build_dependencies"], fields["DEPENDS"]) == ([], "NA")
     assert all(fields.values())
     assert set(fields) >= {"HOMEPAGE", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS"}
-    repository = entry["scm_url"].removesuffix(".git")
-    addresses = [fields["HOMEPAGE"], fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]
-    assert all(address.startswith(repository + "/") for address in addresses)
-
-
-def test_what_the_description_points_at_exists(fields):
-    for address in [fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]:
+    pictures = [fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]
+    for address in [fields["HOMEPAGE"], *pictures]:
+        assert address.startswith(entry["scm_url"].removesuffix(".git") + "/")
+    for address in pictures:
         assert (EXTENSION / address.split("/slicer_extension/")[1]).is_file(), address
 
 
@@ -107,12 +98,24 @@ def test_description_and_homepage_say_what_the_index_asks_for(fields):
         assert [one for one in words if one not in text] == []
 
 
-def test_the_icon_is_a_square_of_128_pixels():
+def test_the_icon_is_a_square_of_128_pixels_and_the_licence_the_repositorys():
     for icon in ("SuperResolution.png", "SuperResolution/Resources/Icons/SuperResolution.png"):
         header = (EXTENSION / icon).read_bytes()[:24]
         assert header.startswith(b"\x89PNG")
         assert struct.unpack(">II", header[16:24]) == (128, 128)
-
-
-def test_the_licence_is_the_repositorys():
     assert (EXTENSION / "LICENSE.txt").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
+
+
+def test_the_commands_of_the_job_for_slicer_are_those_of_a_shell_and_name_files_that_exist():
+    yaml = pytest.importorskip("yaml", reason="PyYAML, which reads the job, is missing")
+    workflow = REPOSITORY / ".github" / "workflows" / "slicer_extension.yml"
+    jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]
+    named = set()
+    for script in (step["run"] for job in jobs.values() for step in job["steps"] if "run" in step):
+        script = re.sub(r"\$\{\{.*?\}\}", "value", script)
+        subprocess.run(["bash", "-n", "-c", script], check=True)
+        named |= {word for word in shlex.split(script) if (REPOSITORY / word.split("/")[0]).is_dir()}
+        named |= set(re.findall(r"\$PWD/(slicer_extension[\w/.]*)", script))
+    assert named >= {"slicer_extension", "slicer_extension/Testing/Slicer", "slicer_extension/Testing/in_slicer.py"}
+    for name in named - {"build", "installed", "wheels"}:
+        assert (REPOSITORY / name).exists(), name

@@ -22,21 +22,14 @@ CODE = [
     EXTENSION / "SuperResolution" / "SuperResolution.py",
     EXTENSION / "Testing" / "in_slicer.py",
     *sorted((EXTENSION / "SuperResolution" / "SuperResolutionLib").glob("*.py")),
-]
-"""What runs inside the application."""
+]  # what runs inside the application
 MAY_IMPORT = {"numpy", "vtk", "vtkITK", "pydicom", "slicer", "SuperResolutionLib", "__future__"}
 KITS = {
     "vtkMRML": "mrml", "vtkCodedEntry": "mrml", "vtkSegmentation": "vtkSegmentationCore", "vtkITK": "vtkITK",
     "vtkTeem": "vtkTeem", "qMRML": "qMRMLWidgetsPythonQt", "qSlicer": "qSlicerBaseQTCorePythonQt",
 }  # fmt: skip
 """Beginnings of the names of classes, and the kit that brings them. `vtkSlicer...` comes with Slicer's own modules."""
-NOT_LISTED = {"GenerateUniqueName", "SnapSliceOffsetToIJK"}
-"""Methods of the scene and of slice logics that are older than all releases here, and missing in their lists."""
-DICOM_DATABASE = {
-    "isOpen", "databaseDirectory", "fileForInstance", "fileValue", "insert", "seriesForStudy", "filesForSeries",
-    "removeSeries", "updateDisplayedFields", "patients",
-}  # fmt: skip
-"""What is used of CTK's `ctkDICOMDatabase`; by its header, Python can call it (Q_INVOKABLE, or a property)."""
+NOT_LISTED = {"GenerateUniqueName", "SnapSliceOffsetToIJK"}  # older than all releases, and not in their lists
 CONSTANTS = {
     "AdjustWindowLevel", "ViewTransform", "ShowSmallBasic", "RulerTypeNone", "RulerTypeThin", "UseManualScalarRange",
     "OrientationMarkerTypeNone", "OrientationMarkerTypeAxes",
@@ -129,13 +122,6 @@ def test_the_application_has_every_name_of_slicer_that_is_used(release, sources)
     ]  # fmt: skip
     assert unknown == []
     assert not has("vtkITKArchetypeImageSeriesScalarReader")  # what this test is for: only the wheel has it there
-
-
-def test_the_dicom_database_has_every_function_that_is_called():
-    called = {
-        name for path in CODE for words, name, _ in attributes(path) if words.split(".")[-1].strip("_") == "database"
-    }
-    assert called <= DICOM_DATABASE
 
 
 def known_methods(release):

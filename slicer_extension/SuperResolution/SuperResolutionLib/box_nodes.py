@@ -16,19 +16,14 @@ from pathlib import Path
 import numpy as np
 import slicer
 
-from SuperResolutionLib import display, nodes, region, voxel_grid
+from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.box import Box, BoxError, check_edges
-from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
+from SuperResolutionLib.errors import InputError, _
+from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf, transformPoints
 
-VOLUME = "SuperResolution.BoxOf"
-"""Node reference from a box to the volume it was drawn on."""
-
+VOLUME = "SuperResolution.BoxOf"  # node reference from a box to the volume it was drawn on
 SUFFIX = ".mrk.json"
-UNKNOWN_READER, UNKNOWN_FINDING = "Unknown", "Finding"
-"""Names in the scene for an unnamed reader and an unnamed finding."""
-
+UNKNOWN_READER, UNKNOWN_FINDING = "Unknown", "Finding"  # names in the scene where a file gives none
 _ORANGE = (1.0, 0.55, 0.1)
 _SAME_PIXEL = 0.01
 
@@ -36,17 +31,8 @@ _SAME_PIXEL = 0.01
 def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certainty: float | None, tracking: str = ""):
     """Put an anomaly box on a volume, at least one voxel thick along every axis, and return its markups ROI node.
 
-    Args:
-        volumeNode: radiograph or CT.
-        bounds: ``[k0, k1, r0, r1, c0, c1]`` in voxels of the volume, fractions allowed, stops excluded.
-        finding: class of the finding, in words ("Nodule").
-        reader: name of the reader.
-        certainty: certainty of the finding, 0 to 1; None if the reader does not say.
-        tracking: UID of the lesion. Default empty: a new one.
-
-    Raises:
-        InputError: no volume or one that no box can follow, an empty finding or reader, or a certainty outside 0 to 1.
-            The scene is not changed.
+    The bounds ``[k0, k1, r0, r1, c0, c1]`` are voxels of the volume, fractions allowed, stops excluded. The certainty
+    is 0 to 1, or None if the reader does not say. `tracking` is the UID of the lesion; empty means a new one.
     """
     check(volumeNode)
     roi = slicer.vtkMRMLMarkupsROINode()
@@ -58,11 +44,7 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
 
 
 def describe(roiNode, finding: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
-    """Set finding, reader and certainty of an anomaly box; with `tracking` None, the UID of its lesion stays.
-
-    Raises:
-        InputError: an empty finding or reader, or a certainty outside 0 to 1.
-    """
+    """Set finding, reader and certainty of an anomaly box; with `tracking` None, the UID of its lesion stays."""
     finding, reader, certainty = _checked(finding, reader, certainty)
     tracking = trackingOf(roiNode) if tracking is None else tracking
     words = {"reader": reader, "certainty": certainty, "tracking": tracking}
@@ -125,20 +107,14 @@ def removeBox(roiNode) -> nodes.Removal:
 def boundsIn(roiNode, volumeNode) -> list[float]:
     """Return the bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
     worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    corners = voxel_grid.transformPoints(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
+    corners = transformPoints(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
     return np.stack([corners.min(axis=0), corners.max(axis=0)], axis=1)[::-1].ravel().tolist()
 
 
 def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
     """Return an anomaly box as rectangles on all slices whose middle lies in it, clipped to the volume.
 
-    Args:
-        roiNode: anomaly box.
-        volumeNode: source volume; the rectangles are in its voxels.
-        uids: SOP Instance UID of each slice, by which rectangles name their slice. Default empty: they use the index.
-
-    Raises:
-        InputError: nothing of the box lies in the volume.
+    They name their slice by its SOP Instance UID in `uids`, or by its index if there are none.
     """
     finding, reader, certainty, tracking = _wordsOf(roiNode)
     tracking = tracking or _newUid()  # a scene of an earlier version may hold boxes without one
@@ -165,15 +141,8 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
 def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) -> list:
     """Add rectangles to a volume, all of them or none if one is wrong, and return their markups ROI nodes.
 
-    Equal rectangles of one lesion on neighbouring slices become one anomaly box.
-
-    Args:
-        rectangles: boxes in pixels of the volume, whose words `readings` has checked.
-        volumeNode: source volume.
-        uids: SOP Instance UID of each slice, for rectangles that name their slice by UID.
-
-    Raises:
-        InputError: a rectangle has no slice, lies outside the volume, or is empty.
+    Equal rectangles of one lesion on neighbouring slices become one anomaly box. `readings` has checked their words.
+    `uids` are the SOP Instance UIDs of all slices, for rectangles that name their slice by UID.
     """
     check(volumeNode)
     shape = shapeOf(volumeNode)
@@ -207,11 +176,7 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
 
 
 def saveBoxes(roiNodes: Sequence, path) -> None:
-    """Write boxes into one markups file (.mrk.json), which Slicer opens too.
-
-    Raises:
-        InputError: another suffix, no boxes, or a path that cannot be written.
-    """
+    """Write boxes into one markups file (.mrk.json), which Slicer opens too."""
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         message = _("'{name}' does not end in {ending}. Slicer recognises markups by this ending: add it.")
@@ -236,9 +201,6 @@ def loadBoxes(path, volumeNode) -> list:
     """Add the boxes of a markups file (.mrk.json) to a volume, all of them or none, and return their markups ROI nodes.
 
     Slicer writes positions in the coordinates before a parent transform, so these boxes get the volume's transform.
-
-    Raises:
-        InputError: the file does not exist, is no markups file, or holds no boxes with finding, reader and certainty.
     """
     check(volumeNode)
     path = Path(path)
@@ -257,10 +219,8 @@ def loadBoxes(path, volumeNode) -> list:
         message = _("'{name}' holds no region box (it holds {kinds}). Choose another.")
         raise InputError(message, name=path.name, kinds=", ".join(kinds) or "nothing")
     if not all(words.values()):
-        message = _(
-            "'{name}' holds {count} region boxes without finding, reader and certainty. Load it with Slicer's Add "
-            "Data, and say of each box what it is."
-        )
+        message = _("'{name}' holds {count} region boxes without finding, reader and certainty. Load it with Slicer's "
+                    "Add Data, and say of each box what it is.")  # fmt: skip
         raise InputError(message, name=path.name, count=list(words.values()).count(()))
     return [_loadOne(path, number, volumeNode) for number in words]
 

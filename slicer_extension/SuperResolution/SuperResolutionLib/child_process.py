@@ -22,10 +22,8 @@ from contextlib import suppress
 from typing import Any
 
 PREFIX = "sr-"
-PATIENCE = 1.0
-"""Seconds between SIGTERM and SIGKILL to a group; a running network does not react to SIGTERM."""
-LAST_LINES = 40
-"""Number of lines of stderr that are kept."""
+PATIENCE = 1.0  # seconds between SIGTERM and SIGKILL to a group; a running network does not react to SIGTERM
+LAST_LINES = 40  # number of lines of stderr that are kept
 SLICER_VARIABLES = (
     "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "QT_PLUGIN_PATH",
 )  # fmt: skip
@@ -60,17 +58,9 @@ def environmentFor(python: str) -> dict[str, str]:
 class ChildProcess:
     """A process that runs or has ended. To start it takes some milliseconds, as Python forks without a copy.
 
-    Args:
-        command: executable and arguments.
-        environment: environment variables.
-        folder: working folder. Python looks for modules there, so it must be private to the caller.
-        parse: function that converts a line of stdout for `lines`, in the reading thread. It must not raise. Default
-            `str`.
-
-    Attributes:
-        started: time of the start, by `time.monotonic`.
-        error: why the process could not be started; empty if it could.
-        lastLines: last lines of its stderr.
+    Python looks for modules in `folder`, where it works, so that must be private to the caller. `parse` converts a line
+    of stdout for `lines`, in the reading thread; it must not raise. `started` is a time of `time.monotonic`, `error`
+    says why the process could not be started, and `lastLines` are those of its stderr.
     """
 
     def __init__(

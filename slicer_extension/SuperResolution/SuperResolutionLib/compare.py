@@ -8,14 +8,10 @@ from xml.sax.saxutils import escape
 import slicer
 from slicer.util import NodeModify, VTKObservationMixin
 
-from SuperResolutionLib.translation import _
+from SuperResolutionLib.errors import _
 
-LAYOUT = 9871
-"""Number of our layout; Slicer's own numbers are below 1000."""
-
-BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"
-"""Layout names of the two views of `showSideBySide`."""
-
+LAYOUT = 9871  # number of our layout; Slicer's own numbers are below 1000
+BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"  # layout names of the two views of `showSideBySide`
 _VIEW_GROUP = 7
 _OF_COMPOSITE = "BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"
 _OF_VIEW = "RulerType", "OrientationMarkerType"

@@ -6,45 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from SuperResolutionLib.translation import _
+from SuperResolutionLib.errors import _
 
-LIVE_SECONDS = 3.0
-"""Longest estimated time, in seconds, at which Live follows a region."""
+LIVE_SECONDS = 3.0  # longest estimated time, in seconds, at which Live follows a region
+GREEN, AMBER, RED = "green", "amber", "red"
+COLORS = {GREEN: "#1e7d32", AMBER: "#b36b00", RED: "#c22f1d"}  # of trust, readable on a light ground
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A region of a volume that is to be enhanced.
+    """A region of a volume that is to be enhanced."""
 
-    Attributes:
-        name: name of the volume.
-        shape: slices, rows, columns of the volume.
-        extent: region, ``(k0, k1, r0, r1, c0, c1)``, stops excluded.
-        modality: "CXR", "CT" or "unknown".
-        spacingZyx: spacing in millimetres, or None if it is unknown.
-        spacingSource: source of the spacing, in words; may be empty.
-        note: sentence for the user about the spacing; may be empty.
-        storedRange: lowest and highest number that the voxels' file can hold, or None.
-        blackIsHigh: True for a radiograph in which high is black.
-        itemBytes: bytes of one voxel.
-        state: key that changes when the voxels or their position change.
-        question: why the user is to say what the image is; empty if that is known.
-        kernel: convolution kernel of a CT; empty if it is not known.
-    """
-
-    name: str
-    shape: tuple
-    extent: tuple
-    modality: str = "unknown"
-    spacingZyx: tuple | None = None
-    spacingSource: str = ""
-    note: str = ""
-    storedRange: tuple | None = None
-    blackIsHigh: bool = False
-    itemBytes: int = 2
-    state: Any = None
-    question: str = ""
-    kernel: str = ""
+    name: str  # of the volume
+    shape: tuple  # slices, rows, columns of the volume
+    extent: tuple  # region, (k0, k1, r0, r1, c0, c1), stops excluded
+    modality: str = "unknown"  # or "CXR" or "CT"
+    spacingZyx: tuple | None = None  # in millimetres, or None if it is unknown
+    spacingSource: str = ""  # in words; may be empty
+    note: str = ""  # sentence for the user about the spacing; may be empty
+    storedRange: tuple | None = None  # lowest and highest number that the voxels' file can hold
+    blackIsHigh: bool = False  # True for a radiograph in which high is black
+    itemBytes: int = 2  # of one voxel
+    state: Any = None  # key that changes when the voxels or their position change
+    question: str = ""  # why the user is to say what the image is; empty if that is known
+    kernel: str = ""  # convolution kernel of a CT; empty if it is not known
 
 
 @dataclass(frozen=True)
@@ -142,8 +127,9 @@ class Controller:
 
     def setCanceled(self) -> None:
         """Record that the user canceled and that the worker was ended."""
+        if self._pending is not None or self._isRunRequested:
+            self._note = _("Canceled. The scene was not changed.")
         self._drop()
-        self._note = _("Canceled. The scene was not changed.")
 
     def setSent(self, do: str, enhancement: Enhancement | None = None) -> None:
         """Record that the request of `nextRequest` was sent."""
@@ -403,6 +389,25 @@ def resultText(done: dict) -> str:
         lines.append(_("Its texture is generated: it is one of many that would fit."))
     notes = [_("Note: {text}").format(text=warning) for warning in done.get("warnings") or ()]
     return "\n".join([" ".join(lines), *notes])
+
+
+def trustOf(done: dict) -> tuple[str, str]:
+    """Return `GREEN`, `AMBER` or `RED` for a result, and the most serious reason in one sentence.
+
+    `done` is the worker's event "done", or the report of `result_nodes.reportOf`.
+    """
+    if (done.get("provenance") or {}).get("instead_of"):
+        return RED, _("Nothing was added: the image is too unlike those the model knows, so it was only interpolated.")
+    if done.get("synthetic"):
+        return RED, _("The texture is generated: it is one of many that would fit, so do not diagnose from it.")
+    warnings = list(done.get("warnings") or ())
+    if warnings:
+        return AMBER, str(warnings[0])
+    coverage = done.get("coverage")
+    if not coverage:
+        return AMBER, _("There are no error bars: how far off a pixel may be is unknown.")
+    text = _("On average over images like those of the tests, {share:.0%} of the pixels lie within their error bars.")
+    return GREEN, text.format(share=coverage["promised"])
 
 
 def scaleInWords(scaleZyx: Sequence[int]) -> str:

@@ -10,10 +10,9 @@ import slicer
 import vtk
 from slicer.util import NodeModify, VTKObservationMixin
 
-from SuperResolutionLib.translation import _
+from SuperResolutionLib.errors import _
 
-COLORS = "SuperResolution.Colors"
-"""Attribute of our colour tables: "ErrorBars", "Difference" or "Mask". A scene has at most one of each."""
+COLORS = "SuperResolution.Colors"  # attribute of our colour tables: "ErrorBars", "Difference" or "Mask", one of each
 
 # Colours at even steps from the lowest to the highest value. They differ in lightness too, so that they can be
 # distinguished without colour vision. No change is black, as an empty view is.
@@ -22,10 +21,8 @@ _STEPS = {
     "Difference": [(0.55, 0.85, 1.0), (0.10, 0.40, 0.95), (0.0, 0.0, 0.0), (0.90, 0.35, 0.05), (1.0, 0.85, 0.45)],
 }
 _MASK = (1.0, 0.25, 0.65)  # unlike lung and bone
-_LAYERS = 3
-"""Layers of every view: background, foreground and label."""
-_HANDLE_SCALE = 1.5
-"""Size of the handles in percent of the view; Slicer's own is 3."""
+_LAYERS = 3  # layers of every view: background, foreground and label
+_HANDLE_SCALE = 1.5  # size of the handles in percent of the view; Slicer's own is 3
 
 
 def addDisplay(volumeNode) -> None:

@@ -7,30 +7,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import slicer
 
-from SuperResolutionLib import box_nodes, display, region, voxel_grid
-from SuperResolutionLib.errors import InputError
+from SuperResolutionLib import box_nodes, display, region
+from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.framing import YELLOW
-from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
+from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf, transformPoints
 
-REGION_PIXELS, BOX_PIXELS = 128, 32
-"""Sides of a region and of an anomaly box that are drawn by a click alone."""
-
-_FIRST = 10.0
-"""Priority of our observers: above those of Slicer's views, whose mouse modes rest meanwhile."""
-_CLICK = 3
-"""Largest distance of the mouse, in pixels of the screen, that counts as a click."""
+REGION_PIXELS, BOX_PIXELS = 128, 32  # sides of a region and of an anomaly box that are drawn by a click alone
+_FIRST = 10.0  # priority of our observers: above those of Slicer's views, whose mouse modes rest meanwhile
+_CLICK = 3  # largest distance of the mouse, in pixels of the screen, that counts as a click
 
 
 class BoxDrawing:
-    """The drawing of one box: press, drag, release. A click without a drag draws a square around the mouse.
+    """The drawing of one box: press, drag, release. A click without a drag draws a square of `pixels` around the mouse.
 
-    Args:
-        views: pairs of a slice node and the interactor of its view.
-        volumeNode: volume to draw on.
-        pixels: side of the square in pixels of the volume.
-        onEnd: called once with the extent ``[k0, k1, r0, r1, c0, c1]``, whose edges are edges of pixels.
-        onError: called with a sentence if nothing can be drawn there; the drawing goes on.
+    `views` are pairs of a slice node and the interactor of its view. `onEnd` is called once with the extent, whose
+    edges are edges of pixels, and `onError` with a sentence if nothing can be drawn there; the drawing goes on.
     """
 
     def __init__(
@@ -99,22 +90,13 @@ class BoxDrawing:
 def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int], pixels: int = 0) -> list[int]:
     """Return the extent of the voxels between two places of a slice view, on the slice that the view shows.
 
-    Args:
-        sliceNode: slice view.
-        volumeNode: volume that `volumes.check` accepts.
-        start, end: places in the view, in pixels of the screen from its lower left corner.
-        pixels: if above 0, the side of a square around `end`, as far as it lies in the volume.
-
-    Returns:
-        ``[k0, k1, r0, r1, c0, c1]``, of whole voxels.
-
-    Raises:
-        InputError: the view is turned against the voxels, or the places lie outside the volume.
+    The places are in pixels of the screen from the lower left corner of the view. With `pixels` above 0 it is a square
+    of that side around `end`, as far as it lies in the volume.
     """
     first, last = np.reshape(region.ofSlice(sliceNode, volumeNode), (3, 2))[::-1].T
     worldToIndex = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
     xyToIndex = worldToIndex @ slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS())
-    points = voxel_grid.transformPoints(xyToIndex, np.array([[*start, 0.0], [*end, 0.0]])) + 0.5
+    points = transformPoints(xyToIndex, np.array([[*start, 0.0], [*end, 0.0]])) + 0.5
     if ((points.max(axis=0) < first - 0.5) | (points.min(axis=0) > last + 0.5)).any():
         raise InputError(_("The mouse was outside '{name}'. Drag over the image."), name=volumeNode.GetName())
     low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
@@ -127,11 +109,7 @@ def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int
 
 
 def addRegion(volumeNode, extent: Sequence[int], isHidden: bool = False):
-    """Add a region box on an extent, as an outline without handles, and return its node; no list shows a hidden one.
-
-    Raises:
-        InputError: the volume's axes are not perpendicular. The scene is not changed.
-    """
+    """Add a region box on an extent, as an outline without handles, and return its node; no list shows a hidden one."""
     scene = volumeNode.GetScene()
     node = slicer.vtkMRMLMarkupsROINode()
     region.placeBox(node, volumeNode, extent)

@@ -8,11 +8,9 @@ from functools import partial
 
 from SuperResolutionLib import filling, headers, region, result_nodes, volumes
 from SuperResolutionLib.controller import Choice, Controller, Enhancement, Subject
-from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.translation import _
+from SuperResolutionLib.errors import InputError, _
 
-BOX, SLICE, WHOLE = "box", "slice", "whole"
-"""The kinds of region."""
+BOX, SLICE, WHOLE = "box", "slice", "whole"  # the kinds of region
 
 
 def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:

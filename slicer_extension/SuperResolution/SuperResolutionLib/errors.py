@@ -1,4 +1,14 @@
-"""The error whose message the panel shows."""
+"""The error whose message the panel shows, and the translation of texts by Slicer, without which they stay as they are.
+
+A text is a whole sentence with named placeholders: ``_("'{name}' holds no image.").format(name=name)``.
+"""
+
+try:
+    from slicer.i18n import tr as _
+except ImportError:
+
+    def _(text: str) -> str:
+        return text
 
 
 class InputError(ValueError):

@@ -13,16 +13,11 @@ from typing import Any
 import numpy as np
 import slicer
 
-from SuperResolutionLib import voxel_grid
-from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf
+from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf, transformPoints
 
-BUDGET = 0.015
-"""Approximate seconds of a call of `step`, which always finishes its last piece."""
-PIECE = 1 << 17
-"""Voxels in a piece, a few milliseconds of cubic interpolation."""
-BETWEEN_VIEWS = 0.5
-"""Seconds between two renderings of a volume that is being filled."""
-
+BUDGET = 0.015  # approximate seconds of a call of `step`, which always finishes its last piece
+PIECE = 1 << 17  # voxels in a piece, a few milliseconds of cubic interpolation
+BETWEEN_VIEWS = 0.5  # seconds between two renderings of a volume that is being filled
 Extent = list[int]
 
 
@@ -124,5 +119,5 @@ def visibleSlices(volumeNode) -> list[int]:
         sliceToRas = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
         along = np.abs(sliceToRas[:3, :2].T @ world[:3, 2]) / np.linalg.norm(world[:3, 2])
         if along.max() < 1e-3:  # the view's plane holds no step from slice to slice
-            visible.append(int(voxel_grid.transformPoints(toIndex, sliceToRas[None, :3, 3])[0][2].round()))
+            visible.append(int(transformPoints(toIndex, sliceToRas[None, :3, 3])[0][2].round()))
     return visible

@@ -11,28 +11,21 @@ from slicer.util import NodeModify, VTKObservationMixin
 
 from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.volumes import ijkToRasOf, shapeOf
-from SuperResolutionLib.voxel_grid import transformPoints
+from SuperResolutionLib.volumes import ijkToRasOf, shapeOf, transformPoints
 
-CONTEXT = 1.6
-"""Size of what a fitted view shows, in sizes of the region."""
-
+CONTEXT = 1.6  # size of what a fitted view shows, in sizes of the region
 YELLOW = (1.0, 0.85, 0.2)
 _INVISIBLE = 0.01
-_BESIDE = 0.08
-"""Distance of a letter from the frame, in sizes of the region; the upper one is twice as far, above the caption."""
+_BESIDE = 0.08  # of the size of the region, from the frame to a letter; twice as far above, for the caption
 _TEXT_SCALE = 3.0
 
 
 class Frame:
     """A thin frame around a volume in the slice views, with captions above its first row and letters at its edges.
 
-    All are markups that no list shows and no scene file holds; nothing of them can be moved by hand.
-
-    Args:
-        volumeNode: volume to frame.
-        captions: words for the reader, and the ID of the only view that shows them; None for all views.
-        letters: letters of its left, right, upper and lower edge. Default: none.
+    A caption is words for the reader, and the ID of the only view that shows them, or None for all views. The letters
+    are those of the left, right, upper and lower edge. All are markups that no list shows and no scene file holds;
+    nothing of them can be moved by hand.
     """
 
     def __init__(self, volumeNode, captions: Sequence[tuple[str, str | None]], letters: Sequence[str] = ()):

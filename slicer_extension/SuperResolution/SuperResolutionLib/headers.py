@@ -17,39 +17,28 @@ import slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib import volumes
-from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.geometry import spacing_xyz
-from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import UIDS
-from SuperResolutionLib.voxel_grid import transformPoints
+from SuperResolutionLib.volumes import UIDS, transformPoints
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
 ORIENTATION = "0020,0020"
 _OPPOSITE = str.maketrans("APLRHF", "PARLFH")
-_SAME = 1e-3
-"""Relative tolerance of equal spacings, because headers round."""
+_SAME = 1e-3  # relative tolerance of equal spacings, because headers round
 _SAME_VOXEL = 0.5
 _KERNEL = "0018,1210"
 
 
 @dataclass(frozen=True)
 class Header:
-    """Facts about a volume from its DICOM header.
+    """Facts about a volume from its DICOM header."""
 
-    Attributes:
-        spacingSource: source of the spacing, in words; `volumes.UNKNOWN` if no tag gives the shown spacing; empty
-            without a header.
-        note: sentence for the user; may be empty.
-        storedRange: lowest and highest number that the file can hold, or None.
-        blackIsHigh: True if the file is MONOCHROME1 and Slicer's reader has not inverted it.
-    """
-
-    spacingSource: str = ""
-    note: str = ""
-    storedRange: tuple | None = None
-    blackIsHigh: bool = False
+    spacingSource: str = ""  # in words; `volumes.UNKNOWN` if no tag gives the shown spacing; empty without a header
+    note: str = ""  # sentence for the user; may be empty
+    storedRange: tuple | None = None  # lowest and highest number that the file can hold
+    blackIsHigh: bool = False  # True if the file is MONOCHROME1 and Slicer's reader has not inverted it
 
 
 def openDatabase():
@@ -106,12 +95,10 @@ def headerOf(volumeNode, database) -> Header:
 
 
 def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
-    """Return the letters of the left, right, upper and lower edge of a film, by its Patient Orientation (0020,0020).
+    """Return the letters (A, P, L, R, H, F) of the left, right, upper and lower edge of a film.
 
-    Slicer's own letters are wrong on every film: it lays them flat, and would call the upper edge anterior.
-
-    Returns:
-        Four words of the letters A, P, L, R, H and F; none where the file does not state two directions.
+    They are by its Patient Orientation (0020,0020), and none where the file does not state two directions. Slicer's own
+    letters are wrong on every film: it lays them flat, and would call the upper edge anterior.
     """
     orientation = valueOf(_fileOfFilm(volumeNode, database), ORIENTATION, database)
     directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", orientation)
@@ -125,9 +112,6 @@ def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
     """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader.
 
     `fileOf` is the database's `fileForInstance`.
-
-    Raises:
-        InputError: the volume was not loaded from DICOM, or files are missing.
     """
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if not uids:
@@ -154,9 +138,6 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
     """Return the SOP Instance UID of each slice of a volume, by the positions in its `files`, those of `filesOf`.
 
     The order of the files need not be that of the slices: Slicer may reverse it when a saved volume is loaded.
-
-    Raises:
-        InputError: a file holds several slices, or the volume no longer has the positions of its files.
     """
     uids, slices = volumeNode.GetAttribute(UIDS).split(), volumes.shapeOf(volumeNode)[0]
     if len(uids) != slices:

@@ -24,19 +24,15 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder, pythonOfSlicer
-from .translation import _
+from .errors import InputError, _
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
-RELEASE = f"https://example.org/monai-sr-bundle/releases/v{VERSION}"
-"""Address of a release to come, a page of links to all wheels. No package index is ever asked."""
+RELEASE = f"https://example.org/monai-sr-bundle/releases/v{VERSION}"  # to come; no package index is asked
 REQUIREMENTS = {"base": f"{PACKAGE}[dicom]=={VERSION}", "full": f"{PACKAGE}[dicom,torch]==={VERSION}"}
 """What is installed; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
-SUMS = "SHA256SUMS"
-"""File in a folder of wheels with their hashes, as `sha256sum *.whl` prints them."""
-MARKER = f"{PACKAGE}.installing"
-"""File beside the packages with the names of those that pip installs; it is removed when pip has succeeded."""
-UNPACKED = 4
-"""Free space that is needed, in sizes of the download: the wheels and what they unpack to."""
+SUMS = "SHA256SUMS"  # file in a folder of wheels with their hashes, as `sha256sum *.whl` prints them
+MARKER = f"{PACKAGE}.installing"  # file beside the packages, which names those that pip is installing
+UNPACKED = 4  # free space that is needed, in sizes of the download: the wheels and what they unpack to
 BUNDLED_WITH_SLICER = ("SimpleITK", "vtk", "numpy", "requests", "pydicom")
 """Modules of packages that Slicer may bring without a record for pip; a second copy makes Slicer crash."""
 _PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color")
@@ -63,17 +59,10 @@ print(json.dumps({{
 class Installation:
     """An installation that proceeds while a timer calls `step`.
 
-    Args:
-        kind: "base", with ONNX Runtime, or "full", with PyTorch too.
-        python: path of the Python to install into. Default None: Slicer's own.
-        source: folder of wheels, whose hashes its file `SUMS` gives where there is one; or a file with the SHA-256 of
-            each wheel beside it. Default None: the release.
-
-    Attributes:
-        text: sentence on what it does, and at last how it has ended and what state the packages are in.
-        question: question to the user that names what would be installed; else empty. Empty it, ask the user, and call
-            `confirm` or `cancel`.
-        isInstalled: True once the models are installed and run.
+    `kind` is "base", with ONNX Runtime, or "full", with PyTorch too, and `source` a folder of wheels, whose hashes its
+    file `SUMS` gives where there is one, or a file with the SHA-256 of each wheel beside it; None means the release.
+    `text` says what it does, and at last how it has ended. `question` names what would be installed, else it is empty:
+    empty it, ask the user, and call `confirm` or `cancel`. `isInstalled` is True once the models are installed and run.
     """
 
     def __init__(self, kind: str = "base", python: str | None = None, source: str | None = None) -> None:
@@ -101,7 +90,7 @@ class Installation:
             return True
         except StopIteration:
             pass
-        except _Stop as error:
+        except InputError as error:
             self.text = f"{error} {self._state}".strip()
         except Exception as error:  # the panel must not wait for an end that does not come
             logging.exception("An error of the installation that was not expected")
@@ -162,37 +151,37 @@ class Installation:
         self.text, self.isInstalled = text.format(names=names), True
 
     def _run(self, step: str, text: str, *words: str) -> Generator[ChildProcess, None, None]:
-        """Run Python with some arguments, and raise `_Stop` if that fails, or the user cancels."""
+        """Run Python with some arguments, and raise `InputError` if that fails, or the user cancels."""
         if self._isCancelled:
-            raise _Stop
+            raise InputError("")
         self._step, self._lines, self.text = step, [], text
         process = ChildProcess([self._python, *words], environmentFor(self._python), self._folder)
         process.closeInput()  # the worker gets ready and ends, because there is no request
         yield process
         self._lines += process.lastLines
         if self._isCancelled and step != "install":
-            raise _Stop
+            raise InputError("")
         if process.returnCode == 0:
             return
         if step == "inspect":
             text = _("{python} does not run as Python ({reason}). Correct the entry SuperResolution/Python of Slicer's "
                      "settings, or remove it to use Slicer's own Python.")  # fmt: skip
             reason = process.error or (self._lines or [str(process.returnCode)])[-1]
-            raise _Stop(text.format(python=self._python, reason=reason))
+            raise InputError(text.format(python=self._python, reason=reason))
         if step == "check":
             self._state, text = "", _("The installed packages do not run ({lines}). Update Slicer, or report this.")
-            raise _Stop(text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
-        raise _Stop(explainFailure(self._lines, self._wheels or RELEASE))
+            raise InputError(text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
+        raise InputError(explainFailure(self._lines, self._wheels or RELEASE))
 
     def _check(self, target: dict[str, Any]) -> None:
         """Refuse what cannot work, before pip is asked."""
         if not target["isWritable"]:  # pip would install into the user's home
             text = _("{folder} cannot be written to. Install Slicer into a folder of your own, or start it once with "
                      "the rights to write there.")  # fmt: skip
-            raise _Stop(text.format(folder=target["folder"]))
+            raise InputError(text.format(folder=target["folder"]))
         if self._source is None and RELEASE.startswith("https://example.org/"):
-            raise _Stop(_("There is no release to download yet. Choose a folder of wheels; the user page says how to "
-                          "fill it."))  # fmt: skip
+            raise InputError(_("There is no release to download yet. Choose a folder of wheels; the user page says how "
+                               "to fill it."))  # fmt: skip
 
     def _resolve(self, target: dict[str, Any]) -> Generator[ChildProcess, None, list[dict[str, str]]]:
         """Ask pip what it would install. Return name, version, url and sha256 of each file."""
@@ -211,7 +200,7 @@ class Installation:
                      "url": item["download_info"]["url"].split("#")[0]}  # fmt: skip
             if name in installed and name != PACKAGE:
                 text = _("pip would replace {name} {old} by {version}. Update Slicer.")
-                raise _Stop(text.format(old=installed[name], **entry))
+                raise InputError(text.format(old=installed[name], **entry))
             if name not in bundled:
                 entries.append(entry)
         self._checkHashes(entries)
@@ -229,7 +218,7 @@ class Installation:
             if entry["sha256"] == "?" or (given is not None and entry["sha256"] not in given):
                 text = _("The wheel of {name} {version} has the SHA-256 {sha256}, which {file} does not give. Copy the "
                          "folder again from where it was made.")  # fmt: skip
-                raise _Stop(text.format(file=sums, **entry))
+                raise InputError(text.format(file=sums, **entry))
 
     def _ask(self, target: dict[str, Any], entries: Sequence[dict[str, str]], names: str) -> Generator[Any, None, None]:
         """Tell the user what would be installed, and wait for the answer."""
@@ -238,7 +227,7 @@ class Installation:
         if target["free"] < UNPACKED * size:
             text = _("{free:.1f} GB are free in {folder}, and about {need:.1f} GB are needed. Make room there.")
             need = UNPACKED * size / 1e9
-            raise _Stop(text.format(free=target["free"] / 1e9, folder=target["folder"], need=need))
+            raise InputError(text.format(free=target["free"] / 1e9, folder=target["folder"], need=need))
         text = _("{count} packages would be installed from {source}, {size}: {names}.\nNothing that Slicer or another "
                  "extension has installed is replaced.")  # fmt: skip
         sizeText = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")
@@ -247,7 +236,7 @@ class Installation:
         self.question = text.format(count=len(entries), source=source, size=sizeText, names=names)
         while not self._isConfirmed:
             if self._isCancelled:
-                raise _Stop
+                raise InputError("")
             yield None
 
     def _download(self, entries: Sequence[dict[str, str]]) -> Generator[ChildProcess, None, list[str]]:
@@ -258,10 +247,6 @@ class Installation:
         words = ("download", "--no-deps", "--require-hashes", "-d", str(wheels), "-r", str(lock))
         yield from self._run("download", _("Downloading {count} packages").format(count=len(entries)), *_PIP, *words)
         return sorted(map(str, wheels.glob("*.whl")))
-
-
-class _Stop(Exception):
-    """The end of an installation before its last step: why it failed, or nothing if it was cancelled."""
 
 
 def explainFailure(lines: Sequence[str], source: Path | str) -> str:

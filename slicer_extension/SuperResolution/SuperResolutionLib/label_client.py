@@ -17,31 +17,20 @@ from http.client import HTTPException
 from typing import Any
 
 from SuperResolutionLib.box import BoxError
-from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.readings import Reading, format_readings, parse_readings
-from SuperResolutionLib.translation import _
 
-ADDRESS = "http://127.0.0.1:8000"
-"""Address of a server on this machine, as `monai-sr label` starts it."""
-CONSENSUS = "consensus"
-"""Reader of what all readers agree on; an adjudicator decides on it."""
-TIMEOUT = 120.0
-"""Seconds without an answer after which a request is given up: a server reads a large folder for the first time."""
-LONGEST_ANSWER = 64 * 1024**2
-"""Largest answer in bytes."""
-
+ADDRESS = "http://127.0.0.1:8000"  # address of a server on this machine, as `monai-sr label` starts it
+CONSENSUS = "consensus"  # reader of what all readers agree on; an adjudicator decides on it
+TIMEOUT = 120.0  # seconds without an answer; a server reads a large folder for the first time
+LONGEST_ANSWER = 64 * 1024**2  # largest answer in bytes
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class LabelClient:
-    """Requests to one server, as one user.
+    """Requests to one server, "http://host:port" or "https://host", as the user of a token; empty if it has none.
 
-    Args:
-        address: "http://host:port" or "https://host". A token is sent to other machines over https alone.
-        token: access token of the reader; empty for a server on this machine that has none.
-
-    Raises:
-        InputError: no address, or one that would show the token to the network.
+    A token is sent to other machines over https alone.
     """
 
     def __init__(self, address: str = ADDRESS, token: str = "") -> None:
@@ -58,9 +47,8 @@ class LabelClient:
             raise InputError(_("The token holds blanks or other characters that no token has. Copy it again."))
         isLocal = host in _LOOPBACK
         if self._token and parts.scheme == "http" and not isLocal:
-            message = _(
-                "The token would cross the network unencrypted, and was not sent. Use the https address of the server."
-            )
+            message = _("The token would cross the network unencrypted, and was not sent. Use the https address of the "
+                        "server.")  # fmt: skip
             raise InputError(message)
         self.address = address
         # A proxy of the system is none for a server on this machine. A redirection would take the token elsewhere.
@@ -68,20 +56,12 @@ class LabelClient:
         self._opener = urllib.request.build_opener(_NoRedirection, *proxies)
 
     def user(self) -> tuple[str, str]:
-        """Return name and role ("reader", "adjudicator", "admin") of whoever the token belongs to.
-
-        Raises:
-            InputError: the server does not answer, does not know the token, or is another program.
-        """
+        """Return name and role ("reader", "adjudicator", "admin") of whoever the token belongs to."""
         answer = self._request("GET", "/", {}, ("reader", "role"))
         return str(answer["reader"]), str(answer["role"])
 
     def find(self, instance: str = "", file: str = "") -> dict[str, Any]:
-        """Return name and size of an image on the server: of a SOP Instance UID of it, or of a copy of its file.
-
-        Raises:
-            InputError: the server does not have it, the file cannot be read, or see `user`.
-        """
+        """Return name and size of an image on the server: of a SOP Instance UID of it, or of a copy of its file."""
         query = {"sop_instance_uid": instance}
         if not instance:
             try:
@@ -89,10 +69,8 @@ class LabelClient:
                     digest = hashlib.file_digest(content, "sha256").hexdigest()
                     query = {"sha256": digest, "size": str(content.tell())}
             except OSError as error:
-                message = _(
-                    "The file of the volume cannot be read ({reason}). The server finds the image by its file: load "
-                    "the volume again."
-                )
+                message = _("The file of the volume cannot be read ({reason}). The server finds the image by its file: "
+                            "load the volume again.")  # fmt: skip
                 raise InputError(message, reason=error.strerror) from error
         return self._request("GET", "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices"))
 
@@ -101,9 +79,6 @@ class LabelClient:
 
         The number is 0 if there is none; the content is None if there is none, or none whose content was kept and was
         drawn on the files that the image has now.
-
-        Raises:
-            InputError: the server refuses, or see `user`.
         """
         answer = self._request("GET", f"/boxes/{_quote(image)}/history", {"reader": reader}, ("versions",))
         number, reading = 0, None
@@ -122,15 +97,9 @@ class LabelClient:
     def save(self, reading: Reading, basedOn: int) -> int:
         """Save a reading as the next version of its reader, and return its number.
 
-        Sent twice, as after a lost answer, it is one version.
-
-        Args:
-            reading: `image.id` is the name of the image on the server. The reader `CONSENSUS` stands for the decision
-                of an adjudicator.
-            basedOn: number of the newest version that the sender has seen, 0 for none.
-
-        Raises:
-            InputError: the server has a newer version or refuses, and nothing was saved; or see `user`.
+        `image.id` is the name of the image on the server; the reader `CONSENSUS` stands for the decision of an
+        adjudicator. `basedOn` is the newest version that the sender has seen, 0 for none: if the server has a newer
+        one, nothing is saved. Sent twice, as after a lost answer, it is one version.
         """
         path = f"/boxes/{_quote(reading.image.id)}" + "/adjudication" * (reading.reader.id == CONSENSUS)
         try:
@@ -183,10 +152,8 @@ class LabelClient:
         if isinstance(cause, (socket.timeout, TimeoutError)):
             text = _("{address} does not answer within {seconds:g} s. Try again later.")
         elif isinstance(cause, ConnectionRefusedError):
-            text = _(
-                "No server runs at {address}. Start it there with `monai-sr label`, or correct the address of the "
-                "server."
-            )
+            text = _("No server runs at {address}. Start it there with `monai-sr label`, or correct the address of the "
+                     "server.")  # fmt: skip
         elif isinstance(error, ValueError):
             text = _("{address} gives an answer that is not one of a server of `monai-sr label`.")
         else:

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from SuperResolutionLib import box_nodes, result_nodes
-from SuperResolutionLib.dicom_report import TOOL
-from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.dicom_jobs import TOOL
+from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
 from SuperResolutionLib.label_client import CONSENSUS, LabelClient
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading
-from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS, shapeOf
 
-SEEN = "SuperResolution.LabelVersions"
-"""Attribute of a volume: for each reader the newest version that was sent or fetched, and its boxes, as JSON."""
+SEEN = "SuperResolution.LabelVersions"  # attribute of a volume: newest version and boxes of each reader, JSON
 
 
 def ownBoxes(volumeNode, reader: str) -> list:
@@ -41,18 +39,8 @@ class _Exchange:
     """Requests in a thread; the caller's timer calls `step`.
 
     A subclass sends its requests in `_exchange`, in the thread, and brings the answer into the scene in `_finish`.
-
-    Args:
-        client: the server.
-        volumeNode: the source image.
-        reader: the reader of the boxes, or `CONSENSUS` for the decision of an adjudicator.
-
-    Attributes:
-        message: reason of a failure; empty while it runs and after success.
-        summary: text for the user after success.
-
-    Raises:
-        InputError: no reader, or a volume that no server can know.
+    `reader` is that of the boxes, or `CONSENSUS` for the decision of an adjudicator. `message` is the reason of a
+    failure, else empty, and `summary` the text for the user after success.
     """
 
     def __init__(self, client: LabelClient, volumeNode, reader: str) -> None:
@@ -102,10 +90,8 @@ class _Exchange:
         image = self._client.find(**self._content)
         here, there = (" x ".join(str(size[name]) for name in self._size) for size in (self._size, image))
         if here != there:
-            message = _(
-                "The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load the "
-                "whole image, as it is."
-            )
+            message = _("The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
+                        "the whole image, as it is.")  # fmt: skip
             raise InputError(message, here=here, there=there)
         return ImageIdentity(image["id"], image["sha256"], **self._size)
 
@@ -121,9 +107,6 @@ class SendBoxes(_Exchange):
 
     Args:
         isDraft: send them as a draft, not as submitted. No boxes that are submitted say that there is no finding.
-
-    Raises:
-        InputError: also a box outside the volume.
     """
 
     def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool) -> None:
@@ -221,10 +204,8 @@ def _contentOf(volumeNode) -> dict[str, str]:
     storage = volumeNode.GetStorageNode()
     file = (storage.GetFileName() if storage else None) or ""
     if not file:
-        message = _(
-            "'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where the "
-            "server has its images."
-        )
+        message = _("'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where "
+                    "the server has its images.")  # fmt: skip
         raise InputError(message, name=volumeNode.GetName())
     return {"file": file}
 

@@ -14,15 +14,11 @@ import slicer
 import vtk
 from slicer.util import NodeModify
 
-from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.geometry import spacing_xyz
-from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
-from SuperResolutionLib.voxel_grid import corners, outerCorners, transformPoints
+from SuperResolutionLib.volumes import check, corners, ijkToRasOf, outerCorners, shapeOf, toWorldOf, transformPoints
 
-TOLERANCE = 1e-5
-"""Relative error of a region box, whose middle Slicer keeps in single precision."""
-
+TOLERANCE = 1e-5  # relative error of a region box, whose middle Slicer keeps in single precision
 _SQUARE = 1e-3
 
 
@@ -37,9 +33,6 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
 
     A box that is rotated against the volume gives the voxels of its bounding box. In a volume of one slice, a box that
     meets the slice holds it, however thin the box is.
-
-    Raises:
-        InputError: no volume, no box, a box outside the volume or without a whole voxel, a transform that bends.
     """
     check(volumeNode)
     roi, volume = _copyToRoiSpace(roiNode, volumeNode)
@@ -52,29 +45,21 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
     for axis, (count, spacing) in enumerate(zip(shapeOf(volumeNode)[::-1], spacings)):
         low, high = points[:, axis].min(), points[:, axis].max()
         if high <= 0 or low >= count:
-            message = _(
-                "Region '{name}' lies outside '{volume}': it covers {axis} {low:.1f} to {high:.1f} of {count}. "
-                "Move it onto the volume."
-            )
+            message = _("Region '{name}' lies outside '{volume}': it covers {axis} {low:.1f} to {high:.1f} of {count}. "
+                        "Move it onto the volume.")  # fmt: skip
             raise InputError(message, **names, axis=axes[axis], low=low, high=high, count=count)
         if count == 1:
             extent[2 * axis : 2 * axis + 2] = [0, 0]
         if extent[2 * axis] > extent[2 * axis + 1]:
-            message = _(
-                "Region '{name}' holds no whole voxel of '{volume}': along its {axis} it is {thickness:.3g} thick, "
-                "and a voxel is {voxel:.3g}. Make it at least {least:.3g} thick there."
-            )
+            message = _("Region '{name}' holds no whole voxel of '{volume}': along its {axis} it is {thickness:.3g} "
+                        "thick, and a voxel is {voxel:.3g}. Make it at least {least:.3g} thick there.")  # fmt: skip
             sizes = {"thickness": (high - low) * spacing, "voxel": spacing, "least": 2 * spacing}
             raise InputError(message, **names, axis=axes[axis], **sizes)
     return [extent[4], extent[5] + 1, extent[2], extent[3] + 1, extent[0], extent[1] + 1]
 
 
 def ofSlice(sliceNode, volumeNode) -> list[int]:
-    """Return the extent of the one layer of voxels that a slice view shows.
-
-    Raises:
-        InputError: no volume, no view, a view rotated against the volume's voxels or outside the volume.
-    """
+    """Return the extent of the one layer of voxels that a slice view shows."""
     check(volumeNode)
     if sliceNode is None:
         raise InputError(_("No slice view is chosen. Choose the view whose slice is to be enhanced."))
@@ -95,19 +80,15 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
             continue
         layer = int(np.floor(cuts.mean() + 0.5))
         if not 0 <= layer < counts[axis]:
-            message = _(
-                "The slice of view '{view}' lies beside '{name}'. Scroll the view onto the volume, or fit it to the "
-                "volume."
-            )
+            message = _("The slice of view '{view}' lies beside '{name}'. Scroll the view onto the volume, or fit it "
+                        "to the volume.")  # fmt: skip
             raise InputError(message, **names)
         bounds = [[0, count] for count in counts]
         bounds[axis] = [layer, layer + 1]
         columns, rows, slices = bounds
         return [*slices, *rows, *columns]
-    message = _(
-        "View '{view}' is turned against the voxels of '{name}', so its slice cuts through many of their layers. Press "
-        "'Rotate to volume plane' in the view's bar, or draw a region."
-    )
+    message = _("View '{view}' is turned against the voxels of '{name}', so its slice cuts through many of their "
+                "layers. Press 'Rotate to volume plane' in the view's bar, or draw a region.")  # fmt: skip
     raise InputError(message, **names)
 
 
@@ -115,19 +96,14 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     """Put a region box exactly around an extent, which may have fractions of voxels.
 
     The box is rotated like the volume and follows the volume's parent transform.
-
-    Raises:
-        InputError: the volume's axes are not perpendicular, which no box can follow.
     """
     points = outerCorners(ijkToRasOf(volumeNode), extent)
     edges = points[[1, 2, 4]] - points[0]
     size = np.linalg.norm(edges, axis=1)
     axes = edges / size[:, None]
     if np.abs(axes @ axes.T - np.eye(3)).max() > _SQUARE:
-        message = _(
-            "The axes of '{name}' are not square to each other. Resample the volume first (module Resample "
-            "Scalar/Vector/DWI Volume)."
-        )
+        message = _("The axes of '{name}' are not square to each other. Resample the volume first (module Resample "
+                    "Scalar/Vector/DWI Volume).")  # fmt: skip
         raise InputError(message, name=volumeNode.GetName())
     if np.linalg.det(axes) < 0:
         axes[2] = -axes[2]  # a box is its own mirror image, and handles need right-handed axes

@@ -16,16 +16,23 @@ import vtk
 from slicer.util import NodeModify
 from vtk.util.numpy_support import numpy_to_vtk
 
-from SuperResolutionLib import display, filling, nodes, voxel_grid
-from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.translation import _
-from SuperResolutionLib.volumes import SPACING_SOURCE, check, ijkToRasOf, resample, shapeOf
+from SuperResolutionLib import display, filling, nodes
+from SuperResolutionLib.errors import InputError, _
+from SuperResolutionLib.volumes import (
+    SPACING_SOURCE,
+    check,
+    ijkToRasOf,
+    outerCorners,
+    resample,
+    resultAffine,
+    shapeOf,
+    shapeOfExtent,
+)
 
 SOURCE = "SuperResolution.Source"
 RESULT = "SuperResolution.Result"
 KIND = "SuperResolution.Kind"
 ERROR_BARS, MASK, DIFFERENCE = "ErrorBars", "TrustMask", "Difference"
-
 _PREFIX = "SuperResolution."
 _NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's answer, with paths of temporary files
 
@@ -36,32 +43,21 @@ def addResult(
 ):  # fmt: skip
     """Put a result into the scene, and return its volume node; its source is not changed.
 
-    Args:
-        sourceNode: volume that was enhanced.
-        array: voxels of the result, ``[slices, rows, columns]``. The node keeps this array and `errorBars` without a
-            copy: do not change them afterwards.
-        extent: region of the source, ``[k0, k1, r0, r1, c0, c1]``.
-        done: the worker's event "done", which `reportOf` returns.
-        errorBars: half-widths on the grid of the result. Default None: the bundle has none.
-        texture, seed: options of the request. Default 0.
-        replace: result of the same source that takes the new voxels (live mode). Default None: a result of the same
-            region by the same model with the same options, or a new one. Its mask and difference are updated by
-            `filling.step`, or removed if there are no error bars any more.
-        spacingSource: source of the spacing, as `volumes.SPACING_SOURCE` names it. Default empty: not set.
-
-    Raises:
-        ValueError: the arrays do not fit the region and the scale.
-        InputError: the source can no longer be read.
+    The node keeps the array ``[slices, rows, columns]`` and the error bars (half-widths on the same grid, or None)
+    without a copy: do not change them afterwards. `extent` is the region of the source, and `done` the worker's event
+    "done". In live mode, `replace` is the result that takes the new voxels; by default it is one of the same region by
+    the same model with the same options, or a new one. Its mask and difference are updated by `filling.step`, or
+    removed if there are no error bars any more. `spacingSource` is as `volumes.SPACING_SOURCE` names it.
     """
     check(sourceNode)
     scale = [int(factor) for factor in done["scaleZYX"]]
-    expected = tuple(count * factor for count, factor in zip(voxel_grid.shapeOf(extent), scale))
+    expected = tuple(count * factor for count, factor in zip(shapeOfExtent(extent), scale))
     for each in (array, errorBars):
         if each is not None and each.shape != expected:
             raise ValueError(f"shape {each.shape}, expected {expected}: region {list(extent)} times {scale}.")
     scene = sourceNode.GetScene()
-    affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
-    replace = replace or _findRepeated(sourceNode, extent, done, texture, seed)
+    affine = resultAffine(ijkToRasOf(sourceNode), extent, scale)
+    isFollowing, replace = replace is not None, replace or _findRepeated(sourceNode, extent, done, texture, seed)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
     with NodeModify(node):
         fill(node, array, affine)
@@ -76,8 +72,10 @@ def addResult(
             node.SetAttribute(_PREFIX + name, value)
         if spacingSource:
             node.SetAttribute(SPACING_SOURCE, spacingSource)
+    name = nameOf(sourceNode, extent, done, texture, seed)
+    if replace is None or (isFollowing and not node.GetName().startswith(name)):
+        node.SetName(scene.GenerateUniqueName(name))
     if replace is None:
-        node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
         node.SetVoxelValueUnits(sourceNode.GetVoxelValueUnits())
         node.SetVoxelValueQuantity(sourceNode.GetVoxelValueQuantity())
         scene.AddNode(node)
@@ -150,13 +148,10 @@ def extentOf(resultNode) -> list[int]:
     """Return the region of the source that a result shows, ``[k0, k1, r0, r1, c0, c1]`` in voxels of the source.
 
     It is computed from both grids, because Slicer may reverse the order of slices when it loads a saved volume.
-
-    Raises:
-        InputError: the source is gone.
     """
     toSource = np.linalg.inv(ijkToRasOf(existingSource(resultNode))) @ ijkToRasOf(resultNode)
     slices, rows, columns = shapeOf(resultNode)
-    corners = voxel_grid.outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
+    corners = outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
     edges = np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)
     return [int(edge) for edge in edges.round().ravel()]
 
@@ -195,9 +190,6 @@ def addTrustMask(resultNode, tolerance: float):
 
     `filling.step` marks them. Returns a label map on the grid of the result, 1 where the error bar is wider; it
     replaces an earlier mask.
-
-    Raises:
-        InputError: the result has no error bars, or the tolerance is not above 0.
     """
     widths = slicer.util.arrayFromVolume(existingErrorBars(resultNode))
     if not tolerance > 0:
@@ -228,9 +220,6 @@ def addDifference(resultNode):
 
     `filling.step` computes the voxels. Returns a float32 volume on the grid of the result; it replaces an earlier
     difference.
-
-    Raises:
-        InputError: the source is gone or can no longer be read.
     """
     source = existingSource(resultNode)
     check(source)

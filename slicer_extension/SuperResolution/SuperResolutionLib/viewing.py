@@ -7,21 +7,18 @@ from contextlib import ExitStack
 from slicer.util import NodeModify
 
 from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
+from SuperResolutionLib.errors import _
 from SuperResolutionLib.framing import FittedViews, Frame
-from SuperResolutionLib.translation import _
 
-IN_PLACE, SIDE_BY_SIDE, DIFFERENCE = "inPlace", "sideBySide", "difference"
-"""The kinds of comparison."""
+IN_PLACE, SIDE_BY_SIDE, DIFFERENCE = "inPlace", "sideBySide", "difference"  # the kinds of comparison
 _BARS_OPACITY, _MASK_OPACITY = 0.55, 0.5
 
 
 class Viewing:
     """Comparison and overlays of one result, for ``slicer.app.applicationLogic()``. One ends before the next starts.
 
-    Attributes:
-        kind: the kind of the comparison that is shown; empty if there is none.
-        result: the result that is compared; None if there is none.
-        isOriginal: True while the original is shown in place of the result.
+    `kind` and `result` are those of the comparison that is shown, if there is one. `isOriginal` is True while the
+    original is shown in place of the result.
     """
 
     def __init__(self, applicationLogic):
@@ -33,12 +30,11 @@ class Viewing:
         """Show a result with its source around it, framed, captioned, with one window and level for both.
 
         Views side by side take the orientation of the view `viewName`, and are fitted to the region also without `fit`.
-
-        Raises:
-            InputError: the source is gone.
         """
         source = result_nodes.existingSource(resultNode)
         self.stop()
+        for node in (resultNode, *result_nodes.derivedNodes(resultNode)):  # the source may have been moved since
+            node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         overlay = resultNode
         if kind == SIDE_BY_SIDE:
             saved = compare.showSideBySide(self._logic, source, resultNode, self._orientationOf(viewName))
@@ -84,6 +80,7 @@ class Viewing:
     def follow(self) -> None:
         """Show that the result has new voxels, perhaps at another place (live mode). The views stay."""
         if self.kind:
+            self._frame.setCaption(self._caption())  # texture may have come in
             self._frame.update()
 
     def showOriginal(self, isOriginal: bool) -> None:
@@ -110,11 +107,7 @@ class Viewing:
             self.showMask(resultNode, tolerance)
 
     def showErrorBars(self, resultNode, tolerance: float) -> None:
-        """Lay the error bars over the image where they are wider than `tolerance`; 0 shows the widest quarter.
-
-        Raises:
-            InputError: the result has no error bars.
-        """
+        """Lay the error bars over the image where they are wider than `tolerance`; 0 shows the widest quarter."""
         bars = result_nodes.existingErrorBars(resultNode)
         self.hideErrorBars()
         if not self.kind:
@@ -138,9 +131,6 @@ class Viewing:
         """Mark the pixels whose error bar is wider than `tolerance`.
 
         A large result is marked by `filling.step`; `maskText` says when that is done.
-
-        Raises:
-            InputError: the result has no error bars, or the tolerance is not above 0.
         """
         mask = result_nodes.addTrustMask(resultNode, tolerance)
         filling.step()

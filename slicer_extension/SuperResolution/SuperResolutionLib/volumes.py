@@ -1,4 +1,8 @@
-"""Input volumes: which of them can be enhanced, and their voxels as the engine takes them."""
+"""Input volumes: which of them can be enhanced, their voxels as the engine takes them, and their grids in millimetres.
+
+An affine maps an index ``(i, j, k)`` = (column, row, slice), counted from 0 at the *centre* of the first voxel, to
+millimetres, by the geometry of the package `monai_sr_bundle`. A voxel is a box. MRML's millimetres are RAS.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,16 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import spacing_xyz
-from SuperResolutionLib.translation import _
-from SuperResolutionLib.voxel_grid import shapeOf as shapeOfExtent
+from SuperResolutionLib.errors import InputError, _
+from SuperResolutionLib.geometry import crop_affine, scale_affine, spacing_xyz
 
-SPACING_SOURCE = "SuperResolution.SpacingSource"
-"""Attribute of a volume that names the source of its spacing ("detector plane", "calibrated"), or `UNKNOWN`."""
-
+SPACING_SOURCE = "SuperResolution.SpacingSource"  # attribute of a volume: "detector plane", ... or `UNKNOWN`
 UNKNOWN = "unknown"
-
-UIDS = "DICOM.instanceUIDs"
-"""Attribute that holds the DICOM instance UIDs of a volume, set by Slicer's reader."""
-
-MODALITY = "SuperResolution.Modality"
-"""Attribute of a volume that holds the user's answer to "This is": "CXR" or "CT"."""
-
+UIDS = "DICOM.instanceUIDs"  # attribute that holds the DICOM instance UIDs of a volume, set by Slicer's reader
+MODALITY = "SuperResolution.Modality"  # attribute of a volume that holds the user's answer to "This is": "CXR" or "CT"
 MODALITIES = {"CT": "CT", **dict.fromkeys(("CR", "DX", "RG", "RF", "DR", "XR"), "CXR"), "OT": UNKNOWN, "SC": UNKNOWN}
 """DICOM modalities that the engine takes, with its names; OT is, for instance, a film that was scanned."""
-
-AIR_HU = -200
-"""A chest CT holds air, which lies below this value in HU."""
-
+AIR_HU = -200  # A chest CT holds air, which lies below this value in HU
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _ENGINE_DTYPES = (np.uint8, np.int16, np.uint16, np.float32)
 _EXACT_IN_FLOAT32 = 2**24
@@ -150,9 +142,6 @@ def narrow(array: np.ndarray, name: str) -> np.ndarray:
 
     Wider integers become the narrowest type that holds them exactly, and float64 becomes float32; other voxels are not
     copied. This uses numpy alone, so a thread may do it.
-
-    Raises:
-        InputError: numbers are not finite, or float32 cannot hold the integers.
     """
     if array.dtype not in _ENGINE_DTYPES:
         array = _narrowDtype(array, name)
@@ -165,15 +154,10 @@ def narrow(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def resample(volumeNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:
-    """Interpolate a volume (cubic) on a finer grid: the comparison without super-resolution.
+    """Interpolate a volume (cubic) on an extent of a finer grid: the comparison without super-resolution.
 
-    Args:
-        volumeNode: volume that `check` accepts.
-        ijkToRas: affine of the grid, ``[4, 4]``, in the volume's own coordinates (before its parent transform).
-        extent: extent of the grid, ``[k0, k1, r0, r1, c0, c1]``.
-
-    Returns:
-        ``[slices, rows, columns]`` float32; 0 outside the volume.
+    The affine of the grid is in the volume's own coordinates, before its parent transform. Returns ``[slices, rows,
+    columns]`` float32; 0 outside the volume.
     """
     gridToIndex = vtk.vtkTransform()
     gridToIndex.SetMatrix(slicer.util.vtkMatrixFromArray(np.linalg.inv(ijkToRasOf(volumeNode)) @ ijkToRas))
@@ -199,17 +183,48 @@ def ijkToRasOf(volumeNode) -> np.ndarray:
 
 
 def toWorldOf(node) -> np.ndarray:
-    """Return the affine ``[4, 4]`` from a node's own coordinates to the world, through its parent transforms.
-
-    Raises:
-        InputError: a parent transform is not linear, so a box in the world is no box in the volume.
-    """
+    """Return the affine ``[4, 4]`` from a node's own coordinates to the world, through its parent transforms."""
     parent = node.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
         text = _("'{name}' is bent by the transform '{transform}'. Take it out of the transform (Transforms module), "
                  "or harden a clone of it and use the clone.")  # fmt: skip
         raise InputError(text.format(name=node.GetName(), transform=parent.GetName()))
     return np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
+
+
+def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
+    """Return the affine of the enlarged region of a volume.
+
+    The extent is in voxels of the volume, stops excluded, and the scale that along slices, rows and columns.
+    """
+    return scale_affine(crop_affine(ijkToRas, (extent[4], extent[2], extent[0])), scaleZyx[::-1])
+
+
+def shapeOfExtent(extent: Sequence[int]) -> tuple[int, int, int]:
+    """Return slices, rows and columns of an extent ``[k0, k1, r0, r1, c0, c1]``."""
+    k0, k1, r0, r1, c0, c1 = extent
+    return k1 - k0, r1 - r0, c1 - c0
+
+
+def transformPoints(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map points ``[n, 3]`` by an affine ``[4, 4]``."""
+    points = np.asarray(points, dtype=np.float64)
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def corners(boundsIjk: Sequence[float]) -> np.ndarray:
+    """Return the corners ``[8, 3]`` of a box ``[iMin, iMax, jMin, jMax, kMin, kMax]``, i changing fastest."""
+    i, j, k = np.asarray(boundsIjk, dtype=np.float64).reshape(3, 2)
+    return np.array([[i[n & 1], j[n >> 1 & 1], k[n >> 2 & 1]] for n in range(8)])
+
+
+def outerCorners(ijkToRas: np.ndarray, extent: Sequence[float]) -> np.ndarray:
+    """Return the outer corners of an extent ``[k0, k1, r0, r1, c0, c1]``: ``[8, 3]``, i fastest.
+
+    Bounds may be fractions: 0 is the outer face of the first voxel, whose centre is at 0.5.
+    """
+    k0, k1, r0, r1, c0, c1 = np.asarray(extent, dtype=np.float64) - 0.5
+    return transformPoints(ijkToRas, corners([c0, c1, r0, r1, k0, k1]))
 
 
 def _isPicture(volumeNode) -> bool:

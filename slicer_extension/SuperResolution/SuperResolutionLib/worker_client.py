@@ -29,14 +29,12 @@ import numpy as np
 
 from . import child_process
 from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder
-from .translation import _
+from .errors import _
 
 PROTOCOL = 1
-READY_WITHIN = 60.0
-"""Longest time in seconds from the start of the worker to its first line, on a slow disk."""
+READY_WITHIN = 60.0  # longest time in seconds from the start of the worker to its first line, on a slow disk
 Prepare = Callable[[np.ndarray], np.ndarray]
-QUOTED_LINES = 3
-"""Number of lines of the worker's stderr that a message quotes."""
+QUOTED_LINES = 3  # number of lines of the worker's stderr that a message quotes
 
 
 def workerCommand(python: str | None = None) -> list[str]:
@@ -49,11 +47,7 @@ def workerCommand(python: str | None = None) -> list[str]:
 
 
 class ImageFile:
-    """An image file that a thread writes, in half a second for a large CT; see `WorkerClient.enhance`.
-
-    Attributes:
-        error: kind and message of a failure to write, or None.
-    """
+    """An image file that a thread writes, in half a second for a large CT; `error` is kind and message of a failure."""
 
     def __init__(self, array: np.ndarray, path: str, key: Hashable, prepare: Prepare | None = None) -> None:
         self.path, self.key, self._prepare = path, key, prepare
@@ -91,12 +85,7 @@ class Request:
 class WorkerClient:
     """A client of one worker process, which is asked one thing at a time.
 
-    Args:
-        command: command line of the worker, from `workerCommand`.
-        environment: environment variables of the worker. Default None: `environmentFor` its Python.
-
-    Attributes:
-        folder: private folder of arrays, removed by `close` and at the end of this process.
+    `folder` holds its arrays; it is private, and removed by `close` and at the end of this process.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -122,14 +111,10 @@ class WorkerClient:
         self._request = Request({"do": do, "id": next(self._numbers), **fields}, image)
 
     def enhance(self, array: np.ndarray, key: Hashable = None, prepare: Prepare | None = None, **fields: Any) -> None:
-        """Request an enlarged region of an image.
+        """Request an enlarged region of an image ``[slices, rows, columns]`` by the fields of docs/worker.md.
 
-        Args:
-            array: whole image, ``[slices, rows, columns]``; it is not changed.
-            key: equal keys promise equal pixels, which are not written again. Default None: no promise.
-            prepare: function that converts the array, in a thread, to a type that the engine takes. A ValueError of it
-                fails the request with its message. Default None: no conversion.
-            fields: region, modality, bundle, texture, ... of docs/worker.md.
+        Equal keys promise equal pixels, which are not written again; None promises nothing. `prepare` converts the
+        array, in a thread, to a type that the engine takes; a ValueError of it fails the request with its message.
         """
         image = next((each for each in self._images[-1:] if key is not None and each.key == key), None)
         if image is None or image.error:

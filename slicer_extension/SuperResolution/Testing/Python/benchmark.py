@@ -34,8 +34,7 @@ from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa
 
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
 TICK, FILM, BOX, MOVES = 0.02, 2000, 128, 12
-SLICES, SIDE = 100, 1024
-"""Slices, and rows and columns, of the large result."""
+SLICES, SIDE = 100, 1024  # slices, and rows and columns, of the large result
 
 
 def main():

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from SuperResolutionLib import filling, result_nodes, volumes
-from SuperResolutionLib.voxel_grid import resultAffine, transformPoints
+from SuperResolutionLib.volumes import resultAffine, transformPoints
 
 SCALE = 4
 DONE = {
@@ -46,21 +46,13 @@ def errorBars(image):
     return 5 + np.hypot(changesY, changesX) / 4
 
 
-FINE = fine()
-"""The whole chest as it should be."""
-
+FINE = fine()  # the whole chest as it should be
 GRID = np.diag([-2.8, -2.8, 5, 1.0])
-GRID[:3, 3] = 150, 120, -30
-"""Where the coarse chest lies."""
-
+GRID[:3, 3] = 150, 120, -30  # where the coarse chest lies
 COARSE = coarse(FINE)
-
-EXTENT = [1, 4, 8, 24, 8, 32]
-"""A region of the coarse chest with a nodule, and `CUT`, the same of the fine one."""
-
+EXTENT = [1, 4, 8, 24, 8, 32]  # A region of the coarse chest with a nodule, and `CUT`, the same of the fine one
 CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
-RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]
-"""Its voxels as they should be, and their error bars."""
+RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]  # its voxels as they should be, and their error bars
 
 
 def addResult(source, errorBars=BARS, **options):

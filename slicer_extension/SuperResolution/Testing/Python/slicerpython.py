@@ -18,8 +18,7 @@ import pythonqt
 import qt
 import slicer
 
-RELEASES = ("slicer_5_10_0", "slicer_5_12_3", "slicer_main")
-"""Folders of Slicer's sources in `ORACLE`, the oldest supported release first."""
+RELEASES = ("slicer_5_10_0", "slicer_5_12_3", "slicer_main")  # folders in `ORACLE`, the oldest first
 RELEASE = os.environ.get("SUPERRESOLUTION_SLICER") or RELEASES[0]
 ORACLE = Path(os.environ.get("MONAI_SR_ORACLE") or Path(__file__).resolve().parents[5] / "shared" / "oracle")
 LAYER = ORACLE / RELEASE / "Base" / "Python" / "slicer"

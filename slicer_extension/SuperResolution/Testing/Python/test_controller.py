@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from SuperResolutionLib import trust
+from SuperResolutionLib import controller as trust
 from SuperResolutionLib.controller import Choice, Controller, Subject, inBytes, inSeconds, resultText, scaleInWords
 
 FLOW = {

@@ -5,7 +5,7 @@ import pytest
 import slicer
 from dicomfiles import PHANTOM_FILM
 from opened_panel import Shared
-from SuperResolutionLib import box_nodes, dicom_database, enhancer, volumes
+from SuperResolutionLib import box_nodes, dicom_jobs, enhancer, volumes
 from SuperResolutionLib.errors import InputError
 from waiting import waitFor
 
@@ -39,7 +39,7 @@ def send(database, process):
     """Sends to the database; returns the sending when it is over, or when `afterSteps` says so."""
 
     def send(*arguments, afterSteps=lambda sending: None):
-        sending = dicom_database.SendToDatabase(*arguments, database, **process)
+        sending = dicom_jobs.SendToDatabase(*arguments, database, **process)
 
         def isOver():
             isRunning = sending.step()

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 import slicer
 from box_lists import assertSameBoxes, boxesOn, removeBoxes
-from SuperResolutionLib import box_nodes, dicom_report, headers, volumes
+from SuperResolutionLib import box_nodes, dicom_jobs, headers, volumes
 from SuperResolutionLib.errors import InputError
 from waiting import waitFor
 
@@ -32,7 +32,7 @@ def save(process, path):
     """Writes a report of boxes: ``save(volume, nodes)``. Returns the process, when it has ended."""
 
     def save(volume, nodes, path=path, **options):
-        return ended(dicom_report.SaveReport(nodes, volume, path, slicer.dicomDatabase, **process, **options))
+        return ended(dicom_jobs.SaveReport(nodes, volume, path, slicer.dicomDatabase, **process, **options))
 
     return save
 
@@ -42,7 +42,7 @@ def load(process, path):
     """Reads a report: ``load(volume)``. Returns the process, when it has ended."""
 
     def load(volume, path=path, meanwhile=lambda: None):
-        report = dicom_report.LoadReport(path, volume, slicer.dicomDatabase, **process)
+        report = dicom_jobs.LoadReport(path, volume, slicer.dicomDatabase, **process)
         meanwhile()
         return ended(report)
 
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("SuperResolutionLib.command._link", full)
+    monkeypatch.setattr("SuperResolutionLib.dicom_jobs._link", full)
     saving = save(film, [addBox(film)])
     assert saving.message == "The report cannot begin. No space left on device. Make room, and try again."
     assert os.listdir(tmp_path) == []

@@ -8,9 +8,7 @@ MODULE = Path(__file__).resolve().parents[2]
 FORM = ElementTree.parse(MODULE / "Resources" / "UI" / "SuperResolution.ui").getroot()
 CODE = ast.parse((MODULE / "SuperResolution.py").read_text(encoding="utf-8"))
 WIDGETS = {widget.get("name"): widget for widget in FORM.find("widget").iter("widget")}
-
-BY_HAND = {"regionKind", "bundle"}
-"""Parameters that the panel itself writes to its lists."""
+BY_HAND = {"regionKind", "bundle"}  # parameters that the panel itself writes to its lists
 
 
 def setting(widget, name):

@@ -22,8 +22,7 @@ from waiting import waitFor
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
-SETTINGS = dict(os.environ)
-"""This machine's settings, with which the slow test fills its folder."""
+SETTINGS = dict(os.environ)  # this machine's settings, with which the slow test fills its folder
 FILL = 'MONAI_SR_WHEEL=viewer python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom]"'
 """How the user page fills a folder."""
 
@@ -253,7 +252,7 @@ def test_too_little_room_is_told_before_anything_is_downloaded(python, perform, 
 
 def test_a_folder_of_packages_that_cannot_be_written_to_is_told_before_pip_is_asked(tmp_path):
     installation = Installation("base", sys.executable, str(tmp_path))
-    with pytest.raises(install._Stop, match="/slicer cannot be written to. Install Slicer into a folder of your own"):
+    with pytest.raises(install.InputError, match="/slicer cannot be written to. Install Slicer into a folder of"):
         installation._check({"isWritable": False, "folder": "/slicer"})
 
 

@@ -24,8 +24,7 @@ from SuperResolutionLib import box_nodes, label_exchange, region, volumes
 from SuperResolutionLib.box import FindingCode
 
 READERS = {"ada": "reader", "bob": "reader", "pc-7": "reader", "eve": "adjudicator"}
-NEAR = 0.5
-"""Largest distance in pixels between an edge that was sent and the one that comes back."""
+NEAR = 0.5  # largest distance in pixels between an edge that was sent and the one that comes back
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,13 @@ tests where it does not). Without it these tests fail, and say so.
 import math
 import os
 import re
+import sys
 import tempfile
 import threading
 import types
+import urllib.parse
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import phantom_volumes
@@ -17,12 +21,13 @@ import pytest
 import slicer
 from dicomfiles import PHANTOM_FILM
 from opened_panel import Opened, Shared
+from PySide6 import QtTest, QtWidgets
+from pythonqt import qt
 from SuperResolutionLib import (
     box_nodes,
-    command,
     compare,
     controller,
-    dicom_export,
+    dicom_jobs,
     region,
     result_nodes,
     volumes,
@@ -30,10 +35,14 @@ from SuperResolutionLib import (
 )
 from SuperResolutionLib.errors import InputError
 from test_install import drawBundle
+from test_viewing import captionsOf
 from waiting import PATIENCE
 
-FLOW = "chest_xray_residual_flow_x4"
-"""A bundle that draws texture."""
+FLOW = "chest_xray_residual_flow_x4"  # A bundle that draws texture
+SAMPLE_ARGUMENTS = {
+    "category", "sampleName", "uris", "fileNames", "nodeNames", "customDownloader", "thumbnailFileName", "loadFileType",
+    "loadFiles", "loadFileProperties", "checksums",
+}  # of Slicer's `registerCustomSampleDataSource`  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -342,6 +351,87 @@ def test_live_follows_the_box_in_one_result_and_brings_its_error_bars_up_to_date
     assert red.composite.GetNumberOfAdditionalLayers() == 0
 
 
+def test_live_says_that_texture_came_in_and_where_the_result_lies_now(withBox, chest):
+    withBox.follow()
+    result = withBox.chosen.result
+    moveTo(withBox, 60)
+    assert result.GetName().endswith("32x32 at 60 40")
+    withBox.chosen.steps, withBox.chosen.texture = 2, 1.0
+    withBox.until(lambda: result_nodes.reportOf(result)["synthetic"], "texture")
+    withBox.settle()
+    assert withBox.chosen.result is result
+    assert "texture 1 seed 0" in result.GetName()
+    assert captionsOf(chest) == {"enhanced x4, texture: generated"}
+
+
+def test_a_changed_tolerance_is_that_of_the_mask_and_the_error_bars(withBox):
+    bars = result_nodes.errorBarsOf(withBox.run())
+    withBox.ui.showErrorBarsCheckBox.click()
+    withBox.ui.showMaskCheckBox.click()
+    for tolerance in (20.0, 90.0):
+        withBox.ui.toleranceSpinBox.value = tolerance
+        withBox.until(lambda wider=f"wider than {tolerance:g}": wider in withBox.ui.toleranceLabel.text, "the mask")
+        assert withBox.chosen.tolerance == tolerance
+        assert bars.GetDisplayNode().GetLowerThreshold() == tolerance
+
+
+def test_what_is_typed_in_the_table_of_boxes_is_kept_and_no_key_begins_it(withBox):
+    withBox.chosen.reader = "A"
+    addBox(withBox)
+    table = withBox.ui.boxesTable
+    QtTest.QTest.keyClicks(table, "3")
+    assert not table.findChildren(QtWidgets.QLineEdit)
+    table.setCurrentCell(0, 0)
+    table.editItem(table.item(0, 0))
+    (editor,) = table.findChildren(QtWidgets.QLineEdit)
+    editor.selectAll()
+    QtTest.QTest.keyClicks(editor, "Nodu")
+    withBox.widget._boxesChanged = True  # as after a result or another parameter
+    withBox.widget.onTick()
+    QtTest.QTest.keyClicks(editor, "le")
+    QtTest.QTest.keyClick(editor, qt.Qt.Key_Return)
+    withBox.settle()
+    assert table.item(0, 0).text() == "Nodule"
+
+
+def test_a_comparison_keeps_the_message_that_says_why_run_is_grey(withBox):
+    withBox.run()
+    withBox.chosen.region.SetCenter(5000, 0, 0)
+    withBox.settle()
+    message = withBox.ui.messageLabel.text
+    assert message
+    withBox.widget.compareButtons["difference"].click()
+    withBox.settle()
+    assert withBox.ui.messageLabel.text == message
+
+
+def test_a_closed_scene_in_which_nothing_ran_was_not_canceled(chest, panel):
+    panel.settle()
+    message = panel.ui.messageLabel.text
+    panel.widget.onSceneStartClose(None, None)
+    panel.widget.onSceneChanged(None, None)
+    panel.settle()
+    assert panel.ui.messageLabel.text == message
+
+
+def test_a_result_lies_where_its_source_was_moved_to(withBox, chest, application):
+    result = withBox.run()
+    application.move(chest, np.diag([1.0, 1.0, 1.0, 1.0]) + np.eye(4, k=3) * 30)
+    withBox.widget.compareButtons["difference"].click()
+    assert result.GetTransformNodeID() == chest.GetTransformNodeID() is not None
+
+
+def test_boxes_of_another_volume_than_that_of_the_result_are_not_left_out_in_silence(withBox, chest, application):
+    withBox.run()
+    array = slicer.util.arrayFromVolume(chest)
+    withBox.chosen.inputVolume = application.addVolume(array, np.diag([-0.6, -0.6, 1.0, 1.0]), "other", modality="DX")
+    withBox.settle()
+    withBox.chosen.reader = "A"
+    addBox(withBox)
+    withBox.ui.sendToDatabaseButton.click()
+    assert withBox.ui.exportLabel.text.startswith(f"The result is one of '{chest.GetName()}', and the boxes are not.")
+
+
 def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, withBox):
     chest.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
     chest.Modified()
@@ -372,18 +462,6 @@ def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp
     application.saveScene(tmp_path / "scene.mrb")
     application.loadScene(tmp_path / "scene.mrb")
     assert volumes.modality(slicer.util.getNode("chest")) == "CT"  # it is asked once
-
-
-def test_a_radiograph_that_calls_itself_ct_is_noticed_by_its_values(application, withBox, chest):
-    application.setModality(chest, "CT")
-    chest.Modified()
-    withBox.settle()
-    assert withBox.ui.messageLabel.text.startswith("'chest' calls itself CT, but no value lies below -200 HU")
-    assert not withBox.ui.runButton.enabled
-    withBox.ui.modalityComboBox.activated.emit(1)
-    withBox.settle()
-    assert "For chest radiographs." in withBox.ui.bundleLabel.text
-    assert withBox.ui.runButton.enabled
 
 
 @pytest.mark.parametrize("isRemoved", [False, True])
@@ -420,20 +498,6 @@ def test_a_result_whose_source_was_removed_stays_and_says_what_it_cannot(withBox
     withBox.ui.removeButton.click()
     withBox.settle()
     assert withBox.chosen.result is None
-
-
-def test_values_that_are_no_numbers_are_told_when_they_are_met_and_change_nothing(application, panel):
-    image = np.full((1, 64, 64), 0.5, np.float64)
-    image[0, 3, 4:6] = np.nan
-    panel.chosen.inputVolume = application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]), "broken film")
-    panel.chosen.regionKind = "whole"
-    panel.settle()
-    before = application.nodeIds()
-    panel.ui.runButton.click()
-    panel.until(lambda: panel.ui.messageLabel.text, "a message")
-    panel.settle()
-    assert panel.ui.messageLabel.text.startswith("'broken film' holds 2 values that are not numbers")
-    assert application.nodeIds() == before
 
 
 def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, application, tmp_path):
@@ -687,7 +751,7 @@ def test_what_cannot_be_done_with_dicom_is_told_and_nothing_is_written(fromDicom
 def test_an_export_can_be_canceled_before_its_process_has_begun(fromDicom, tmp_path, monkeypatch):
     fromDicom.run()
     before, go = sorted(tmp_path.iterdir()), threading.Event()
-    monkeypatch.setattr(command, "_link", lambda file, name: go.wait(PATIENCE))
+    monkeypatch.setattr(dicom_jobs, "_link", lambda file, name: go.wait(PATIENCE))
     fromDicom.widget.startExport(tmp_path)
     fromDicom.widget.onExport()
     go.set()
@@ -712,7 +776,7 @@ def test_a_closed_panel_leaves_no_folder_of_an_export(fromDicom, tmp_path, monke
 
 def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
     with pytest.raises(InputError, match="shows 3 of the 5 slices of its source. A series is written of all of them"):
-        dicom_export.optionsOf(result)
+        dicom_jobs.optionsOf(result)
 
 
 @pytest.fixture
@@ -798,3 +862,20 @@ def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
     uninstalled.settle()
     assert uninstalled.ui.installCollapsibleButton.collapsed
     assert uninstalled.ui.bundleComboBox.count > 1
+
+
+def test_a_drawn_radiograph_is_offered_once_slicer_has_started(application, module, monkeypatch):
+    entries = []
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **entry: entries.append(entry))
+    monkeypatch.setitem(sys.modules, "SampleData", None)  # its import fails, and the module starts all the same
+    slicer.app.startupCompleted.emit()
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    slicer.app.startupCompleted.emit()
+    [entry] = entries
+    assert set(entry) <= SAMPLE_ARGUMENTS
+    assert Path(entry["thumbnailFileName"]).is_file()
+    assert entry["uris"].startswith("file:///")
+    file = urllib.request.url2pathname(urllib.parse.urlsplit(entry["uris"]).path)
+    volume = application.loadVolume(file, "DX")
+    assert slicer.util.arrayFromVolume(volume).shape[0] == 1
+    assert np.ptp(slicer.util.arrayFromVolume(volume)) > 1000

@@ -6,7 +6,7 @@ import slicer
 from grids import GRIDS, makeGrid
 from SuperResolutionLib import region
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.voxel_grid import outerCorners, transformPoints
+from SuperResolutionLib.volumes import outerCorners, transformPoints
 
 SHAPE = (9, 40, 60)
 BOX = [2, 6, 8, 24, 16, 48]

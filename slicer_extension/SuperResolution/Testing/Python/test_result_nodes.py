@@ -7,13 +7,13 @@ import phantom_volumes
 import pytest
 import slicer
 from grids import GRIDS, makeGrid
-from SuperResolutionLib import display, result_nodes, voxel_grid
+from SuperResolutionLib import display, result_nodes
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf
+from SuperResolutionLib.volumes import ijkToRasOf, outerCorners, toWorldOf, transformPoints
 
 
 def worldCorners(volume, extent):
-    return voxel_grid.transformPoints(toWorldOf(volume), voxel_grid.outerCorners(ijkToRasOf(volume), extent))
+    return transformPoints(toWorldOf(volume), outerCorners(ijkToRasOf(volume), extent))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -199,7 +199,7 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, so
 def valuesAt(volume, world):
     """Voxels at places in the world, of which each is the centre of one."""
     toIndex = np.linalg.inv(toWorldOf(volume) @ ijkToRasOf(volume))
-    index = voxel_grid.transformPoints(toIndex, world)
+    index = transformPoints(toIndex, world)
     np.testing.assert_allclose(index, index.round(), atol=1e-5)
     i, j, k = index.round().astype(int).T
     return slicer.util.arrayFromVolume(volume)[k, j, i]
@@ -217,7 +217,7 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     phantom_volumes.fillAll()
     report = result_nodes.reportOf(result)
     k, r, c = np.mgrid[0:3, 0:64:7, 0:96:5].reshape(3, -1)
-    positions = voxel_grid.transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
+    positions = transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
     before = [valuesAt(node, positions) for node in [result, *result_nodes.derivedNodes(result)]]
     barsDisplay = result_nodes.errorBarsOf(result).GetDisplayNode()
     window = (barsDisplay.GetWindowLevelMax(), barsDisplay.GetLowerThreshold())

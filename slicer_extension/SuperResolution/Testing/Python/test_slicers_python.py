@@ -9,8 +9,7 @@ import pytest
 import slicerpython
 
 HERE = Path(__file__).resolve().parent
-IN_SHORT = "first_volume or saved_with_the_scene or from_a_script"
-"""Of the panel's tests: those of the form, the parameter node, its reload and the logic."""
+IN_SHORT = "first_volume or saved_with_the_scene or from_a_script"  # form, parameter node, logic
 needsOracle = pytest.mark.skipif(
     not slicerpython.LAYER.is_dir(),
     reason=f"SLICER'S PYTHON LAYER: {slicerpython.LAYER} is not there, so the panel was not tested",

@@ -9,7 +9,7 @@ import slicer
 from sliceview import difference
 from SuperResolutionLib import compare, framing, result_nodes
 from SuperResolutionLib.viewing import Viewing
-from SuperResolutionLib.voxel_grid import resultAffine
+from SuperResolutionLib.volumes import resultAffine
 
 
 @pytest.fixture

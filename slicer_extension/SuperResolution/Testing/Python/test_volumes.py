@@ -7,7 +7,7 @@ import vtk
 from grids import GRIDS
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.voxel_grid import resultAffine
+from SuperResolutionLib.volumes import resultAffine
 
 
 def ramp(dtype, low=0, high=100):

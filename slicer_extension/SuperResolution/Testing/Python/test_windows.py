@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import phantom_volumes
 import pytest
-from SuperResolutionLib import headers, readout, result_nodes, volumes, windows
+from SuperResolutionLib import headers, result_nodes, volumes, windows
 from SuperResolutionLib.controller import inNumbers
 
 
@@ -53,17 +53,17 @@ def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(appl
     red.node.SetSliceOffset(phantom_volumes.world(2, 0, 0)[2])
     position = phantom_volumes.world(2, 4 * 12 + 1.5, 4 * 20 + 1.5)
     red.moveMouse(*red.xy(position))
-    text = readout.textAt(application.crosshair, source, result)
+    text = windows.textAt(application.crosshair, source, result)
     zoom = 2.8 / (red.node.GetFieldOfView()[0] / 420)
     after, width = (array[1, 17, 49] for array in (phantom_volumes.RESULT, phantom_volumes.BARS))
     assert text.startswith("slice 3 of 5; column 20, row 12; R ")
     assert f"; {phantom_volumes.COARSE[2, 12, 20]:g} HU, enhanced {inNumbers(after)} ± {inNumbers(width)}; " in text
     assert text.endswith(f"; zoom {zoom:.0%}")
     red.moveMouse(*red.xy(phantom_volumes.world(2, 4 * 2, 4 * 2)))
-    assert "enhanced" not in readout.textAt(application.crosshair, source, result)
+    assert "enhanced" not in windows.textAt(application.crosshair, source, result)
     red.node.SetFieldOfView(300, 240, 1)
     red.moveMouse(1, 170)
-    assert readout.textAt(application.crosshair, source, result) == ""
+    assert windows.textAt(application.crosshair, source, result) == ""
 
 
 @pytest.mark.parametrize("spacing", [1.0, 0.5])
@@ -76,7 +76,7 @@ def test_a_film_has_no_position_in_a_patient_and_numbers_of_five_digits(applicat
     view = sliceView("Red", 420, 340)
     view.show(film)
     view.moveMouse(210, 170)
-    text = readout.textAt(application.crosshair, film, result)
+    text = windows.textAt(application.crosshair, film, result)
     assert text.startswith("column ")
     assert re.search(r" grey levels, enhanced \d{5} ± \d{5}; zoom ", text)  # no exponents
     assert not any(f"{letter} " in text for letter in "RLAPSI")

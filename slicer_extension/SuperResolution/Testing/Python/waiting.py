@@ -2,8 +2,7 @@
 
 import time
 
-PATIENCE = 600.0
-"""Seconds after which a test gives up; only what hangs takes as long."""
+PATIENCE = 600.0  # seconds after which a test gives up; only what hangs takes as long
 
 
 def waitFor(condition, step=lambda: None, what="it"):
