@@ -23,6 +23,9 @@ EXTRAS |= {"ray": "cluster", "model_signing": "signing", "OpenSSL": "signing"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a console may lack a letter of a file's name
     previous_handler = signal.signal(signal.SIGTERM, raise_terminated)
     try:
         code = run_command(list(sys.argv[1:] if arguments is None else arguments))

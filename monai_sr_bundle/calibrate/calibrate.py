@@ -62,7 +62,7 @@ def calibrate(
         sets: folders to use. Default: those of the bundle if `data` holds them, else all.
         samplers: sampler options; each gets a factor of its own. Default: the bundle's.
         alpha: share of the pixels that may be outside their error bars, default 0.1.
-        limit: number of images to use, evenly spread. Default: all.
+        limit: number of images to use, evenly spread; of each source, where a bundle has several. Default: all.
         backend, device: see `open_backend`.
         progress: called with the number of finished images and of all.
 

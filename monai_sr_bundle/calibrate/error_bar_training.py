@@ -52,7 +52,8 @@ def train_error_scale(
             none of them, from all of `data`.
         data: folder with a manifest, or a folder of such folders.
         out: folder for `error_bars.pt` and `error_bars.json`.
-        iterations, minutes: length of the training, one of the two; the time of the method itself does not count.
+        iterations, minutes: length of the training, one of the two. The time of the method counts only where images are
+            drawn and enlarged all the time, as for films and scans.
         limit: number of training images, evenly spread, default 400; None for all.
         seed: seed of the weights and patches, default 0.
         progress: called with the number of enlarged images and of all.

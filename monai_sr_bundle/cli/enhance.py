@@ -24,10 +24,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _named(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, expected a file or a folder. Is a variable not set?")
+    return text
+
+
+def _named_path(text: str) -> Path:
+    return Path(_named(text))
+
+
 def _add_input_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("input")
     group.add_argument(
-        "inputs", nargs="+", type=Path, metavar="IN", help="DICOM file, series folder or zip, NIfTI, PNG, JPEG, TIFF"
+        "inputs",
+        nargs="+",
+        type=_named_path,
+        metavar="IN",
+        help="DICOM file, series folder or zip, NIfTI, PNG, JPEG, TIFF",
     )
     group.add_argument(
         "--roi",
@@ -70,7 +84,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("out", metavar="OUT", help="file or folder for the result, in the format of IN")
+    group.add_argument("out", type=_named, metavar="OUT", help="file or folder for the result, in the format of IN")
     group.add_argument(
         "--preview", action="store_true", help="also write a picture: input, bicubic, result, difference"
     )

@@ -175,6 +175,8 @@ class Enlarger:
                 written.append(task.target)
             else:
                 written.append(result.save(task.target, overwrite=task.overwrite))
+            if task.overwrite:  # an older report beside a new result would be a wrong one
+                remove_files(iter(task.planned[1:]))
             if task.preview:
                 written.append(result.preview(task.preview))
             if task.maps and result.error_bars:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--turned", type=int, choices=(0, 90, 180, 270), default=0, help="rotate the images first, by these degrees"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the results of every image")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older file of --csv")
     parser.add_argument(
         "--at-least",
         type=_gain_or_metadata,
@@ -45,7 +47,10 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _gain_or_metadata(text: str) -> float | Literal["metadata"]:
     try:
-        return "metadata" if text == "metadata" else float(text)
+        gain = "metadata" if text == "metadata" else float(text)
+        if isinstance(gain, float) and not math.isfinite(gain):
+            raise ValueError
+        return gain  # type: ignore[return-value]
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of dB, or metadata.") from error
 
@@ -53,8 +58,11 @@ def _gain_or_metadata(text: str) -> float | Literal["metadata"]:
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run `monai-sr evaluate` and return its exit code."""
     from monai_sr_bundle.benchmark.quality import evaluate, least_gain
+    from monai_sr_bundle.images.staging import require_free
     from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
+    if options.csv:
+        require_free(options.csv, overwrite=options.overwrite)
     expected = options.at_least
     if expected == "metadata":
         expected = least_gain(options.name, options.scale)
@@ -83,7 +91,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if expected is None:
         return 0
     gain = quality.gain("psnr").mean
-    if gain < expected:
+    if not gain >= expected:  # so that a gain which is no number fails too
         print(
             f"monai-sr: error: {options.name} gains {gain:.2f} dB over bicubic, expected at least {expected:.2f} dB.",
             file=sys.stderr,

@@ -85,20 +85,22 @@ class Job(ImageOptions):
         check_tolerance(self.tolerance)
 
     def _plan(self, sources: Sequence[files.Source]) -> list[Task]:
-        targets = self._targets(sources)
+        written_as = [self._written_as(source) for source in sources]
+        targets = files.output_paths(written_as, self.out)
         tasks = []
-        for index, (source, target, stem) in enumerate(zip(sources, targets, stems(targets), strict=True)):
+        for index, (source, shown, target, stem) in enumerate(
+            zip(sources, written_as, targets, stems(targets), strict=True)
+        ):
             preview, *report = (
                 stem.with_name(f"{stem.name}.{name}") for name in ("preview.png", "report.json", "report.html")
             )
-            written_as = self._written_as(source)
             remove_abandoned(target.parent)  # which puts back what a killed process was replacing
             task = Task(
                 index,
                 source,
                 target,
                 preview if self.preview else None,
-                tuple(map_paths(written_as, stem, mask=self.tolerance is not None)) if self.error_bars else (),
+                tuple(map_paths(shown, stem, mask=self.tolerance is not None)) if self.error_bars else (),
                 tuple(report) if self.report else (),
                 self.overwrite,
             )
@@ -106,20 +108,14 @@ class Job(ImageOptions):
                 # A run was ended between the result and its companions.
                 task = replace(task, overwrite=_is_result(target))
             tasks.append(task)
+        files.check_apart([path for task in tasks for path in task.planned], sources)
         return tasks
-
-    def _targets(self, sources: Sequence[files.Source]) -> list[Path]:
-        written_as = [self._written_as(source) for source in sources]
-        targets = files.output_paths(written_as, self.out)
-        if written_as != list(sources):
-            files.check_apart(targets, sources)
-        return targets
 
     def _written_as(self, source: files.Source) -> files.Source:
         """Return the source as if it were of the format of its result."""
         if self.output_format == "same" or source.format != "dicom":
             return source
-        name = source.name if source.in_folder else source.name.removesuffix(Path(source.name).suffix)
+        name = source.name if source.in_folder else _without_suffix(source.name)
         return files.Source("nifti", source.files[:1], source.path, f"{name}.nii.gz")
 
     def _enlarge(self, tasks: Sequence[Task], listener: Callable[[Task, Event], None]) -> None:
@@ -145,12 +141,14 @@ def stems(targets: Sequence[Path]) -> list[Path]:
 
     Where `chest_sr.jpg` is a result, too, both keep their suffix: `chest_sr.png.preview.png`.
     """
-    short = [
-        target.with_name(target.name.removesuffix(".nii.gz" if target.name.endswith(".nii.gz") else target.suffix))
-        for target in targets
-    ]
+    short = [target.with_name(_without_suffix(target.name)) for target in targets]
     count = Counter(str(path).casefold() for path in short)
     return [path if count[str(path).casefold()] == 1 else target for path, target in zip(short, targets, strict=True)]
+
+
+def _without_suffix(name: str) -> str:
+    """Return a name without the suffix of a kind of file that is read; the last dot may be one of a UID."""
+    return name[: len(name) - len(files.suffix_of(name))]
 
 
 def _is_result(path: Path) -> bool:

@@ -6,6 +6,7 @@ calls the reader or writer of the format.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -298,7 +299,7 @@ def _in_folder(
     slices: dict[str, list[Path]] = {}
     sources: list[Source] = []
     others = []
-    for file in _walk(folder):
+    for file in _walk(folder, unreadable, left_out):
         try:
             kind = _kind(file)
             if kind == "zip":
@@ -393,20 +394,22 @@ def _is_series_result(source: Source, folder: Path) -> bool:
 
 
 def _group_series(slices: dict[str, list[Path]], folder: Path, damaged: list[Path]) -> list[Source]:
-    """Return one source for each series, named after the folder of its files, numbered if there are several.
+    """Return one source for each series, named after the folder of its files.
+
+    If several have one name, they are told apart by what the files of each share, so that a further one changes none.
 
     A series has a note about files beside it that are damaged or name no series, because they may be slices of it.
     """
     stray = damaged + [file for key, (file, *_) in slices.items() if key == str(file)]
     singles = [files[0] for files in slices.values() if len(files) == 1]
     sources = [Source("dicom", (file,), folder, _relative(file, folder, file.name)) for file in singles]
-    several = [files for files in slices.values() if len(files) > 1]
-    parents = [Path(os.path.commonpath([file.parent for file in files])) for files in several]
-    series_count, number = Counter(parents), Counter[Path]()
-    for files, parent in zip(several, parents, strict=True):
-        number[parent] += 1
-        name = folder.resolve().name if parent == folder else str(parent.relative_to(folder))
-        ending = f"_series{number[parent]}" if series_count[parent] > 1 else ""
+    several = {key: files for key, files in slices.items() if len(files) > 1}
+    parents = [Path(os.path.commonpath([file.parent for file in files])) for files in several.values()]
+    parent_names = [
+        folder.resolve().name if parent == folder else str(parent.relative_to(folder)) for parent in parents
+    ]
+    for (key, files), name in zip(several.items(), parent_names, strict=True):
+        ending = series_ending(key) if parent_names.count(name) > 1 else ""
         names = quote(", ".join(file.name for file in stray if file.parent in {each.parent for each in files}))
         notes = (f"Slices may be missing: files beside them are damaged or name no series: {names}.",) if names else ()
         sources.append(Source("dicom", tuple(files), folder, (name or "series") + ending, notes=notes))
@@ -446,10 +449,25 @@ def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
     return [Source("dicom", files, path, name, zipped=True, zip_states=states) for name, files in series.items()]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
+def series_ending(key: str) -> str:
+    """Return the ending that tells a series from others of the same name, made of what its files share."""
+    return f"_series_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def _walk(folder: Path, unreadable: list[UnreadableFile], left_out: list[LeftOutFile]) -> Iterator[Path]:
+    """Yield the files; tell of folders that cannot be opened, and of links that are not followed."""
+
+    def tell(error: OSError) -> None:
+        name = os.path.relpath(error.filename, folder)
+        unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
+
+    for here, folders, files in os.walk(folder, onerror=tell):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         visible = [Path(here, name) for name in sorted(files) if not name.startswith(".")]
+        for link in (*(Path(here, name) for name in folders), *visible):
+            if link.is_symlink() and not link.is_file():
+                target = "folder, which is not followed" if link.is_dir() else "file that is not there"
+                left_out.append(LeftOutFile(folder, str(link.relative_to(folder)), f"a link to a {target}"))
         yield from (file for file in visible if file.is_file())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images.dicom_file import PARSE_ERRORS, is_dicom
+from monai_sr_bundle.images.files import series_ending
 from monai_sr_bundle.images.staging import NO_ROOM
 
 ZIP_ERRORS = (
@@ -67,7 +68,7 @@ def unpack_series(path: Path, folder: Path, series_of: Callable[[Path], str]) ->
         else:
             file.unlink()
     stem = path.name.removesuffix(path.suffix)
-    names = [f"{stem}_series{number}.zip" if len(series) > 1 else f"{stem}.zip" for number in range(1, len(series) + 1)]
+    names = [f"{stem}{series_ending(key)}.zip" if len(series) > 1 else f"{stem}.zip" for key in series]
     return {name: tuple(files) for name, files in zip(names, series.values(), strict=True)}
 
 

@@ -26,11 +26,11 @@ def learning_rate_factor(progress: float, warm_up: float = 0.03, final: float = 
 
     Args:
         progress: share of the schedule that is over; from 1 on the factor stays at `final`.
-        warm_up: share of the schedule in which the factor rises from 0 to 1. Default 0.03.
-        final: factor at the end. Default 0.02.
+        warm_up: share of the schedule in which the factor rises from `final` to 1. Default 0.03.
+        final: factor at the end, and at the beginning, where 0 would waste a step. Default 0.02.
     """
     if progress < warm_up:
-        return progress / warm_up
+        return final + (1 - final) * progress / warm_up
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
     return final + (1 - final) * cosine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -242,10 +243,16 @@ class BestWeights(AtomicCheckpointSaver):
             if values and (self._folder / BEST_WEIGHTS).is_file():
                 state = {"_saved": [(max(values), BEST_WEIGHTS)]}
                 self._key_metric_checkpoint.load_state_dict(state)  # type: ignore[union-attr]  # it saves the best
+        name, metrics = str(engine.state.key_metric_name), engine.state.metrics  # type: ignore[attr-defined]
+        value = metrics[name]
+        if math.isnan(value):
+            metrics[name] = -self._sign * math.inf  # any number is better
         super().metrics_completed(engine)
+        metrics[name] = value
 
     def _logged_values(self, metric: str) -> list[float]:
         if not self._log.is_file():
             return []
         with self._log.open(newline="", encoding="utf-8") as file:
-            return [self._sign * float(row["value"]) for row in csv.DictReader(file) if row["metric"] == metric]
+            values = [self._sign * float(row["value"]) for row in csv.DictReader(file) if row["metric"] == metric]
+            return [value for value in values if not math.isnan(value)]

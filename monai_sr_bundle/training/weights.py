@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def latest_checkpoint(output_dir: str) -> str:
-    """Return the newest file with everything that a resumed training needs.
+    """Return the file with everything that a resumed training needs, of several that of the most iterations.
 
     Checkpoints are written at the end of a run, at an interruption, and every few epochs.
 
@@ -45,7 +45,12 @@ def latest_checkpoint(output_dir: str) -> str:
             f"{folder}: no checkpoint to resume from, expected last.pt or checkpoint_*.pt. "
             "Train without --resume first, or pass the folder of the run to go on with."
         )
-    return str(max(checkpoints, key=lambda path: path.stat().st_mtime))
+    return str(max(checkpoints, key=_iterations) if len(checkpoints) > 1 else checkpoints[0])
+
+
+def _iterations(checkpoint: Path) -> int:
+    # Not by their times, which a copy of the folder may have changed.
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["budget"]["iterations"])
 
 
 def bfloat16_pays(device: torch.device) -> bool:

@@ -15,11 +15,12 @@ from monai.data.dataset import Dataset
 
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.images.unit import AIR, find_padding
 from monai_sr_bundle.inferers.tiling import neighbours
-from monai_sr_bundle.transforms.pairs import limit_values
+from monai_sr_bundle.transforms.pairs import limit_values, volume_name
 from monai_sr_bundle.transforms.patches import PatchSource, RandomPatches
 from monai_sr_bundle.transforms.random_degradation import (
     RandomDegradation,
@@ -31,8 +32,8 @@ from monai_sr_bundle.transforms.random_degradation import (
 
 def read_films(
     dataset_dir: Path, set_name: str, split: str, *, reduce: int = 1, files: str = "*", limit: int | None = None
-) -> dict[str, np.ndarray]:
-    """Read the radiographs of a set as 8-bit arrays, by the names of their files.
+) -> dict[Path, np.ndarray]:
+    """Read the radiographs of a set as 8-bit arrays, by their files.
 
     Args:
         dataset_dir: folder of folders with manifests.
@@ -46,11 +47,18 @@ def read_films(
         Arrays ``[rows, columns]`` of uint8, in the order of the manifest.
 
     Raises:
-        InputError: `read_manifest` or `read_picture` refuses a file.
+        InputError: `read_manifest` or `read_picture` refuses a file, or it has more than 8 bits.
     """
     records = read_manifest(dataset_dir, kind="cxr", split=split, sets=[set_name])
     records = limit_values([record for record in records if fnmatch(record.file.name, files)], limit)
-    return {record.file.stem: reduce_film(read_picture(record.file).pixels[0], reduce) for record in records}
+    return {record.file: reduce_film(_read_8_bits(record.file), reduce) for record in records}
+
+
+def _read_8_bits(file: Path) -> np.ndarray:
+    pixels = read_picture(file).pixels[0]
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{file.name}: has 16 bits, and training takes 8. Prepare the data with `monai-sr prepare`.")
+    return pixels
 
 
 def reduce_film(film: np.ndarray, factor: int) -> np.ndarray:
@@ -136,13 +144,17 @@ class FilmPairs(Dataset):
         pairs: list[dict[str, Any]] = []
         for set_name, reduce in sources:
             films = read_films(Path(dataset_dir), set_name, "val", reduce=reduce, limit=limit)
-            for name, film in films.items():
+            for file, film in films.items():
                 sides = [min(size, side) // scale * scale for side in film.shape]
                 row, column = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))
                 high_res = film[row : row + sides[0], column : column + sides[1]] / np.float32(255)
                 low_res = degrade(high_res, scale)
                 pairs.append(
-                    {"image": torch.from_numpy(low_res)[None], "label": torch.from_numpy(high_res)[None], "name": name}
+                    {
+                        "image": torch.from_numpy(low_res)[None],
+                        "label": torch.from_numpy(high_res)[None],
+                        "name": file.stem,
+                    }
                 )
         super().__init__(pairs)
 
@@ -170,8 +182,8 @@ class Scan(NamedTuple):
 
 def read_scans(
     dataset_dir: Path, set_name: str, split: str, *, reduce: int = 1, limit: int | None = None
-) -> dict[str, Scan]:
-    """Read the CT of a set, by the names of its files.
+) -> dict[Path, Scan]:
+    """Read the CT of a set, by its files.
 
     Args:
         dataset_dir: folder of folders with manifests.
@@ -188,7 +200,7 @@ def read_scans(
     """
     records = read_manifest(dataset_dir, kind="ct", split=split, sets=[set_name])
     files = [record.file for record in records if record.file.is_file()]  # DICOM series are samples for reading
-    return {file.name.partition(".")[0]: read_scan(file, reduce) for file in limit_values(files, limit)}
+    return {file: read_scan(file, reduce) for file in limit_values(files, limit)}
 
 
 @lru_cache(maxsize=1)  # the slices of one volume follow each other
@@ -322,9 +334,9 @@ class ScanPairs(Dataset):
         pairs: list[dict[str, Any]] = []
         for set_name, reduce in sources:
             scans = read_scans(Path(dataset_dir), set_name, "val", reduce=reduce)
-            all_slices = [(name, index) for name, scan in scans.items() for index in range(len(scan.hu))]
-            for name, index in limit_values(all_slices, limit):
-                scan = scans[name]
+            all_slices = [(file, index) for file, scan in scans.items() for index in range(len(scan.hu))]
+            for file, index in limit_values(all_slices, limit):
+                scan = scans[file]
                 sides = [min(size, side) // scale * scale for side in scan.shape[1:]]
                 first = [(side - part) // 2 for side, part in zip(scan.shape[1:], sides, strict=True)]
                 rows, columns = (slice(start, start + part) for start, part in zip(first, sides, strict=True))
@@ -332,7 +344,7 @@ class ScanPairs(Dataset):
                 low_res = degrade_slices(scan, indices, lambda hu, padding: degrade(hu, scale, padding), rows, columns)
                 pair = {"image": low_res, "label": scan.hu[[index], rows, columns]}
                 in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
-                pairs.append({**in_units, "name": f"{name}_{index:03d}"})
+                pairs.append({**in_units, "name": f"{volume_name(file)}_{index:03d}"})
         super().__init__(pairs)
 
 

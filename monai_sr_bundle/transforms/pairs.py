@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import nibabel
 import numpy as np
@@ -56,10 +56,11 @@ def pair_items(
     Raises:
         InputError: `read_manifest` or `read_boxes` refuses the data; a box of a volume names no slice; a limit below 1.
     """
+    kind: Literal["ct", "cxr"] = "ct" if modality == "CT" else "cxr"
+    if validation_share and any(each.split == "val" for each in read_manifest(Path(dataset_dir), kind=kind, sets=sets)):
+        validation_share = 0.0
     manifest_split = "train" if validation_share and split == "val" else split
-    records = read_manifest(
-        Path(dataset_dir), kind="ct" if modality == "CT" else "cxr", split=manifest_split, sets=sets
-    )
+    records = read_manifest(Path(dataset_dir), kind=kind, split=manifest_split, sets=sets)
     boxes = read_boxes(Path(dataset_dir), sets=sets)
     items: list[dict[Hashable, Any]] = []
     for record in records:
@@ -72,13 +73,23 @@ def pair_items(
             slice_boxes = _group_by_slice(boxes.get(record.file, []), record.file)
             for index in range(header.shape[2]):
                 z = float((header.affine @ [0, 0, index, 1])[2])
-                name = f"{record.file.name.split('.')[0]}_{index:03d}"
+                name = f"{volume_name(record.file)}_{index:03d}"
                 items.append(
                     {**item, "slice_index": index, "z": z, "name": name, **_make_box_fields(slice_boxes.get(index, []))}
                 )
     if validation_share and split in ("train", "val"):
         items = [item for item in items if _is_validation(item, items, validation_share) == (split == "val")]
+        if not items:
+            raise InputError(
+                f"{dataset_dir}: the manifest has no validation patient, and the training patients have too few slices "
+                "to leave some out. Give a patient the split val in manifest.csv."
+            )
     return limit_values(items, limit)
+
+
+def volume_name(file: Path) -> str:
+    """Return the name of a NIfTI without its suffix; other dots, as of a UID, are part of it."""
+    return file.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def limit_values(values: Sequence[Value], limit: int | None) -> list[Value]:

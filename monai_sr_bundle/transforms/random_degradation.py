@@ -31,6 +31,8 @@ MAX_BLUR, MAX_NOISE = 3.0, 4.5
 """Largest standard deviations of a film's blur, in high-resolution pixels, and of its noise, in grey levels of 255."""
 SEVERAL = {"blur": 0.6, "noise": 0.55, "sharpening": 0.25, "jpeg": 0.35}
 """Shares of the films with each loss, of those that may have all of them at once."""
+LARGEST_KEPT = 512
+"""Longest line whose matrix is kept: those of whole films would fill the memory."""
 NOISE_CUTOFFS = (0.12, 2.0)
 """Cutoffs of the noise of CT that are drawn, from soft kernels to none; all octaves alike."""
 
@@ -101,14 +103,15 @@ class FilmDegradation:
 class RandomDegradation(Randomizable):
     """Degrade a high-resolution radiograph in a way that is drawn anew for every image.
 
-    An image is reduced ideally (antialiased bicubic), or has one loss beyond that, or several at once. What is drawn:
-    one of `KERNELS`; a blur of up to `MAX_BLUR` high-resolution pixels; noise of up to `MAX_NOISE` grey levels, white,
-    correlated over 0.3 to 0.9 pixels (a third of it) or one of `noise_textures`, half of it growing with the signal; an
-    unsharp mask of weight 0.2 to 1 and radius 0.7 to 2; JPEG of quality 50 to 97.
+    An image is reduced ideally (antialiased bicubic), or by one of `KERNELS` with at most one loss beyond that, or with
+    several at once. What is drawn: a blur of up to `MAX_BLUR` high-resolution pixels; noise of up to `MAX_NOISE` grey
+    levels, white, correlated over 0.3 to 0.9 pixels (a third of it) or one of `noise_textures`, half of it growing with
+    the signal; an unsharp mask of weight 0.2 to 1 and radius 0.7 to 2; JPEG of quality 50 to 97.
 
     Args:
         ideal, box: shares of the images that are reduced ideally, and by binning alone.
-        single: share of the images with one loss: another kernel (a third of them), blur, noise, sharpening or JPEG.
+        single: share of the images with at most one loss beside the kernel: none (a third of them), blur, noise,
+            sharpening or JPEG.
         noise_textures: noise from `film_noise_textures`, ``[count, rows, columns]``. Default: none.
     """
 
@@ -218,9 +221,13 @@ def film_noise_textures(films: Iterable[np.ndarray], size: int = 96, smooth: flo
     return np.stack(textures) if textures else np.empty((0, size, size), dtype=np.float32)
 
 
-@lru_cache(maxsize=2048)
 def blur_matrix(deviation: float, size: int) -> np.ndarray:
     """Return the matrix that blurs a line of `size` samples by a Gaussian: ``[size, size]`` float32, rows sum to 1."""
+    return (_blur_matrix if size <= LARGEST_KEPT else _blur_matrix.__wrapped__)(deviation, size)
+
+
+@lru_cache(maxsize=2048)
+def _blur_matrix(deviation: float, size: int) -> np.ndarray:
     offset = np.arange(size)[None, :] - np.arange(size)[:, None]
     matrix = np.exp(-0.5 * (offset / deviation) ** 2)
     matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -228,9 +235,14 @@ def blur_matrix(deviation: float, size: int) -> np.ndarray:
     return matrix
 
 
-@lru_cache(maxsize=4096)
 def blur_and_reduction_matrix(kernel: str, scale: int, blur: float, size: int) -> np.ndarray:
     """Return the matrix that blurs a line of `size` samples, then reduces it: ``[size / scale, size]`` float32."""
+    make = _blur_and_reduction_matrix
+    return (make if size <= LARGEST_KEPT else make.__wrapped__)(kernel, scale, blur, size)
+
+
+@lru_cache(maxsize=4096)
+def _blur_and_reduction_matrix(kernel: str, scale: int, blur: float, size: int) -> np.ndarray:
     matrix = reduction_matrix(kernel, scale, size).astype(np.float32)
     if blur:
         matrix = matrix @ blur_matrix(blur, size)

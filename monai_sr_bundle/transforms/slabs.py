@@ -17,7 +17,7 @@ from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.unit import check_window
 from monai_sr_bundle.inferers.tiling import neighbours
 from monai_sr_bundle.transforms.native_patches import Scan, read_scans, to_unit
-from monai_sr_bundle.transforms.pairs import limit_values, pair_items
+from monai_sr_bundle.transforms.pairs import limit_values, pair_items, volume_name
 from monai_sr_bundle.transforms.patches import PatchSource, RandomPatches
 
 
@@ -36,7 +36,7 @@ def volume_items(
         limit: number of volumes, evenly spread over the split; None for all.
     """
     items = pair_items(dataset_dir, modality, split, sets=sets, validation_share=validation_share)
-    volumes = {item["path"]: {**item, "name": Path(item["path"]).name.partition(".")[0]} for item in items}
+    volumes = {item["path"]: {**item, "name": volume_name(Path(item["path"]))} for item in items}
     return limit_values([*volumes.values()], limit)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
+from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark.quality import evaluate, least_gain
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
@@ -102,6 +103,22 @@ def test_the_csv_holds_both_methods(evaluation, tmp_path):
     assert [row["image"] for row in rows] == evaluation.images
     assert float(rows[1]["method_psnr"]) == pytest.approx(evaluation.method["psnr"][1], abs=1e-5)
     assert float(rows[1]["bicubic_ssim"]) == pytest.approx(evaluation.bicubic["ssim"][1], abs=1e-5)
+
+
+@pytest.mark.parametrize("words", [["--at-least", "nan"], ["--at-least", "inf"]])
+def test_a_least_gain_that_is_no_number_is_refused(radiographs, words, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "bicubic", "--data", str(radiographs), *words])
+    assert "expected a number of dB, or metadata" in capsys.readouterr().err
+
+
+def test_an_older_csv_is_replaced_only_when_asked(radiographs, tmp_path):
+    (tmp_path / "keep.csv").write_text("mine")
+    words = ["evaluate", "bicubic", "--data", str(radiographs), "--limit", "1", "--csv", str(tmp_path / "keep.csv")]
+    assert main(words) == 5
+    assert (tmp_path / "keep.csv").read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0
+    assert (tmp_path / "keep.csv").read_text() != "mine"
 
 
 def test_an_operator_that_is_unknown_or_of_another_factor_is_refused(radiographs):

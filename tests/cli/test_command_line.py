@@ -253,6 +253,29 @@ def test_damaged_weights_are_not_loaded(film, tmp_path, capsys):
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize("words", [["enhance", "", "out/"], ["enhance", "film.png", ""]])
+def test_an_empty_name_is_not_the_working_folder(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert "is empty, expected a file or a folder. Is a variable not set?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_name_that_the_console_cannot_show_stops_nothing(tmp_path, jobs):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "胸部.png", "z.png"):
+        write_phantom_png(tmp_path / "in" / name, size=32)
+    command = [sys.executable, "-m", "monai_sr_bundle", "enhance", str(tmp_path / "in"), f"{tmp_path}/out/"]
+    done = subprocess.run(
+        [*command, "--bundle", "bicubic", "--backend", "onnx", "--jobs", jobs],
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert b"3 done, 0" in done.stdout
+
+
 def test_wrong_usage_ends_with_two():
     with pytest.raises(SystemExit, match="2"):
         main(["enhance", "only_one.png"])

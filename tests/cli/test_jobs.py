@@ -32,7 +32,7 @@ from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import copied, with_facts, with_metadata
-from tests.images.dicom_files import ct_series, radiograph
+from tests.images.dicom_files import ct_series, phantom, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
 
 
@@ -59,6 +59,37 @@ def test_results_that_differ_in_their_suffix_alone_have_companions_of_their_own(
     assert job(tmp_path / "in", f"{tmp_path}/out/", report=True, overwrite=True).run(Terminal(quiet=True)) == []
     reports = [name for name in files_in(tmp_path / "out") if name.endswith(".json")]
     assert len(reports) == 2
+
+
+def test_dots_of_a_uid_stay_in_every_name(tmp_path):
+    for number in (1, 2):
+        ct_series(tmp_path / "in" / f"1.2.3.{number}", phantom(slices=2), np.eye(3), SeriesInstanceUID=f"2.25.{number}")
+        (ct_slice,) = ct_series(tmp_path / "single", phantom(slices=1), np.eye(3), SeriesInstanceUID=f"2.25.9{number}")
+        ct_slice.rename(tmp_path / "in" / f"1.2.4.{number}")
+    options = {"report": True, "output_format": "nifti", "force": True}
+    assert job(tmp_path / "in", f"{tmp_path}/out/", **options).run(Terminal(quiet=True)) == []
+    stems = [f"1.2.{kind}.{number}_sr" for kind in (3, 4) for number in (1, 2)]
+    assert files_in(tmp_path / "out") == sorted(
+        f"{stem}.{ending}" for stem in stems for ending in ("nii.gz", "report.html", "report.json")
+    )
+
+
+def test_a_companion_never_takes_the_place_of_an_input(film, tmp_path):
+    source = film.rename(tmp_path / "film.preview.png")
+    before = source.read_bytes()
+    with pytest.raises(OutputError, match=r"film.preview.png: is an input, and inputs are never changed"):
+        job(source, tmp_path / "film.png", preview=True, overwrite=True).run(Terminal(quiet=True))
+    assert source.read_bytes() == before
+    assert not (tmp_path / "film.png").exists()
+
+
+def test_an_older_report_does_not_outlast_the_result_that_it_is_about(film, tmp_path, monkeypatch):
+    options = {"report": True, "preview": True}
+    assert job(film, tmp_path / "out.png", scale=4, **options).run(Terminal(quiet=True)) == []
+    monkeypatch.setattr("monai_sr_bundle.engine.result.Result.preview", fail_with(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        job(film, tmp_path / "out.png", scale=2, overwrite=True, **options).run(Terminal(quiet=True))
+    assert not (tmp_path / "out.report.json").exists()
 
 
 def fail_with(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import stat
 import struct
@@ -154,12 +155,50 @@ def test_a_folder_given_as_a_dot_has_a_name(tmp_path: Path, monkeypatch):
     assert names(Path(".")) == ["ct"]
 
 
-def test_several_series_in_one_folder_are_numbered(tmp_path: Path):
-    for number in (1, 2):
+def test_several_series_in_one_folder_have_names_that_a_further_one_does_not_change(tmp_path: Path):
+    found: list[dict[str, str]] = []
+    for number in (3, 2, 1):
         for file in series(tmp_path / f"s{number}", uid=f"2.25.{number}"):
             (tmp_path / "all").mkdir(exist_ok=True)
             file.rename(tmp_path / "all" / f"{number}_{file.name}")
-    assert names(tmp_path / "all") == ["all_series1", "all_series2"]
+        found.append({source.name: source.files[0].name[0] for source in find(tmp_path / "all")})
+    assert found[0] == {"all": "3"}
+    assert found[1].items() < found[2].items()
+    assert sorted(found[2].values()) == ["1", "2", "3"]
+    assert all(re.fullmatch("all_series_[0-9a-f]{8}", name) for name in found[2])
+
+
+def test_a_series_beside_a_folder_of_its_name_has_a_name_of_its_own(tmp_path: Path):
+    series(tmp_path / "m", uid="2.25.1")
+    series(tmp_path / "m" / "m", uid="2.25.2")
+    assert len(set(names(tmp_path / "m"))) == 2
+
+
+def test_links_that_are_not_followed_and_folders_that_cannot_be_opened_are_told(tmp_path: Path, monkeypatch):
+    png(tmp_path / "in" / "a.png")
+    png(tmp_path / "other" / "b.png")
+    (tmp_path / "in" / "closed").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "in" / "linked.png").symlink_to(tmp_path / "other" / "b.png")
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    unreadable: list[files.UnreadableFile] = []
+    left_out: list[files.LeftOutFile] = []
+    with discover([tmp_path / "in"], unreadable, left_out) as sources:
+        assert [source.name for source in sources] == ["a.png", "linked.png"]
+    assert [str(file.error) for file in unreadable] == [
+        "closed: cannot be opened (Permission denied). Check that you may read it."
+    ]
+    assert {file.name: file.reason for file in left_out} == {
+        "linked": "a link to a folder, which is not followed", "gone.png": "a link to a file that is not there",
+    }  # fmt: skip
 
 
 def test_a_damaged_slice_is_a_source_of_its_own_so_that_it_is_reported(tmp_path: Path):
@@ -267,7 +306,9 @@ def test_an_error_in_a_file_of_a_zip_names_the_zip(tmp_path: Path):
 
 def test_a_zip_with_several_series_gives_numbered_sources(tmp_path: Path):
     members = {f"{n}/{f.name}": f for n in (1, 2) for f in series(tmp_path / str(n), uid=f"2.25.{n}")}
-    assert names(zipped(tmp_path / "case.zip", members)) == ["case_series1.zip", "case_series2.zip"]
+    found = names(zipped(tmp_path / "case.zip", members))
+    assert len(set(found)) == 2
+    assert all(re.fullmatch(r"case_series_[0-9a-f]{8}\.zip", name) for name in found)
 
 
 def test_a_zip_in_a_folder_is_found_and_one_without_images_is_left_out(tmp_path: Path, caplog):

@@ -115,7 +115,7 @@ def test_the_scales_share_the_body_and_have_ends_of_their_own():
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_export_writes_both_networks_of_a_scale(tmp_path, scale):
     network = small(scale=scale)
-    differences = export_parts(network, stated_family("flow", scale=scale), tmp_path)
+    differences = export_parts(network, stated_family("flow", scale=scale, operator=f"area_x{scale}"), tmp_path)
     assert list(differences) == ["model.onnx", "velocity.onnx"]
     assert all(0 <= difference < TOLERANCE for difference in differences.values())
     session = onnxruntime.InferenceSession(str(tmp_path / "velocity.onnx"), providers=["CPUExecutionProvider"])

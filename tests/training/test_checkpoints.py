@@ -46,6 +46,12 @@ def test_a_resumed_run_replaces_them_only_by_better_ones(tmp_path, lower, later,
     assert validated(tmp_path, [later], resume=True, lower=lower) == best
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_validation_without_a_number_is_replaced_by_any_other(tmp_path, lower):
+    assert validated(tmp_path, [float("nan"), 3.0, 2.9 if not lower else 3.1], lower=lower) == 2
+    assert validated(tmp_path, [3.5 if not lower else 2.5], resume=True, lower=lower) == 101
+
+
 def test_a_run_that_is_not_resumed_knows_nothing_of_an_older_one(tmp_path):
     validated(tmp_path, [3.0])
     assert validated(tmp_path, [1.0]) == 1
@@ -64,10 +70,10 @@ def test_a_training_from_its_beginning_drops_the_log_of_an_earlier_one(tmp_path,
     assert (tmp_path / "validation.csv").is_file() == is_left
 
 
-def test_the_newest_checkpoint_is_resumed(tmp_path):
-    for age, name in enumerate(["checkpoint_epoch=10.pt", "last.pt", "checkpoint_epoch=5.pt"]):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+def test_the_checkpoint_of_the_most_iterations_is_resumed_whatever_its_time(tmp_path):
+    for iterations, name in ((10, "checkpoint_epoch=10.pt"), (7, "last.pt"), (5, "checkpoint_epoch=5.pt")):
+        torch.save({"budget": {"iterations": iterations}}, tmp_path / name)
+        os.utime(tmp_path / name, (1000 - iterations, 1000 - iterations))
     assert latest_checkpoint(str(tmp_path)).endswith("checkpoint_epoch=10.pt")
 
 

@@ -1,6 +1,8 @@
+import csv
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,20 +22,48 @@ def data(tmp_path_factory):
     return write_radiographs(tmp_path_factory.mktemp("films"), size=192)
 
 
+def by_name(films):
+    return {file.stem: film for file, film in films.items()}
+
+
 def patches(data, **options):
     return FilmPatches(data, sources=SOURCES, patch_size=16, batch_size=3, seed=0, **options)
 
 
 def test_films_are_read_as_stored_and_reduced_to_whole_grey_levels(data):
-    films = read_films(data, "drawn", "val", reduce=2)
+    films = by_name(read_films(data, "drawn", "val", reduce=2))
     assert set(films) == {"val0", "val1"}
-    stored = read_films(data, "drawn", "val")["val0"]
+    stored = by_name(read_films(data, "drawn", "val"))["val0"]
     expected = Degradation("bicubic_antialias", 2)(stored / 255)
     np.testing.assert_array_equal(films["val0"], np.rint(255 * expected))
 
 
+def test_films_of_one_name_in_several_folders_are_all_read(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    manifest, kept = tmp_path / "data" / "drawn" / "manifest.csv", {}
+    for row in csv.DictReader(manifest.read_text().splitlines()):
+        kept[row["file"]] = new = f"{Path(row['file']).parent}/{Path(row['file']).stem}/frontal.png"
+        for root in (tmp_path / "data", tmp_path / "data" / "drawn"):
+            if (root / row["file"]).is_file():
+                (root / new).parent.mkdir(parents=True)
+                (root / row["file"]).rename(root / new)
+    text = manifest.read_text()
+    for old, new in kept.items():
+        text = text.replace(old, new)
+    manifest.write_text(text)
+    assert len(read_films(tmp_path / "data", "drawn", "train")) == len(read_films(data, "drawn", "train")) > 1
+
+
+def test_films_of_more_than_8_bits_are_refused(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    (file, *_) = read_films(tmp_path / "data", "drawn", "train")
+    Image.fromarray(np.full((192, 192), 3000, np.uint16)).save(file)
+    with pytest.raises(InputError, match=f"{file.name}: has 16 bits, and training takes 8"):
+        read_films(tmp_path / "data", "drawn", "train")
+
+
 def test_a_limit_takes_films_from_all_over_the_split(data):
-    assert set(read_films(data, "drawn", "train", limit=2)) == {"train0", "train2"}
+    assert set(by_name(read_films(data, "drawn", "train", limit=2))) == {"train0", "train2"}
 
 
 def test_every_batch_has_pairs_of_one_scale_and_all_scales_come(data):
@@ -98,7 +128,7 @@ def test_the_middle_of_a_film_is_degraded_the_same_way_every_time(data):
     assert [pair["name"] for pair in first] == ["val0", "val1"]
     for pair, same in zip(first, second, strict=True):
         torch.testing.assert_close(pair["image"], same["image"], rtol=0, atol=0)
-    stored = read_films(data, "drawn", "val")["val0"][32:160, 32:160] / np.float32(255)
+    stored = by_name(read_films(data, "drawn", "val"))["val0"][32:160, 32:160] / np.float32(255)
     np.testing.assert_array_equal(first[0]["label"][0], stored)
     assert first[0]["image"].shape == (1, 32, 32)
 

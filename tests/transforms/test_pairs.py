@@ -118,6 +118,22 @@ def test_the_top_of_the_training_patient_is_set_aside_for_validation(volumes):
     assert train == {f"train_{index:03d}" for index in range(7)}
 
 
+def test_validation_patients_of_the_manifest_come_before_a_share_of_the_training_patients(tmp_path):
+    write_volumes(tmp_path, size=48, slices=4)
+    manifest = tmp_path / "ct" / "manifest.csv"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(",test,", ",val,"))
+    val = pair_items(str(tmp_path), "CT", "val", validation_share=0.3)
+    assert {item["path"] for item in val} == {str(tmp_path / "ct" / "test.nii.gz")}
+    assert len(pair_items(str(tmp_path), "CT", "train", validation_share=0.3)) == 4
+
+
+def test_volumes_of_one_slice_leave_none_for_validation_and_training_does_not_begin(tmp_path):
+    write_volumes(tmp_path, size=48, slices=1)
+    with pytest.raises(InputError, match="no validation patient, and the training patients have too few slices"):
+        pair_items(str(tmp_path), "CT", "val", validation_share=0.2)
+
+
 def test_a_limit_takes_images_spread_over_the_split(volumes):
     names = [item["name"] for item in pair_items(str(volumes), "CT", "test", limit=3)]
     assert names == ["test_000", "test_004", "test_009"]

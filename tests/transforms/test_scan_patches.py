@@ -31,10 +31,11 @@ def without_losses(dataset):
 
 
 def test_scans_are_read_as_stored_and_reduced_to_whole_hu(data):
-    scans = read_scans(data, "ct", "train")
-    np.testing.assert_array_equal(scans["train"].hu, stored(data, "train"))
+    (scan,) = read_scans(data, "ct", "train").values()
+    np.testing.assert_array_equal(scan.hu, stored(data, "train"))
     expected = np.rint(Degradation("bicubic_antialias", 2).reduce(stored(data, "train")))
-    np.testing.assert_array_equal(read_scans(data, "ct", "train", reduce=2)["train"].hu, expected)
+    (reduced,) = read_scans(data, "ct", "train", reduce=2).values()
+    np.testing.assert_array_equal(reduced.hu, expected)
 
 
 def test_padding_is_read_as_air(tmp_path):
@@ -43,14 +44,13 @@ def test_padding_is_read_as_air(tmp_path):
     hu = np.full((64, 64, 2), 40, dtype=np.int16)
     hu[:11] = -1024
     nibabel.save(nibabel.Nifti1Image(hu, np.eye(4)), file)
-    scan = read_scans(tmp_path, "ct", "train")["train"]
+    (scan,) = read_scans(tmp_path, "ct", "train").values()
     assert (scan.hu[..., :11] == -1000).all()
     assert (scan.hu[..., 11:] == 40).all()
     np.testing.assert_array_equal(scan.padding, np.arange(64) < np.full((2, 64, 1), 11))
     # A pixel that is padding in part is measured.
-    np.testing.assert_array_equal(
-        read_scans(tmp_path, "ct", "train", reduce=2)["train"].padding, np.arange(32) < np.full((2, 32, 1), 5)
-    )
+    (reduced,) = read_scans(tmp_path, "ct", "train", reduce=2).values()
+    np.testing.assert_array_equal(reduced.padding, np.arange(32) < np.full((2, 32, 1), 5))
 
 
 def test_every_batch_has_slices_of_one_scale_and_all_scales_come(data):
