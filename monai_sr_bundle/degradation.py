@@ -22,9 +22,6 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image as Picture
 
-VERSION = 1
-"""Raised whenever the same name would give other pixels."""
-
 
 def cubic_kernel(x: np.ndarray, a: float = -0.5) -> np.ndarray:
     """Return the weights of samples at distances (Keys 1981, equation 15); a is -0.5, as in Pillow, if not given."""
@@ -53,13 +50,6 @@ _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "lanczos_antialias": (_lanczos, 3.0),
 }
 KERNELS = (*_KERNELS, "nearest")
-_WORDS = {
-    "bicubic_antialias": "a mean of the fine pixels around it, weighted by a smooth curve (bicubic)",
-    "bilinear_antialias": "a mean of the fine pixels around it, weighted by their distance (bilinear)",
-    "area": "the mean of the fine pixels that it covers",
-    "lanczos_antialias": "a mean of the fine pixels around it, weighted by a windowed sinc (Lanczos)",
-    "nearest": "one of the fine pixels that it covers",
-}
 SLAB = "slab_area"
 """Beginning of a name if lines alone are reduced, each to the mean of its part: thin slices to thick ones."""
 
@@ -148,16 +138,6 @@ class Degradation:
         return cls("area" if slab else match[1], int(match[2]), blur, noise, jpeg, slab)
 
     @property
-    def words(self) -> str:
-        """The operator in plain words, as a clause without a full stop."""
-        if self.slab:
-            return f"each thick slice is the mean of {self.scale} thin ones"
-        losses = ((self.blur, "blurred first"), (self.noise, "with noise added"), (self.jpeg, "stored as JPEG"))
-        further = [words for amount, words in losses if amount]
-        pixels = f"each coarse pixel, as wide and as high as {self.scale} fine ones, is {_WORDS[self.kernel]}"
-        return ", ".join((pixels, *further))
-
-    @property
     def name(self) -> str:
         """The name that `parse` takes, and that stands beside every number."""
         losses = (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg))
@@ -179,7 +159,7 @@ class Degradation:
     def matrix(self, high: int) -> np.ndarray:
         """Return the matrix that blurs and reduces a line of `high` samples, ``[high / scale, high]`` float64."""
         reduction = reduction_matrix(self.kernel, self.scale, high)
-        return reduction @ _blur_matrix(self.blur, high) if self.blur else reduction
+        return reduction @ blur_matrix(self.blur, high) if self.blur else reduction
 
     def __call__(self, high: np.ndarray, levels: int = 255, rng: np.random.Generator | None = None) -> np.ndarray:
         """The low-resolution image a scanner or archive would have stored.
@@ -221,10 +201,10 @@ def at_scale(operator: str, scale: int) -> str:
     return replace(Degradation.parse(operator), scale=scale).name
 
 
-@lru_cache(maxsize=16)
-def _blur_matrix(sigma: float, size: int) -> np.ndarray:
+def blur_matrix(deviation: float, size: int) -> np.ndarray:
+    """Return the matrix that blurs a line of `size` samples by a Gaussian: ``[size, size]`` float64, rows sum to 1."""
     offset = np.arange(size)[None, :] - np.arange(size)[:, None]
-    matrix = np.exp(-0.5 * (offset / sigma) ** 2)
+    matrix = np.exp(-0.5 * (offset / deviation) ** 2)
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 

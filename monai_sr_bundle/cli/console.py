@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -171,7 +171,7 @@ class Terminal:
             if self._tally.images == 1:
                 self._print(f"{event.name}: skipped, {event.reason}")
         elif isinstance(event, Failed):
-            self.report_end(event.error, event.error.exit_code)
+            self.report_end(_name_place(event), event.error.exit_code)
         else:
             self._show_done(event, new_warnings)
         if self._in_parallel and self._bar is not None and isinstance(event, LAST_EVENTS):
@@ -314,6 +314,12 @@ class JsonLines:
 
     def _write(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), file=self.stream, flush=True)
+
+
+def _name_place(event: Failed) -> str:
+    """Return the message with the path of the file in the folder, where it begins with the name of the file alone."""
+    message, name = str(event.error), PurePath(event.name).name
+    return event.name + message.removeprefix(name) if message.startswith(f"{name}:") else message
 
 
 def _describe_error(error: Any) -> dict[str, Any]:

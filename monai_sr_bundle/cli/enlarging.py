@@ -136,7 +136,7 @@ class Enlarger:
         start, options, source = time.perf_counter(), self.options, task.source
         for path in task.planned:
             require_free(path, overwrite=task.overwrite)
-        require_writable(task.target)
+        require_writable(task.target, *task.planned[1:])
         as_nifti = options.output_format == "nifti" and source.format != "nifti"
         if as_nifti and source.format != "dicom":
             raise InputError(
@@ -326,20 +326,22 @@ def remove_files(paths: Iterator[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_writable(out: Path) -> None:
+def require_writable(out: Path, *companions: Path) -> None:
     """Raise OutputError if no file can be made where a result is to lie; call it before hours of computing.
 
     Args:
         out: file or folder to make.
+        companions: files beside it.
     """
     folder = _existing_parent(out)
     try:
         with working_folder(folder) as trial:  # rights alone do not tell: the disk may be read-only or full
-            (trial / out.name).touch()
+            for path in (out, *companions):
+                (trial / path.name).touch()
     except OSError as error:
         raise OutputError(
             f"{out}: the result cannot be written, because no file can be made in {folder} ({error.strerror}). Choose "
-            "a folder that you may write to. Nothing was computed."
+            "a folder that you may write to, or a shorter name. Nothing was computed."
         ) from error
 
 

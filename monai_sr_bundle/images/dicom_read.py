@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,8 +33,6 @@ from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import MODALITIES, Image, Modality
 from monai_sr_bundle.images.memory import require_memory
-
-logger = logging.getLogger(__name__)
 
 RADIOGRAPHS = (
     ComputedRadiographyImageStorage,

@@ -63,6 +63,15 @@ class Consistency(NamedTuple):
     unit: str
 
 
+_OPERATOR_WORDS = {
+    "bicubic_antialias": "a mean of the fine pixels around it, weighted by a smooth curve (bicubic)",
+    "bilinear_antialias": "a mean of the fine pixels around it, weighted by their distance (bilinear)",
+    "area": "the mean of the fine pixels that it covers",
+    "lanczos_antialias": "a mean of the fine pixels around it, weighted by a windowed sinc (Lanczos)",
+    "nearest": "one of the fine pixels that it covers",
+}
+
+
 def measure_consistency(
     source: Image, reduced: Callable[[int], np.ndarray], mask: Callable[[int], np.ndarray] | None = None
 ) -> Consistency:
@@ -175,7 +184,7 @@ def build_report(
             "scale_zyx": list(provenance.scale_zyx),
             "factor": provenance.factor,
             "operator": provenance.operator,
-            "operator_words": Degradation.parse(provenance.operator).words,
+            "operator_words": describe_operator(provenance.operator),
             "generative": provenance.generative,
             "blind": blind,
             "instead_of": provenance.instead_of or None,
@@ -459,3 +468,16 @@ def _remove_folders(text: str, folders: set[Path]) -> str:
     # Other paths, as long as they hold no spaces.
     text = re.sub(r"(?<![\w/:])/(?:[^\s/]+/)+", "", text)
     return re.sub(r"\b[A-Za-z]:\\(?:[^\\\s]+\\)+", "", text)
+
+
+def describe_operator(name: str) -> str:
+    """Return a degradation in plain words, as a clause without a full stop."""
+    operator = Degradation.parse(name)
+    if operator.slab:
+        return f"each thick slice is the mean of {operator.scale} thin ones"
+    losses = (
+        (operator.blur, "blurred first"), (operator.noise, "with noise added"), (operator.jpeg, "stored as JPEG"),
+    )  # fmt: skip
+    further = [words for amount, words in losses if amount]
+    kernel = _OPERATOR_WORDS[operator.kernel]
+    return ", ".join((f"each coarse pixel, as wide and as high as {operator.scale} fine ones, is {kernel}", *further))

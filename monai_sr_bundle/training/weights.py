@@ -53,6 +53,14 @@ def _iterations(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["budget"]["iterations"])
 
 
+def iterations_so_far(output_dir: str, resume: bool) -> int:
+    """Return the iterations of the checkpoint that a training goes on from; 0 for a new one.
+
+    Added to the seed, so that a resumed training goes on with other patches, and not with those of its beginning.
+    """
+    return _iterations(Path(latest_checkpoint(output_dir))) if resume else 0
+
+
 def bfloat16_pays(device: torch.device) -> bool:
     """Return whether this device multiplies matrices of bfloat16 faster than of float32.
 

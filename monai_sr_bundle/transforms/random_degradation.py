@@ -23,6 +23,7 @@ from functools import lru_cache
 import numpy as np
 from monai.transforms.transform import Randomizable
 
+from monai_sr_bundle.degradation import blur_matrix as exact_blur_matrix
 from monai_sr_bundle.degradation import reduction_matrix, through_jpeg
 from monai_sr_bundle.images.unit import AIR
 
@@ -228,9 +229,7 @@ def blur_matrix(deviation: float, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=2048)
 def _blur_matrix(deviation: float, size: int) -> np.ndarray:
-    offset = np.arange(size)[None, :] - np.arange(size)[:, None]
-    matrix = np.exp(-0.5 * (offset / deviation) ** 2)
-    matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    matrix = exact_blur_matrix(deviation, size).astype(np.float32)
     matrix.flags.writeable = False
     return matrix
 

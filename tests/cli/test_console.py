@@ -43,15 +43,17 @@ def test_each_image_of_a_folder_is_named(tmp_path, capsys):
     for name in ("a.png", "sub/b.png"):
         write_phantom_png(tmp_path / "in" / name, size=32)
     (tmp_path / "in" / "bad.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:60])
+    (tmp_path / "in" / "sub" / "bad.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:60])
     assert enhance(tmp_path / "in", f"{tmp_path}/out/") == 3
     out, err = capsys.readouterr()
     lines = [line.split(":")[0] for line in out.splitlines() if line.startswith(("a", "sub"))]
     assert lines == ["a.png", "sub/b.png"]
-    assert "bad.png" in err
+    assert "error: bad.png: " in err
+    assert "error: sub/bad.png: " in err  # which of the two
     assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--overwrite", "--progress", "json") == 3
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["name"] for event in events if event["event"] == "finished"] == ["a.png", "sub/b.png"]
-    assert [event["name"] for event in events if event["event"] == "failed"] == ["bad.png"]
+    assert [event["name"] for event in events if event["event"] == "failed"] == ["bad.png", "sub/bad.png"]
 
 
 def test_the_bar_is_for_terminals_and_is_taken_away_before_an_error(film, tmp_path, monkeypatch):
