@@ -88,7 +88,7 @@ class Job(ImageOptions):
         written_as = [self._written_as(source) for source in sources]
         targets = files.output_paths(written_as, self.out)
         tasks = []
-        for index, (source, shown, target, stem) in enumerate(
+        for index, (source, source_as_written, target, stem) in enumerate(
             zip(sources, written_as, targets, stems(targets), strict=True)
         ):
             preview, *report = (
@@ -100,7 +100,7 @@ class Job(ImageOptions):
                 source,
                 target,
                 preview if self.preview else None,
-                tuple(map_paths(shown, stem, mask=self.tolerance is not None)) if self.error_bars else (),
+                tuple(map_paths(source_as_written, stem, mask=self.tolerance is not None)) if self.error_bars else (),
                 tuple(report) if self.report else (),
                 self.overwrite,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import struct
 import warnings
@@ -98,6 +99,11 @@ def series_key(path: Path) -> str:
         return ""
     series = str(header.get("SeriesInstanceUID") or path)
     return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{path}"
+
+
+def series_ending(key: str) -> str:
+    """Return the ending that tells a series from others of the same name, made of what its files share."""
+    return f"_series_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def _has_no_pixels(header: Dataset) -> bool:

@@ -6,7 +6,6 @@ calls the reader or writer of the format.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -21,7 +20,7 @@ from typing import Literal
 
 from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images import nifti, picture
-from monai_sr_bundle.images.dicom_file import derivation, is_dicom, is_localizer, open_header, series_key
+from monai_sr_bundle.images.dicom_file import derivation, is_dicom, is_localizer, open_header, series_ending, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.file_state import FileState, file_states, require_unchanged
@@ -447,11 +446,6 @@ def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
     if not series:
         raise _NoImages(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
     return [Source("dicom", files, path, name, zipped=True, zip_states=states) for name, files in series.items()]
-
-
-def series_ending(key: str) -> str:
-    """Return the ending that tells a series from others of the same name, made of what its files share."""
-    return f"_series_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def _walk(folder: Path, unreadable: list[UnreadableFile], left_out: list[LeftOutFile]) -> Iterator[Path]:

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError, quote
-from monai_sr_bundle.images.dicom_file import PARSE_ERRORS, is_dicom
-from monai_sr_bundle.images.files import series_ending
+from monai_sr_bundle.images.dicom_file import PARSE_ERRORS, is_dicom, series_ending
 from monai_sr_bundle.images.staging import NO_ROOM
 
 ZIP_ERRORS = (

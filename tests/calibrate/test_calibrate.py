@@ -221,11 +221,13 @@ def test_slices_that_were_set_aside_of_the_training_patients_are_not_taken(name,
         nibabel.save(nibabel.Nifti1Image(np.zeros((32, 32, 4), np.int16), np.eye(4)), file)
         shape = {"shape_xyz": (32, 32, 4), "spacing_xyz": (1.0, 1.0, 1.0)}
         records.append(Record(file, "ct", split, f"{split} patient", "Apache-2.0", **shape))
-    write_manifest(records, tmp_path / "ct")
     bundle = open_bundle(folder)
     backend = open_backend(bundle, "onnx")
-    assert [case.patient for case in enlarge_cases(bundle, backend, tmp_path / "ct", "val")] == ["val patient"] * 4
-    assert [case.patient for case in enlarge_cases(bundle, backend, tmp_path / "ct", "train")] == ["train patient"] * 2
+    for patients, split, slices_in_split in ((2, "val", 4), (2, "train", 4), (1, "train", 2)):  # one: none to validate with
+        (tmp_path / "ct" / "manifest.csv").unlink(missing_ok=True)
+        write_manifest(records[:patients], tmp_path / "ct")
+        patients_taken = [case.patient for case in enlarge_cases(bundle, backend, tmp_path / "ct", split)]
+        assert patients_taken == [f"{split} patient"] * slices_in_split
 
 
 def test_the_command_measures_prints_and_writes(name, data, calibration, tmp_path, capsys):

@@ -156,16 +156,16 @@ def test_a_folder_given_as_a_dot_has_a_name(tmp_path: Path, monkeypatch):
 
 
 def test_several_series_in_one_folder_have_names_that_a_further_one_does_not_change(tmp_path: Path):
-    found: list[dict[str, str]] = []
+    first_letters: list[dict[str, str]] = []
     for number in (3, 2, 1):
         for file in series(tmp_path / f"s{number}", uid=f"2.25.{number}"):
             (tmp_path / "all").mkdir(exist_ok=True)
             file.rename(tmp_path / "all" / f"{number}_{file.name}")
-        found.append({source.name: source.files[0].name[0] for source in find(tmp_path / "all")})
-    assert found[0] == {"all": "3"}
-    assert found[1].items() < found[2].items()
-    assert sorted(found[2].values()) == ["1", "2", "3"]
-    assert all(re.fullmatch("all_series_[0-9a-f]{8}", name) for name in found[2])
+        first_letters.append({source.name: source.files[0].name[0] for source in find(tmp_path / "all")})
+    assert first_letters[0] == {"all": "3"}
+    assert first_letters[1].items() < first_letters[2].items()
+    assert sorted(first_letters[2].values()) == ["1", "2", "3"]
+    assert all(re.fullmatch("all_series_[0-9a-f]{8}", name) for name in first_letters[2])
 
 
 def test_a_series_beside_a_folder_of_its_name_has_a_name_of_its_own(tmp_path: Path):
@@ -306,9 +306,9 @@ def test_an_error_in_a_file_of_a_zip_names_the_zip(tmp_path: Path):
 
 def test_a_zip_with_several_series_gives_numbered_sources(tmp_path: Path):
     members = {f"{n}/{f.name}": f for n in (1, 2) for f in series(tmp_path / str(n), uid=f"2.25.{n}")}
-    found = names(zipped(tmp_path / "case.zip", members))
-    assert len(set(found)) == 2
-    assert all(re.fullmatch(r"case_series_[0-9a-f]{8}\.zip", name) for name in found)
+    zips = names(zipped(tmp_path / "case.zip", members))
+    assert len(set(zips)) == 2
+    assert all(re.fullmatch(r"case_series_[0-9a-f]{8}\.zip", name) for name in zips)
 
 
 def test_a_zip_in_a_folder_is_found_and_one_without_images_is_left_out(tmp_path: Path, caplog):

@@ -40,15 +40,15 @@ def test_films_are_read_as_stored_and_reduced_to_whole_grey_levels(data):
 
 def test_films_of_one_name_in_several_folders_are_all_read(data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
-    manifest, kept = tmp_path / "data" / "drawn" / "manifest.csv", {}
+    manifest, new_files = tmp_path / "data" / "drawn" / "manifest.csv", {}
     for row in csv.DictReader(manifest.read_text().splitlines()):
-        kept[row["file"]] = new = f"{Path(row['file']).parent}/{Path(row['file']).stem}/frontal.png"
+        new_files[row["file"]] = new = f"{Path(row['file']).parent}/{Path(row['file']).stem}/frontal.png"
         for root in (tmp_path / "data", tmp_path / "data" / "drawn"):
             if (root / row["file"]).is_file():
                 (root / new).parent.mkdir(parents=True)
                 (root / row["file"]).rename(root / new)
     text = manifest.read_text()
-    for old, new in kept.items():
+    for old, new in new_files.items():
         text = text.replace(old, new)
     manifest.write_text(text)
     assert len(read_films(tmp_path / "data", "drawn", "train")) == len(read_films(data, "drawn", "train")) > 1
