@@ -223,7 +223,8 @@ def test_slices_that_were_set_aside_of_the_training_patients_are_not_taken(name,
         records.append(Record(file, "ct", split, f"{split} patient", "Apache-2.0", **shape))
     bundle = open_bundle(folder)
     backend = open_backend(bundle, "onnx")
-    for patients, split, slices_in_split in ((2, "val", 4), (2, "train", 4), (1, "train", 2)):  # one: none to validate with
+    # Without a validation patient, half of the training patient was set aside.
+    for patients, split, slices_in_split in ((2, "val", 4), (2, "train", 4), (1, "train", 2)):
         (tmp_path / "ct" / "manifest.csv").unlink(missing_ok=True)
         write_manifest(records[:patients], tmp_path / "ct")
         patients_taken = [case.patient for case in enlarge_cases(bundle, backend, tmp_path / "ct", split)]
