@@ -407,8 +407,9 @@ def _group_series(slices: dict[str, list[Path]], folder: Path, damaged: list[Pat
     parent_names = [
         folder.resolve().name if parent == folder else str(parent.relative_to(folder)) for parent in parents
     ]
+    series_count = Counter(parent_names)
     for (key, files), name in zip(several.items(), parent_names, strict=True):
-        ending = series_ending(key) if parent_names.count(name) > 1 else ""
+        ending = series_ending(key) if series_count[name] > 1 else ""
         names = quote(", ".join(file.name for file in stray if file.parent in {each.parent for each in files}))
         notes = (f"Slices may be missing: files beside them are damaged or name no series: {names}.",) if names else ()
         sources.append(Source("dicom", tuple(files), folder, (name or "series") + ending, notes=notes))

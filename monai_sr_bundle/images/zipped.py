@@ -67,7 +67,9 @@ def unpack_series(path: Path, folder: Path, series_of: Callable[[Path], str]) ->
         else:
             file.unlink()
     stem = path.name.removesuffix(path.suffix)
-    names = [f"{stem}{series_ending(key)}.zip" if len(series) > 1 else f"{stem}.zip" for key in series]
+    # A key may hold the path of a file, in a folder that has another name every time.
+    endings = [series_ending(key.replace(str(folder), "")) if len(series) > 1 else "" for key in series]
+    names = [f"{stem}{ending}.zip" for ending in endings]
     return {name: tuple(files) for name, files in zip(names, series.values(), strict=True)}
 
 

@@ -311,6 +311,12 @@ def test_a_zip_with_several_series_gives_numbered_sources(tmp_path: Path):
     assert all(re.fullmatch(r"case_series_[0-9a-f]{8}\.zip", name) for name in zips)
 
 
+def test_films_of_a_zip_have_the_same_names_every_time(tmp_path: Path):
+    path = zipped(tmp_path / "case.zip", {f"IM{n}": radiograph(tmp_path / f"film{n}") for n in (1, 2)})
+    assert len(set(names(path))) == 2
+    assert names(path) == names(path)
+
+
 def test_a_zip_in_a_folder_is_found_and_one_without_images_is_left_out(tmp_path: Path, caplog):
     (tmp_path / "in" / "sub").mkdir(parents=True)
     zipped(tmp_path / "in" / "sub" / "case.zip", series(tmp_path / "ct"))
