@@ -17,10 +17,19 @@ from SuperResolutionLib.label_client import LabelClient
 
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.errors import OutOfMemoryError
+from monai_sr_bundle.images.dicom_file import series_ending
 from tests.images.dicom_files import ct_series, phantom, radiograph
 
 FILMS = ("f0.dcm", "f1.dcm")
-CHANGED = {"f0.dcm", "ct", "pair_series1", "pair_series2"}
+
+
+def name_of(folder, number):
+    """The name of an image whose folder holds another series too."""
+    return folder + series_ending(f"2.25.8{number}")
+
+
+PAIR = {name_of("pair", 2), name_of("pair", 3)}
+CHANGED = {"f0.dcm", "ct", *PAIR}
 FORMATS = ("json", "coco", "yolo", "voc", "nih", "vinbigdata", "slicer", "dicom")
 
 
@@ -30,9 +39,9 @@ def film(file, number):
     return radiograph(file, pixels, PatientID=f"patient {number}", **uids)
 
 
-def series(folder, number):
+def series(folder, number, brighter=0):
     uids = {"SeriesInstanceUID": f"2.25.8{number}", "StudyInstanceUID": "2.25.8"}
-    return ct_series(folder, phantom(slices=3) + number, **uids)
+    return ct_series(folder, phantom(slices=3) + number + brighter, **uids)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,7 @@ def server(serve, tmp_path_factory):
 
 
 def change(studies, aside):
-    """Replace a film by one of its size and time, add a series to that of a folder, and swap the order of two."""
+    """Replace a film by one of its size and time, and two series by others; add a series to that of a folder."""
     shutil.copy2(studies / "f0.dcm", aside / "f0.dcm")
     film(studies / "f0.dcm", 5)
     time = (aside / "f0.dcm").stat().st_mtime_ns
@@ -70,8 +79,9 @@ def change(studies, aside):
     assert (studies / "f0.dcm").stat().st_size == (aside / "f0.dcm").stat().st_size
     for file in series(aside / "added", 4):
         file.rename(studies / "ct" / f"added_{file.name}")
-    last = max((studies / "pair").iterdir())
-    last.rename(last.with_name(f"0_{last.name}"))
+    for number in (2, 3):
+        for file in series(aside / "replaced", number, brighter=9):
+            file.rename(studies / "pair" / f"{number}_{file.name}")
 
 
 def named(sentences):
@@ -83,13 +93,13 @@ def test_the_queue_leaves_out_what_cannot_be_read_or_was_changed_and_logs_it_onc
         return server.send("POST", "/activelearning/random", server.tokens[name], json={})
 
     server.send("PUT", "/activelearning/readers", server.tokens["root"], json={"readers": 9})
-    new = {"f1.dcm", "ct_series1", "ct_series2"}
+    new = {"f1.dcm", name_of("ct", 1), name_of("ct", 4)}
     answers = [ask(name) for name in ("eve", "root") for _ in range(6)]
     assert {answer["id"] for answer in answers} == new
     assert {answer["left"] for answer in answers[-3:]} == {len(new)}
     assert ask("ada")["id"] in new  # who has read what was changed
     left_out = server.get("/activelearning/left_out", server.tokens["root"])["left_out"]
-    assert left_out.keys() == {"broken.png", "f0.dcm", "pair_series1", "pair_series2"}
+    assert left_out.keys() == {"broken.png", "f0.dcm", *PAIR}
     assert "broken.png: the image cannot be read" in left_out["broken.png"]
     log = server.log.read_text()
     assert log.count("An image is left out of the queue") == len(left_out)
