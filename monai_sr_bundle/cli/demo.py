@@ -18,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr demo`."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
     parser.add_argument("--image", type=Path, metavar="IMAGE", help="enlarge your image instead")
-    parser.add_argument("--overwrite", action="store_true", help="replace an older result of your image")
     add_runtime_options(parser)
     parser.set_defaults(run=run)
 
@@ -26,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run `monai-sr demo` and return its exit code.
 
-    Without an image of the visitor, the CT slice that ships inside pydicom and a phantom are enlarged; their results of
-    an earlier run are replaced.
+    Without an image of the visitor, the CT slice that ships inside pydicom and a phantom are enlarged. Results of an
+    earlier run are replaced, other files beside the visitor's image are not.
 
     Raises:
         BundleError: pydicom was installed without its CT slice.
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             inputs = [Path(str(slice_path)), phantom]
         job = Job(
             inputs, f"{options.out}/", backend=options.backend, device=options.device, preview=True, report=True,
-            overwrite=options.overwrite or options.image is None,
+            overwrite=options.image is None, replace_results=True,
         )  # fmt: skip
         terminal = Terminal()
         errors = job.run(terminal)

@@ -26,11 +26,16 @@ DONE_BEFORE = "its result exists already"
 
 @dataclass(frozen=True)
 class Job(ImageOptions):
-    """A job of `monai-sr enhance`; the fields are its options."""
+    """A job of `monai-sr enhance`; the fields are its options.
+
+    Attributes:
+        replace_results: replace results of this package, and no other files. Default False.
+    """
 
     inputs: Sequence[Path]
     out: str | os.PathLike[str]
     overwrite: bool = False
+    replace_results: bool = False
     skip_existing: bool = False
     jobs: int = 1
     engine: EngineName = "local"
@@ -104,8 +109,9 @@ class Job(ImageOptions):
                 tuple(report) if self.report else (),
                 self.overwrite,
             )
-            if self.skip_existing and target.exists() and not all(map(os.path.lexists, task.planned)):
-                # A run was ended between the result and its companions.
+            # A run that goes on may have been ended between a result and its companions.
+            is_unfinished = self.skip_existing and not all(map(os.path.lexists, task.planned))
+            if not self.overwrite and target.exists() and (self.replace_results or is_unfinished):
                 task = replace(task, overwrite=_is_result(target))
             tasks.append(task)
         files.check_apart([path for task in tasks for path in task.planned], sources)

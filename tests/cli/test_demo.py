@@ -45,13 +45,14 @@ def test_the_visitors_own_image_is_the_only_one_enlarged(tmp_path):
     assert names == ["mine_sr.png", "mine_sr.preview.png", "mine_sr.report.html", "mine_sr.report.json"]
 
 
-def test_a_file_where_the_result_of_ones_own_image_belongs_is_replaced_only_when_asked(tmp_path):
+def test_a_file_where_the_result_of_ones_own_image_belongs_is_not_replaced_and_an_older_result_is(tmp_path):
     write_phantom_png(tmp_path / "mine.png", size=64)
     (tmp_path / "mine_sr.png").write_text("a file of the visitor")
     words = ["demo", "--backend", "onnx", "--image", str(tmp_path / "mine.png"), str(tmp_path)]
     assert main(words) == 5
     assert (tmp_path / "mine_sr.png").read_text() == "a file of the visitor"
-    assert main([*words, "--overwrite"]) == 0
+    (tmp_path / "mine_sr.png").unlink()
+    assert [main(words), main(words)] == [0, 0]
 
 
 def test_an_image_that_cannot_be_read_ends_with_its_exit_code(tmp_path, capsys):
