@@ -29,6 +29,7 @@ from monai_sr_bundle.degradation import Degradation, along_slices, at_scale
 from monai_sr_bundle.errors import BundleError, InputError, quote
 from monai_sr_bundle.families.family import ModelFamily, open_family
 from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.images.unit import LARGEST_VALUE, SMALLEST_RANGE
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 _FACTS = {
@@ -372,7 +373,7 @@ def _check_removed(name: str, text: Path, facts: dict[str, Any]) -> None:
 def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
     window = facts["window"]
     ends = [end for end in window if isinstance(end, int | float)]
-    if len(window) != 2 or len(ends) != 2 or not 1e-30 < ends[1] - ends[0] < 1e15:
+    if len(window) != 2 or len(ends) != 2 or not SMALLEST_RANGE < ends[1] - ends[0] < LARGEST_VALUE:
         raise BundleError(f"bundle {name}: {text.name} has window {quote(window)}, expected two rising numbers.")
     for key, least in (("scale", 2), ("halo", 0), ("memory_per_pixel", 1), ("grid", 1)):
         value = facts.get(key, least)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -46,13 +47,12 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _gain_or_metadata(text: str) -> float | Literal["metadata"]:
-    try:
-        gain = "metadata" if text == "metadata" else float(text)
-        if isinstance(gain, float) and not math.isfinite(gain):
-            raise ValueError
-        return gain  # type: ignore[return-value]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of dB, or metadata.") from error
+    if text == "metadata":
+        return "metadata"
+    with suppress(ValueError):
+        if math.isfinite(gain := float(text)):
+            return gain
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a number of dB, or metadata.")
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

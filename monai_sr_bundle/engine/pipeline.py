@@ -91,7 +91,7 @@ def enlarge_image(
     for block in family.enlarge(volume, backend, options, extent, tile=tile, record=record, progress=progress):
         if not np.isfinite(block.high_res).all():
             raise BundleError(
-                f"bundle {bundle.name} gave values for {image.path.name} that are not finite, so its weights are "
+                f"bundle {bundle.name} gave values for {image.path.name} that are not finite: its weights may be "
                 "damaged. Nothing was written. Take another bundle, or train this one again."
             )
         if error_factor is not None and half_width is not None and block.low_res is not None:

@@ -63,15 +63,6 @@ class Consistency(NamedTuple):
     unit: str
 
 
-_OPERATOR_WORDS = {
-    "bicubic_antialias": "a mean of the fine pixels around it, weighted by a smooth curve (bicubic)",
-    "bilinear_antialias": "a mean of the fine pixels around it, weighted by their distance (bilinear)",
-    "area": "the mean of the fine pixels that it covers",
-    "lanczos_antialias": "a mean of the fine pixels around it, weighted by a windowed sinc (Lanczos)",
-    "nearest": "one of the fine pixels that it covers",
-}
-
-
 def measure_consistency(
     source: Image, reduced: Callable[[int], np.ndarray], mask: Callable[[int], np.ndarray] | None = None
 ) -> Consistency:
@@ -468,6 +459,15 @@ def _remove_folders(text: str, folders: set[Path]) -> str:
     # Other paths, as long as they hold no spaces.
     text = re.sub(r"(?<![\w/:])/(?:[^\s/]+/)+", "", text)
     return re.sub(r"\b[A-Za-z]:\\(?:[^\\\s]+\\)+", "", text)
+
+
+_OPERATOR_WORDS = {
+    "bicubic_antialias": "a mean of the fine pixels around it, weighted by a smooth curve (bicubic)",
+    "bilinear_antialias": "a mean of the fine pixels around it, weighted by their distance (bilinear)",
+    "area": "the mean of the fine pixels that it covers",
+    "lanczos_antialias": "a mean of the fine pixels around it, weighted by a windowed sinc (Lanczos)",
+    "nearest": "one of the fine pixels that it covers",
+}
 
 
 def describe_operator(name: str) -> str:

@@ -149,13 +149,8 @@ class FilmPairs(Dataset):
                 row, column = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))
                 high_res = film[row : row + sides[0], column : column + sides[1]] / np.float32(255)
                 low_res = degrade(high_res, scale)
-                pairs.append(
-                    {
-                        "image": torch.from_numpy(low_res)[None],
-                        "label": torch.from_numpy(high_res)[None],
-                        "name": file.stem,
-                    }
-                )
+                pair = {"image": torch.from_numpy(low_res)[None], "label": torch.from_numpy(high_res)[None]}
+                pairs.append({**pair, "name": file.stem})
         super().__init__(pairs)
 
 
