@@ -17,9 +17,10 @@ needsOracle = pytest.mark.skipif(
 
 
 def testPanel(expression, **environment):
-    """Run tests of the panel in a process of their own."""
+    """Run tests of the panel in a process of their own, in which a test that hangs fails before this one does."""
+    options = ["-q", "-p", "no:cacheprovider", "-o", "timeout=300", "-k", expression]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", expression, HERE / "test_panel.py"],
+        [sys.executable, "-m", "pytest", *options, HERE / "test_panel.py"],
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

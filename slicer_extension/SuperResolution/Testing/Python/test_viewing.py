@@ -1,5 +1,6 @@
 """Real slice views during a comparison: what they show, and that they show what they did before when it ends."""
 
+import math
 import types
 
 import numpy as np
@@ -7,7 +8,7 @@ import phantom_volumes
 import pytest
 import slicer
 from sliceview import difference
-from SuperResolutionLib import compare, framing, result_nodes
+from SuperResolutionLib import compare, filling, framing, result_nodes
 from SuperResolutionLib.viewing import Viewing
 from SuperResolutionLib.volumes import resultAffine
 
@@ -322,6 +323,7 @@ def test_the_mask_marks_what_is_wide_over_all_that_the_user_has_in_the_view(kind
     before, plain = layersOf(red), red.picture()
     assert viewing.maskText(None) == viewing.maskText(result) == ("", False)
     viewing.showMask(result, 20.0)
+    filling.step(math.inf)
     picture, region = red.picture(), insideOf(red)
     marked = difference(plain, picture)[region] > 4
     assert marked.mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.15)
