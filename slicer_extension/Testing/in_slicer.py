@@ -48,7 +48,9 @@ def runAll(wheels):
     SuperResolution.SuperResolutionTest().runTest()
     tell("the self test has passed")
     from DICOMLib import DICOMUtils
+    from SuperResolutionLib.child_process import packagesOf, pythonOfSlicer
 
+    sys.path.append(packagesOf(pythonOfSlicer()))
     from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 
     with tempfile.TemporaryDirectory() as folder, DICOMUtils.TemporaryDICOMDatabase() as database:

@@ -6,6 +6,7 @@ Windows, taskkill ends the group; this is untested.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
@@ -28,6 +29,11 @@ SLICER_VARIABLES = (
     "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "QT_PLUGIN_PATH",
 )  # fmt: skip
 """Variables that Slicer's launcher sets: another Python would load Slicer's libraries instead of its own."""
+_RUN = """
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
 
 
 def pythonOfSlicer() -> str:
@@ -36,6 +42,28 @@ def pythonOfSlicer() -> str:
     PythonSlicer is a launcher that sets Slicer's environment and then runs Python as another process.
     """
     return shutil.which("PythonSlicer") or sys.executable
+
+
+def packagesOf(python: str) -> str:
+    """Return the folder into which packages are installed for a Python, among the user's own data.
+
+    The Python's own packages, which Slicer and other extensions need, are never touched.
+    """
+    if os.name == "nt":
+        data = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
+    elif sys.platform == "darwin":
+        data = os.path.expanduser("~/Library/Application Support")
+    else:
+        data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(data, "monai-sr-bundle", hashlib.sha256(os.fsencode(python)).hexdigest()[:8])
+
+
+def commandOf(python: str, module: str, *words: str, packages: str | None = None) -> list[str]:
+    """Return the command line of a module in the packages of a Python, before or beside its own.
+
+    Not by PYTHONPATH, before which Slicer's launcher puts its own folders.
+    """
+    return [python, "-c", _RUN, packages or packagesOf(python), module, *words]
 
 
 def environmentFor(python: str) -> dict[str, str]:
@@ -178,16 +206,16 @@ def parseEvent(line: str) -> dict[str, Any]:
     return event if isEvent else {"event": "log", "text": line}
 
 
-def makeFolder() -> str:
-    """Make a private temporary folder whose name says which process it belongs to."""
-    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
+def makeFolder(parent: str | None = None) -> str:
+    """Make a private folder whose name says which process it belongs to, by default among the temporary files."""
+    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
 
 
-def removeStaleFolders() -> None:
+def removeStaleFolders(parent: str | None = None) -> None:
     """Remove the folders of `makeFolder` whose processes are gone."""
     if os.name == "nt":  # os.kill with 0 would end the process on Windows
         return
-    for entry in os.scandir(tempfile.gettempdir()):
+    for entry in os.scandir(parent or tempfile.gettempdir()):
         number = entry.name[len(PREFIX) :].split("-")[0]
         if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
             continue

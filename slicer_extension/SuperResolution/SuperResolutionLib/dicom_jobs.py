@@ -40,7 +40,7 @@ class Command:
             try:
                 image = os.path.join(self._folder, "image")
                 os.mkdir(image)
-                self._command = [python, "-m", "monai_sr_bundle", *self.words(image)]
+                self._command = child_process.commandOf(python, "monai_sr_bundle", *self.words(image))
             except BaseException:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 raise

@@ -38,12 +38,12 @@ QUOTED_LINES = 3  # number of lines of the worker's stderr that a message quotes
 
 
 def workerCommand(python: str | None = None) -> list[str]:
-    """Return the command line of a worker, of a Python that has monai-sr-bundle; by default Slicer's own.
+    """Return the command line of a worker, of a Python for which monai-sr-bundle is installed; by default Slicer's own.
 
     ONNX Runtime starts in a second and needs no PyTorch.
     """
     python = python or child_process.pythonOfSlicer()
-    return [python, "-m", "monai_sr_bundle.worker", "--backend", "onnx", "--device", "auto"]
+    return child_process.commandOf(python, "monai_sr_bundle.worker", "--backend", "onnx", "--device", "auto")
 
 
 class ImageFile:
@@ -257,7 +257,7 @@ class WorkerClient:
 def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
     """Return why the worker has ended, and what to do, by its return code and the last lines of its stderr."""
     if any("No module named" in line and "monai_sr_bundle" in line for line in lastLines):
-        return _("monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation.")
+        return _("monai-sr-bundle is not installed. Install it in the panel's section Installation.")
     number = -code if code is not None and code < 0 else (code or 0) - 128  # a launcher reports a signal as 128 + n
     if number == 9:
         return _("the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller "

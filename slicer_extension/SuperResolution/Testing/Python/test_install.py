@@ -1,4 +1,4 @@
-"""Installing into a Python beside what is there, by real pip: a real environment, drawn wheels, no network.
+"""Installing for a Python into a folder of its own, by real pip: a real environment, drawn wheels, no network.
 
 The environment is made by SUPERRESOLUTION_PYTHON, or the Python that runs the tests: 3.11 or 3.12. The slow test builds
 the project's own wheel; the other packages come from the package index that pip is set to here.
@@ -11,13 +11,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 from SuperResolutionLib import install
+from SuperResolutionLib.child_process import packagesOf
 from SuperResolutionLib.install import Installation, explainFailure
+from SuperResolutionLib.worker_client import workerCommand
 from waiting import waitFor
 
 CHECKOUT = Path(__file__).resolve().parents[4]
@@ -32,15 +33,6 @@ def run(*command, **options):
 
 
 @pytest.fixture
-def python(bare):
-    """The Python of an environment that has pip and nothing else, and is like this again afterwards."""
-    yield bare
-    new = [line.split("==")[0].split(" @")[0] for line in packages(bare)]
-    if new:
-        run(bare, "-I", "-m", "pip", "uninstall", "-y", *new)
-
-
-@pytest.fixture
 def offline(monkeypatch):
     """pip without the settings of this machine."""
     for name in list(os.environ):
@@ -50,13 +42,16 @@ def offline(monkeypatch):
         monkeypatch.setenv(f"PIP_{name}", value)
 
 
-def packagesFolder(python):
-    return Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The user's data, into which packages are installed."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path / "data" / "monai-sr-bundle"
 
 
-def packages(python):
-    lines = run(python, "-I", "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check").stdout.splitlines()
-    return {line for line in lines if not line.startswith(("pip=", "setuptools="))}
+def installed(python):
+    """The names and versions of what is installed for a Python."""
+    return {path.name.removesuffix(".dist-info") for path in Path(packagesOf(python)).glob("*.dist-info")}
 
 
 def draw(folder, name, version, needs=(), files=None):
@@ -100,12 +95,11 @@ def writeSums(folder, path=None):
 
 
 @pytest.fixture
-def perform(python, offline, tmp_path, monkeypatch):
+def perform(bare, offline, data):
     """Installs, and agrees when it is asked. Returns the installation, with what it `asked`."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def perform(source, each=lambda installation, step: None):
-        installation = Installation("base", python, source and str(source))
+        installation = Installation("base", bare, source and str(source))
         installation.asked = ""
 
         def isOver():
@@ -117,7 +111,7 @@ def perform(python, offline, tmp_path, monkeypatch):
             return not isRunning
 
         waitFor(isOver, what="the end of the installation")
-        waitFor(lambda: not list(tmp_path.glob("sr-*")), what="the removal of what was downloaded")
+        waitFor(lambda: not list(data.glob("sr-*")), what="the removal of what is not needed any more")
         return installation
 
     return perform
@@ -136,8 +130,11 @@ def cancelAt(step):
 
 def assertUnchanged(python, failed):
     assert not failed.isInstalled
-    assert failed.text.endswith(" Nothing was changed.")
-    assert packages(python) == set()
+    assert failed.text.endswith("Nothing was changed.")
+    assert not os.path.lexists(packagesOf(python))
+
+
+BOTH = {"monai_sr_bundle-0.2.0+viewer", "helper-1.0"}
 
 
 def test_it_is_made_for_the_version_and_the_pythons_of_the_package():
@@ -147,89 +144,86 @@ def test_it_is_made_for_the_version_and_the_pythons_of_the_package():
     assert FILL in (CHECKOUT / "docs" / "slicer.md").read_text()
 
 
-def test_a_folder_is_planned_with_its_size_installed_and_then_nothing_is_missing(python, perform, wheels):
-    texts = set()
+def test_a_folder_is_planned_with_its_size_installed_and_then_nothing_is_missing(bare, perform, wheels):
+    texts, before = set(), run(bare, "-m", "pip", "freeze", "--all").stdout
     done = perform(wheels, each=lambda installation, step: texts.add(installation.text))
     size = sum(path.stat().st_size for path in wheels.iterdir()) / 1e6
     assert done.asked == (
-        f"2 packages would be installed from {wheels}, {size:.0f} MB: monai-sr-bundle 0.2.0+viewer, helper 1.0.\n"
-        "Nothing that Slicer or another extension has installed is replaced."
+        f"2 packages would be installed from {wheels} into {packagesOf(bare)}, {size:.0f} MB: monai-sr-bundle "
+        "0.2.0+viewer, helper 1.0.\nWhat Slicer or another extension has installed is not touched."
     )
     assert any(text.endswith("(2/2)") for text in texts)
     assert done.text == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
     assert done.isInstalled
-    installed = packages(python)
-    assert len(installed) == 2
+    assert installed(bare) == BOTH
     assert perform(None).text == "The models are installed. Nothing is missing."
-    assert packages(python) == installed
+    assert installed(bare) == BOTH
+    assert run(bare, "-m", "pip", "freeze", "--all").stdout == before
 
 
 @pytest.mark.parametrize("isBeside", [True, False])
-def test_wheels_are_installed_by_the_hashes_that_were_given_for_them(python, perform, wheels, isBeside):
+def test_wheels_are_installed_by_the_hashes_that_were_given_for_them(bare, perform, wheels, isBeside):
     sums = writeSums(wheels, None if isBeside else wheels / "hospital.txt")
     source = wheels if isBeside else sums
     drawBundle(wheels, "print('another one')")
     failed = perform(source)
     assert failed.text.startswith("The wheel of monai-sr-bundle 0.2.0+viewer has the SHA-256 ")
     assert f"which {sums} does not give. Copy the folder again" in failed.text
-    assertUnchanged(python, failed)
+    assertUnchanged(bare, failed)
     writeSums(wheels, sums)
     assert perform(source).isInstalled
 
 
-def test_a_wheel_that_is_exchanged_after_the_question_is_refused(python, perform, wheels):
+def test_a_wheel_that_is_exchanged_after_the_question_is_refused(bare, perform, wheels):
     def exchange(installation, step):
         if step == "ask":
             drawBundle(wheels, "print('another one')")
 
     failed = perform(wheels, each=exchange)
     assert failed.text.startswith("pip has failed: THESE PACKAGES DO NOT MATCH THE HASHES")
-    assertUnchanged(python, failed)
+    assertUnchanged(bare, failed)
 
 
-def test_what_is_installed_is_not_replaced_but_our_own_package(python, perform, wheels, tmp_path):
-    run(python, "-m", "pip", "install", "--no-index", draw(tmp_path / "old", "helper", "0.5"))
-    before = packages(python)
-    assert perform(wheels).text == (
-        'monai-sr-bundle[dicom] 0.2.0+viewer needs helper>=1; extra == "dicom", but helper 0.5 is installed, which is '
-        "not replaced: Slicer or another extension needs it. Use a newer Slicer (5.10 or later); if you have installed "
-        "helper yourself, update it first. Nothing was changed."
-    )
-    assert packages(python) == before
-    run(python, "-m", "pip", "install", "--no-index", "--upgrade", wheels / "helper-1.0-py3-none-any.whl",
-        drawBundle(tmp_path / "old", version="0.1.0"))  # fmt: skip
-    assert perform(wheels).text == "The models are installed: monai-sr-bundle 0.2.0+viewer."
-
-
-def test_what_slicer_has_without_a_record_is_kept(python, perform, wheels):
-    """A pydicom that pip does not know."""
-    draw(wheels, "pydicom", "3.0.1")
-    draw(wheels, "helper", "1.0", ["pydicom"])
-    hidden = packagesFolder(python) / "pydicom"
-    hidden.mkdir()
-    (hidden / "__init__.py").write_text("# Slicer's")
+def test_other_versions_in_slicers_python_neither_stop_it_nor_are_they_seen_by_the_models(bare, perform, wheels):
+    folder = Path(run(bare, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+    run(bare, "-m", "pip", "install", "--no-index", draw(wheels.parent, "helper", "0.5", files={"helper/old.py": ""}))
+    drawBundle(wheels, f"import os, helper; assert not helper.__file__.startswith({str(folder)!r}), helper.__file__")
     try:
-        assert perform(wheels).isInstalled
-        assert (hidden / "__init__.py").read_text() == "# Slicer's"
-        assert not any(line.startswith("pydicom") for line in packages(python))
+        done = perform(wheels)
+        assert done.isInstalled, done.text
+        assert (folder / "helper" / "old.py").exists()
+        worker = run(*workerCommand(bare), env={**os.environ, "PYTHONPATH": str(folder)})  # as Slicer's launcher does
+        assert worker.stderr == ""
     finally:
-        shutil.rmtree(hidden)
+        run(bare, "-m", "pip", "uninstall", "-y", "helper")
 
 
-@pytest.mark.parametrize("step", ["inspect", "resolve", "ask", "download"])
-def test_cancelled_before_anything_is_installed_it_leaves_nothing(python, perform, wheels, step):
-    assert perform(wheels, each=cancelAt(step)).text == "Nothing was changed."
-    assert packages(python) == set()
+@pytest.mark.parametrize("step", ["inspect", "resolve", "ask", "install", "try"])
+def test_cancelled_it_leaves_nothing(bare, perform, wheels, step):
+    canceled = perform(wheels, each=cancelAt(step))
+    assert canceled.text == "Nothing was changed."
+    assertUnchanged(bare, canceled)
 
 
-def test_what_does_not_run_is_told(perform, tmp_path):
-    drawBundle(tmp_path / "wheels", "raise SystemExit('libgomp.so is missing')")
-    failed = perform(tmp_path / "wheels")
-    assert failed.text == "The installed packages do not run (libgomp.so is missing). Update Slicer, or report this."
-    assert not failed.isInstalled
+def test_what_does_not_run_does_not_come_into_the_place_of_what_does_and_is_replaced_itself(bare, perform, wheels):
+    drawBundle(wheels, version="0.1.9")
+    run(bare, "-m", "pip", "install", "--no-index", "--no-deps", "--target", packagesOf(bare), *wheels.glob("*0.1.9*"))
+    drawBundle(wheels, "raise SystemExit('libgomp.so is missing')")
+    failed = perform(wheels)
+    assert failed.text == (
+        "The packages do not run (libgomp.so is missing). Update Slicer, or report this. Nothing was changed."
+    )
+    assert installed(bare) == {"monai_sr_bundle-0.1.9"}
+    drawBundle(wheels)
+    assert perform(wheels).isInstalled
+    assert installed(bare) == BOTH
+    Path(packagesOf(bare), "monai_sr_bundle", "worker.py").write_text("raise SystemExit('damaged')")
+    assert perform(wheels).text.startswith("The models are installed: monai-sr-bundle")
+    assert workerCommand(bare)[3] == packagesOf(bare)
+    assert run(*workerCommand(bare)).stderr == ""
 
 
-def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(python, perform, wheels, monkeypatch):
+def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(bare, perform, wheels, monkeypatch):
     assert perform(None).text == (
         "There is no release to download yet. Choose a folder of wheels; the user page says how to fill it. Nothing "
         "was changed."
@@ -238,31 +232,31 @@ def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(
     monkeypatch.setenv("PIP_INDEX_URL", (wheels.parent / "index").as_uri())
     monkeypatch.setattr(install, "RELEASE", wheels.as_uri())
     done = perform(None)
-    assert f"would be installed from {wheels.as_uri()}, " in done.asked
+    assert f"would be installed from {wheels.as_uri()} into " in done.asked
     assert done.text == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
 
 
-def test_too_little_room_is_told_before_anything_is_downloaded(python, perform, wheels, monkeypatch):
+def test_too_little_room_is_told_before_anything_is_installed(bare, perform, wheels, monkeypatch):
     monkeypatch.setattr(install, "UNPACKED", 1e15)
     failed = perform(wheels)
     assert "GB are free in" in failed.text
     assert failed.text.endswith(" Make room there. Nothing was changed.")
-    assertUnchanged(python, failed)
+    assertUnchanged(bare, failed)
 
 
-def test_a_folder_of_packages_that_cannot_be_written_to_is_told_before_pip_is_asked(tmp_path):
-    installation = Installation("base", sys.executable, str(tmp_path))
-    with pytest.raises(install.InputError, match="/slicer cannot be written to. Install Slicer into a folder of"):
-        installation._check({"isWritable": False, "folder": "/slicer"})
+def test_a_place_that_cannot_be_written_to_is_told_before_pip_is_asked(perform, data):
+    data.parent.write_text("a file, where a folder is expected")
+    failed = perform(None)
+    assert failed.text.startswith(f"{data} cannot be written to (")
+    assert failed.text.endswith("Make room there, or give yourself the rights. Nothing was changed.")
 
 
-def test_closed_while_it_looks_it_leaves_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_closed_while_it_looks_it_leaves_no_folder(data, tmp_path):
     installation = Installation("base", sys.executable, str(tmp_path))
     installation.step()
-    assert len(list(tmp_path.glob("sr-*"))) == 1
+    assert len(list(data.glob("sr-*"))) == 1
     installation.close()
-    assert list(tmp_path.glob("sr-*")) == []
+    assert list(data.glob("sr-*")) == []
 
 
 @pytest.mark.parametrize(("output", "words"), [
@@ -274,57 +268,8 @@ def test_what_pip_says_is_told_in_words(output, words):
     assert explainFailure(output.splitlines(), "/wheels").startswith(words)
 
 
-@pytest.fixture
-def fault(python):
-    """Let every Python of the environment do something when it writes a file of this name."""
-    hook = packagesFolder(python) / "fault.pth"
-
-    def fault(end, deed):
-        words = f"name == 'open' and str(args[0]).endswith({end!r}) and 'w' in str(args[1]) and {deed}"
-        hook.write_text(f"import os, sys; sys.addaudithook(lambda name, args: {words})\n")
-
-    fault.heal = lambda: hook.unlink(missing_ok=True)
-    yield fault
-    fault.heal()
-
-
-KILL, FAIL = "os.kill(os.getpid(), 9)", "os.write(-1, b'')"
-HALF = "Packages may be half installed. Press Install… again, which repairs them."
-
-
-@pytest.mark.parametrize(("end", "deed"), [
-    ("helper/__init__.py", KILL),  # a folder that Slicer might have brought
-    ("helper-1.0.dist-info/WHEEL", FAIL),  # pip takes it for installed, and cannot remove it
-    ("viewer.dist-info/RECORD", KILL),
-])  # fmt: skip
-def test_a_half_installation_is_told_and_the_next_repairs_it(python, perform, wheels, fault, end, deed, monkeypatch):
-    monkeypatch.setattr(install, "BUNDLED_WITH_SLICER", ("helper",))
-    fault(end, deed)
-    failed = perform(wheels)
-    assert failed.text.startswith("pip has failed: ")
-    assert failed.text.endswith(HALF)
-    fault.heal()
-
-    if end.startswith("viewer"):
-        assert perform(wheels, each=cancelAt("ask")).text == HALF
-    assert perform(wheels).isInstalled
-    assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
-    folder = packagesFolder(python)
-    assert (folder / "helper" / "__init__.py").exists()
-    assert (folder / "monai_sr_bundle" / "worker.py").exists()
-    run(python, "-m", "pip", "uninstall", "-y", "helper", install.PACKAGE)  # which needs complete records
-    assert not list(folder.glob("helper*")) + list(folder.glob("monai*"))
-
-
-def test_what_pip_has_begun_to_install_is_not_cancelled_and_that_is_told(python, perform, wheels):
-    canceled = perform(wheels, each=cancelAt("install"))
-    assert canceled.text == "The packages are installed. Press Install… again to try them."
-    assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
-    assert perform(None).text == "The models are installed. Nothing is missing."
-
-
 @pytest.mark.slow
-def test_the_base_from_a_folder_that_was_filled_as_told_runs(python, perform, tmp_path):
+def test_the_base_from_a_folder_that_was_filled_as_told_runs(bare, perform, tmp_path):
     copy, folder = tmp_path / "checkout", tmp_path / "wheels"
     copy.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
@@ -342,6 +287,6 @@ def test_the_base_from_a_folder_that_was_filled_as_told_runs(python, perform, tm
         assert name in done.text
     size = sum(path.stat().st_size for path in folder.glob("*.whl"))
     print(f"first installation: {size / 1e6:.0f} MB to download")
-    answer = run(python, "-m", "monai_sr_bundle.worker", input='{"do": "bundles"}\n', cwd=tmp_path)
+    answer = run(*workerCommand(bare), input='{"do": "bundles"}\n', cwd=tmp_path)
     assert '"event": "bundles"' in answer.stdout
     assert "chest_xray_residual_flow_x4" in answer.stdout
