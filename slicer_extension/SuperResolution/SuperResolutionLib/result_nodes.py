@@ -73,9 +73,13 @@ def addResult(
         if spacingSource:
             node.SetAttribute(SPACING_SOURCE, spacingSource)
     name = nameOf(sourceNode, extent, done, texture, seed)
-    if replace is None or (isFollowing and not node.GetName().startswith(name)):
+    if isFollowing and not node.GetName().startswith(name):
+        before = node.GetName()
         node.SetName(scene.GenerateUniqueName(name))
+        for derived in derivedNodes(node):
+            derived.SetName(derived.GetName().replace(before, node.GetName()))
     if replace is None:
+        node.SetName(scene.GenerateUniqueName(name))
         node.SetVoxelValueUnits(sourceNode.GetVoxelValueUnits())
         node.SetVoxelValueQuantity(sourceNode.GetVoxelValueQuantity())
         scene.AddNode(node)

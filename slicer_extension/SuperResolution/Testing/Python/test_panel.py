@@ -341,6 +341,7 @@ def test_live_follows_the_box_in_one_result_and_brings_its_error_bars_up_to_date
     assert withBox.chosen.result is result
     assert result_nodes.resultsOf(chest) == [result]
     bars = result_nodes.errorBarsOf(result)
+    assert bars.GetName() == f"{result.GetName()} error bars"
     assert red.composite.GetNthLayerVolumeID(3) == bars.GetID()
     assert bars.GetImageData().GetDimensions() == result.GetImageData().GetDimensions()
     withBox.chosen.errorBars = False
