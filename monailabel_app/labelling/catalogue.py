@@ -399,11 +399,17 @@ def _state_of(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
-            else:
-                yield entry.path, _state_of(entry.stat())
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(parent, name)
+            if not name.startswith(".") and (state := _state_at(path)):
+                yield path, state
+
+
+def _state_at(path: str) -> tuple[int, int, int] | None:
+    """Return the state of a file; None for a link to nothing, or a file that has gone meanwhile."""
+    try:
+        return _state_of(os.stat(path))
+    except OSError:
+        return None

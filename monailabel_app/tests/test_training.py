@@ -293,3 +293,10 @@ def test_a_folder_is_listed_anew_when_a_file_comes_or_goes(tmp_path):
     (tmp_path / "new.png").hardlink_to(tmp_path / catalogue.names()[0])
     (tmp_path / catalogue.names()[0]).unlink()
     assert catalogue.names() == [*sorted(sides)[1:], "new.png"]
+
+
+def test_a_link_to_nothing_is_no_image_and_hides_no_other(tmp_path):
+    sides = write_images(tmp_path)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "mounted").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    assert FolderCatalogue(tmp_path).names() == sorted(sides)
