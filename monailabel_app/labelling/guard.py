@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labelling.access import LOCAL, LOOPBACK, find_user, has_tokens
@@ -117,6 +118,14 @@ def protect(
     protected_apps.append(app)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
     app.add_middleware(Guard, store=store, origins=origins, open_paths=open_paths)
+    if origins:  # before the guard: what a browser asks first has no token
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Content-Disposition", "X-Notes"],
+        )
 
     @app.exception_handler(RefusedError)
     async def _refused(request: Request, error: RefusedError) -> JSONResponse:

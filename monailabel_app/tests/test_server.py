@@ -380,6 +380,25 @@ def test_nobody_comes_in_without_a_token_or_from_a_page(server, headers, status)
         assert requests.get(f"{server.url}{path}", headers=headers, timeout=60).status_code == status
 
 
+def test_a_browser_lets_an_allowed_page_read_the_answers_and_no_other(serve, studies, tmp_path, monkeypatch):
+    viewer, other = "https://viewer.example", "https://elsewhere.example"
+    monkeypatch.setenv("MONAI_LABEL_CORS_ORIGINS", json.dumps([viewer]))
+    server = serve(studies, tmp_path / "store", bundles="chest_xray_edsr_x4", readers={"ada": "reader"})
+    asked = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,content-type"}
+
+    def answers(origin):
+        preflight = requests.options(f"{server.url}/boxes/chest0.png", headers={"Origin": origin, **asked}, timeout=60)
+        headers = {"Origin": origin, "Authorization": f"Bearer {server.tokens['ada']}"}
+        answer = requests.get(f"{server.url}/boxes/", headers=headers, timeout=60)
+        allowed = [each.headers.get("Access-Control-Allow-Origin") for each in (preflight, answer)]
+        return preflight.status_code, answer.status_code, allowed
+
+    assert answers(viewer) == (200, 200, [viewer, viewer])
+    assert answers(other) == (400, 403, [None, None])
+    assert requests.get(f"{server.url}/boxes/", headers={"Origin": viewer}, timeout=60).status_code == 401
+    server.stop()
+
+
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(server):
     from labelling.guard import LARGEST_BODY
 
