@@ -12,13 +12,14 @@ import numpy as np
 import pydicom
 import pytest
 from drawn_readings import box, reading
-from labelling.catalogue import FolderCatalogue
+from labelling.catalogue import FolderCatalogue, safe_name
 from labelling.errors import RefusedError
 from labelling.formats import exchange, slicer_markups
 from labelling.formats.slices import ImageFacts, ImageNames
 
 from monai_sr_bundle.boxes.box import BoxError, FindingCode
 from monai_sr_bundle.boxes.readings import ImageIdentity
+from monai_sr_bundle.errors import InputError
 from tests.images.dicom_files import ct_series, radiograph
 
 CHEST = ImageFacts(ImageIdentity("chest.png", columns=200, rows=100, slices=1))
@@ -28,6 +29,8 @@ CT = ImageFacts(ImageIdentity("ct", columns=64, rows=48, slices=6, series_instan
 NIFTI = ImageFacts(ImageIdentity("scan.nii.gz", columns=64, rows=48, slices=6))
 IMAGES = {facts.identity.id: facts for facts in (CHEST, CT, NIFTI)}
 NAMES = ImageNames(list(IMAGES), IMAGES.__getitem__)
+FRAMES = ImageFacts(ImageIdentity("frames.dcm", columns=64, rows=48, slices=6), ("1.2.4",) * 6)
+"""One file of several frames, which share its SOP Instance UID."""
 
 
 def examples():
@@ -179,6 +182,55 @@ def test_unknown_findings_and_images_are_listed():
     assert imported.unknown_images == ["elsewhere.png"]
 
 
+def found(names, text, **unreadable):
+    def facts(name):
+        if name in unreadable.values():
+            raise InputError(f"{name} cannot be decoded")
+        return {**IMAGES, FRAMES.identity.id: FRAMES}.get(name) or ImageFacts(ImageIdentity(name))
+
+    match = ImageNames(names, facts).find(text)
+    return match and (match[0].identity.id, match[1])
+
+
+def test_a_path_is_that_of_the_image_below_the_folder_and_never_another_file_of_the_same_name():
+    names = ["film.png", safe_name("ada/film.png"), safe_name("bob/film.png")]
+    assert [found(names, f"{folder}film.png") for folder in ("", "ada/", "/data/chest/bob/", "images\\")] == [
+        (names[0], None), (names[1], None), (names[2], None), (names[0], None),
+    ]  # fmt: skip
+    assert found(names[1:], "eve/film.png") is None
+    assert found(["film.png"], "film.dcm") == ("film.png", None)
+    assert found(["film.png", "film.dcm"], "film.jpg") is None  # one of the two, and nobody knows which
+
+
+def test_an_image_that_cannot_be_read_hides_no_uid_of_another():
+    assert found(["broken.png", "ct"], "1.2.3.4", unreadable="broken.png") == ("ct", 4)
+    assert found(["broken.png", "ct"], "1.2.9", unreadable="broken.png") is None
+
+
+def test_a_wrong_image_is_not_told_as_a_wrong_file():
+    def facts(name):
+        raise InputError("chest.png: damaged")
+
+    with pytest.raises(InputError, match="chest.png: damaged"):
+        exchange.read("coco", exported("coco").files["instances.json"], ImageNames(["chest.png"], facts), reader="x")
+
+
+@pytest.mark.parametrize("name", ["coco", "yolo", "nih"])
+def test_frames_of_one_file_are_images_of_their_own_and_come_back(name):
+    images = {FRAMES.identity.id: FRAMES}
+    boxes = [FRAMES.placed(box(k, 2, k + 4, 6, slice_index=k)) for k in (1, 4)]
+    written = exchange.export(name, [reading("ada", *boxes, image=FRAMES.identity)], images, {})
+    imported = exchange.read(name, written.packed()[1], ImageNames(list(images), images.__getitem__), reader="ada")
+    assert [(each.slice_index, each.x_min) for each in imported.readings[0].boxes] == [(1, 1), (4, 4)]
+
+
+def test_a_box_on_a_file_of_several_frames_names_its_frame():
+    with pytest.raises(BoxError, match=r"names no slice of the 6. Add slice_index\.$"):
+        FRAMES.placed(box(1, 2, 3, 4, sop_instance_uid="1.2.4"))
+    with pytest.raises(BoxError, match="expected 0 to 5"):
+        FRAMES.placed(box(1, 2, 3, 4, sop_instance_uid="1.2.4", slice_index=99))
+
+
 def zipped(**files):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -197,6 +249,7 @@ def zipped(**files):
         ("yolo", b"no zip", "no zip"),
         ("yolo", zipped(labels__chest_png_txt="0 0.5 0.5 0.1 0.1"), "no classes.txt"),
         ("yolo", zipped(classes_txt="Nodule\n", labels__chest_png_txt="0 0.5 0.5"), "line 1"),
+        ("yolo", zipped(classes_txt="Nodule\n", labels__chest_png_txt="0 .5 .5 .6 .5 .6 .6 .5 .6"), "8 numbers"),
         ("yolo", zipped(classes_txt="Nodule\n", labels__chest_png_txt="0 0.5 0.5 1.5 0.1"), "outside its image"),
         ("yolo", zipped(classes_txt="Nodule\n", labels__chest_png_txt="-1 0.5 0.5 0.1 0.1"), "expected a class"),
         ("nih", b"a,b\n", "the columns are a, b"),

@@ -14,6 +14,7 @@ from typing import Any
 from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError, FindingCode
 from monai_sr_bundle.boxes.readings import Reading
+from monai_sr_bundle.errors import InputError
 
 
 def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[str, bytes]:
@@ -94,7 +95,7 @@ def read(content: bytes, names: ImageNames, default_reader: str) -> ImportedRead
                 codes=tuple(FindingCode(**code) for code in entry.get("codes") or ()),
             )  # fmt: skip
             collector.add(images[entry["image_id"]], box, entry.get("reader", ""), f"annotations[{number}]")
-    except BoxError:
+    except (BoxError, InputError):
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BoxError(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from labelling.catalogue import safe_name
 from monai_sr_bundle.boxes.box import Box, BoxError, check_edges
 from monai_sr_bundle.boxes.codes import PRIVATE, finding_code, finding_name, public_codes
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool
+from monai_sr_bundle.errors import InputError, OutOfMemoryError
 
 TOOL = Tool("monai-sr label")
 _NUMBERED = re.compile(r"^(.+)\.slice([0-9]{4,9})$")
@@ -40,7 +43,9 @@ class ImageFacts:
         if self.slices == 1:
             return self.identity.id
         index = self.index_of(box)
-        return self.uids[index] if self.uids else f"{self.identity.id}.slice{index:04d}"
+        if self.uids and self.uids.count(self.uids[index]) == 1:
+            return self.uids[index]
+        return f"{self.identity.id}.slice{index:04d}"
 
     def index_of(self, box: Box) -> int:
         """Return the index of a box's slice.
@@ -54,13 +59,17 @@ class ImageFacts:
                     f"the box is on slice {box.sop_instance_uid}, which is none of the {self.slices} slices of image "
                     f"{self.identity.id}. Send it with the image that has this slice, or draw it on this one."
                 )
-            index = self.uids.index(box.sop_instance_uid)
-            if box.slice_index not in (None, index) and len(set(self.uids)) == len(self.uids):
-                raise BoxError(f"slice_index is {box.slice_index}, but the SOP Instance UID is that of slice {index}.")
-            return index if len(set(self.uids)) > 1 or box.slice_index is None else box.slice_index
+            if self.uids.count(box.sop_instance_uid) == 1:  # the frames of one file share it
+                index = self.uids.index(box.sop_instance_uid)
+                if box.slice_index not in (None, index):
+                    raise BoxError(
+                        f"slice_index is {box.slice_index}, but the SOP Instance UID is that of slice {index}."
+                    )
+                return index
         index = 0 if box.slice_index is None and self.slices == 1 else box.slice_index
         if index is None:
-            raise BoxError(f"the box names no slice of the {self.slices}. Add slice_index or sop_instance_uid.")
+            advice = "slice_index" if len(set(self.uids)) == 1 else "slice_index or sop_instance_uid"
+            raise BoxError(f"the box names no slice of the {self.slices}. Add {advice}.")
         if not 0 <= index < self.slices:
             raise BoxError(f"slice_index is {index}, expected 0 to {self.slices - 1}.")
         return index
@@ -86,21 +95,27 @@ class ImageNames:
     """
 
     def __init__(self, names: Sequence[str], facts: Callable[[str], ImageFacts]) -> None:
-        self._names, self._facts = names, facts
-        self._by_stem = {_stem(name): name for name in names}
+        self._names, self._facts = dict.fromkeys(names), facts
+        stems = Counter(map(_stem, names))
+        self._by_stem = {_stem(name): name for name in names if stems[_stem(name)] == 1}
         self._by_uid: dict[str, tuple[str, int]] | None = None
 
     def find(self, text: str) -> tuple[ImageFacts, int | None] | None:
-        """Return an image by its name, the name of its file with or without suffix, or the SOP Instance UID of a slice.
+        """Return an image by its name, the path or name of its file, or the SOP Instance UID of a slice.
+
+        A path is that of the image below --studies, where there is one; folders before that are passed over. The suffix
+        may be another, or missing, where only one image has the name.
 
         Returns:
             The image, and the index of the slice if a slice was named; None where there is no such image.
         """
-        base = PurePosixPath(text.replace("\\", "/")).name
+        path = PurePosixPath(text.replace("\\", "/"))
+        base = path.name
         numbered = _NUMBERED.match(base)
         if numbered and numbered[1] in self._names:
             return self._facts(numbered[1]), int(numbered[2])
-        for name in (text, base, self._by_stem.get(_stem(base), "")):
+        paths = [safe_name("/".join(path.parts[start:])) for start in range(len(path.parts))]
+        for name in (text, *paths, self._by_stem.get(_stem(base), "")):
             if name in self._names:
                 return self._facts(name), None
         if re.fullmatch(r"[0-9.]+", base):
@@ -111,8 +126,12 @@ class ImageNames:
         if self._by_uid is None:
             self._by_uid = {}
             for name in self._names:
-                facts = self._facts(name)
-                self._by_uid |= {each: (name, index) for index, each in enumerate(facts.uids)}
+                try:
+                    facts = self._facts(name)
+                except (InputError, OutOfMemoryError):  # its UIDs are not known
+                    continue
+                indices = range(len(facts.uids)) if len(set(facts.uids)) == len(facts.uids) else [-1] * len(facts.uids)
+                self._by_uid |= {each: (name, index) for index, each in zip(indices, facts.uids, strict=True)}
                 if facts.identity.series_instance_uid:
                     self._by_uid.setdefault(facts.identity.series_instance_uid, (name, -1))
         if uid not in self._by_uid:

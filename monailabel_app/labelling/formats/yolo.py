@@ -66,10 +66,16 @@ def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> 
             match = names.find(image)
             try:
                 label, *shares = line.split()
-                x, y, width, height = (float(share) for share in shares[:4])
+                numbers = [float(share) for share in shares]
                 finding = dict(enumerate(findings))[int(label)].strip()  # where -1 is not the last class
             except (ValueError, KeyError) as error:
                 raise BoxError(f"{label_file.name}, line {number}: expected a class and four shares.") from error
+            if len(numbers) not in (4, 5):
+                raise BoxError(
+                    f"{label_file.name}, line {number}: a class and {len(numbers)} numbers, expected four shares of "
+                    "a box, and perhaps a confidence. Outlines and turned boxes are not read: save upright boxes."
+                )
+            x, y, width, height = numbers[:4]
             columns, rows = (match[0].identity.columns or 1, match[0].identity.rows or 1) if match else (1, 1)
             # Eight digits of a share may put an edge a hair beyond the image.
             edges = (
