@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -16,10 +17,12 @@ import numpy as np
 from labelling.box_store import CONSENSUS
 from labelling.errors import RefusedError
 from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.boxes.codes import finding_code
 from monai_sr_bundle.boxes.readings import Reader, Reading, Tool
 
 SAME_FINDING_IOU = 0.5
 """Least overlap (intersection over union) of two boxes that mark one finding."""
+_code = lru_cache(maxsize=1000)(finding_code)
 _TOOL = Tool("weighted box fusion", "ensemble-boxes 1.0.9")
 
 
@@ -138,11 +141,11 @@ def fuse(readings: Sequence[Reading], iou: float = SAME_FINDING_IOU) -> Reading:
 def _tracked(boxes: Sequence[Box], image: str) -> list[Box]:
     """Give boxes of one finding that overlap on neighbouring slices one tracking UID, the same every time."""
     lesions: list[list[Box]] = []
-    for box in sorted(boxes, key=lambda each: (each.finding, each.slice_index or 0, each.xyxy)):
+    for box in sorted(boxes, key=lambda each: (_group(each), each.xyxy)):
         for lesion in lesions:
             last = lesion[-1]
             neighbours = (box.slice_index or 0) - (last.slice_index or 0) == 1
-            if box.finding == last.finding and neighbours and overlap(box, last) > 0:
+            if _group(box)[:2] == _group(last)[:2] and neighbours and overlap(box, last) > 0:
                 lesion.append(box)
                 break
         else:
@@ -155,9 +158,10 @@ def _tracked(boxes: Sequence[Box], image: str) -> list[Box]:
     return tracked
 
 
-def _group(box: Box) -> tuple[str, int, str]:
-    """Return the finding and the slice of a box, which boxes of one group share."""
-    return box.finding.casefold(), -1 if box.slice_index is None else box.slice_index, box.sop_instance_uid
+def _group(box: Box) -> tuple[str, str, int, str]:
+    """Return the code of a box's finding, and its slice, which boxes of one group share; names of one code are one."""
+    code, index = _code(box.finding), -1 if box.slice_index is None else box.slice_index
+    return code.scheme_designator, code.value, index, box.sop_instance_uid
 
 
 def _area(box: Box) -> float:

@@ -29,6 +29,19 @@ def test_boxes_are_matched_one_to_one_within_a_finding_and_slice():
     assert [pair[:2] for pair in match(first, second)] == [(0, 1), (1, 0)]
 
 
+def test_names_of_one_code_are_one_finding():
+    names = ("Effusion", "Pleural effusion", "pleural  Effusion")
+    slices = [[box(10, 10, 30, 30, finding=name, slice_index=k) for k in (3, 4)] for name in names]
+    image = ImageIdentity("ct", columns=64, rows=64, slices=12)
+    readings = [reading(str(k), *boxes, image=image) for k, boxes in enumerate(slices)]
+    assert disagreement(readings) == pytest.approx(0)
+    first, second = fuse(readings).boxes
+    assert first.tracking_uid == second.tracking_uid
+    assert [each.slice_index for each in (first, second)] == [3, 4]
+    others = [reading("ada", box(finding="Odd")), reading("bob", box(finding="Other"))]
+    assert disagreement(others) == 1
+
+
 def test_readers_who_both_see_nothing_agree():
     assert agreement(reading("ada"), reading("bob")).score == 1
     assert agreement(reading("ada", box()), reading("bob")).score == 0
