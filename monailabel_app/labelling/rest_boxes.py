@@ -24,7 +24,7 @@ from labelling.formats import dicom_sr, exchange
 from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings
 from labelling.image_changes import UNREADABLE, is_drawn_on, leave_out_changed, say_missing, shortened
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
-from monai_sr_bundle.boxes.codes import public_codes
+from monai_sr_bundle.boxes.codes import finding_code, finding_name, public_codes
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings, parse_readings
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
@@ -88,18 +88,28 @@ def checked_reading(context: Context, user: User, name: str, reading: Reading) -
     if reader.id == CONSENSUS:
         raise ForbiddenError(f"the reader {CONSENSUS} is the server's own. Send PUT /boxes/IMAGE/adjudication.")
     user.require_reader(reader.id)
-    findings = context.store.record(FINDINGS, "all")
-    for box in reading.boxes:
-        if not box.finding:
-            raise RefusedError("a box names no finding, expected one.")
-        if findings and box.finding not in findings:
-            raise RefusedError(f"the finding {box.finding!r} is none of this server's: {', '.join(findings)}.")
+    require_findings(context, reading.boxes)
     return replace(
         reading,
         image=facts.identity,
         reader=reader,
         boxes=tuple(_complete(facts.placed(box), reader.id) for box in reading.boxes),
     )
+
+
+def require_findings(context: Context, boxes: Sequence[Box]) -> None:
+    """Refuse boxes without a finding, or with one that is none of the server's, by its name or this package's for it.
+
+    Raises:
+        RefusedError: such a box.
+    """
+    findings = context.store.record(FINDINGS, "all") or []
+    allowed = {*findings, *(finding_name(finding_code(name)) for name in findings)}
+    for box in boxes:
+        if not box.finding:
+            raise RefusedError("a box names no finding, expected one.")
+        if findings and box.finding not in allowed:
+            raise RefusedError(f"the finding {box.finding!r} is none of this server's: {', '.join(findings)}.")
 
 
 @router.get("/boxes/", summary="Images that were read, with their readers")

@@ -30,7 +30,7 @@ from labelling.formats import slicer_markups
 from labelling.formats.nifti import to_nifti
 from labelling.guard import as_json, log_mistake
 from labelling.image_changes import find_problem
-from labelling.rest_boxes import Sender, Server, facts_of, image_names, unchanged
+from labelling.rest_boxes import Sender, Server, facts_of, image_names, require_findings, unchanged
 from labelling.training_data import agreed_reading
 from labelling.training_jobs import RUNNING
 from monai_sr_bundle.errors import SuperResolutionError
@@ -119,6 +119,7 @@ def put_label(
     reader = user.name if user != LOCAL else _client_name(sent)
     imported = slicer_markups.read(label.file.read(), facts, image_names(context), reader)
     (reading,) = imported.readings
+    require_findings(context, reading.boxes)
     version = context.store.save(reading, actor=user.name, based_on=None)
     return {
         "image": image, "label": image, "reader": reader, "number": version.number,

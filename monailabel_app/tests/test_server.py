@@ -495,4 +495,16 @@ def test_findings_may_be_limited_to_a_list(server):
     assert (send("Odd").status_code, "none of this server's" in send("Odd").text) == (400, True)
     answer = send("Mass")
     assert answer.json()["readings"][0]["boxes"][0]["codes"][0]["value"] == "4147007"
+
+    def submit(finding):  # as Slicer does
+        point = {"label": finding, "position": [20, 40, 0]}
+        markup = {"type": "ROI", "center": [20, 40, 0], "size": [10, 20, 1], "controlPoints": [point]}
+        files = {"label": ("boxes.json", json.dumps({"markups": [markup]}))}
+        return server.call("PUT", "/datastore/label", root, params={"image": "chest1.png"}, files=files)
+
+    assert (submit("Odd").status_code, "none of this server's" in submit("Odd").text) == (400, True)
+    assert submit("Mass").status_code == 200
+    server.send("PUT", path, root, json={"findings": ["Pleural effusion"]})
+    assert submit("Pleural effusion").status_code == 200  # which comes back as Effusion
+    assert send("Effusion").status_code == 409  # as it follows no version, and not for its name
     assert server.call("PUT", path, root, json={"findings": []}).json() == {"findings": []}
