@@ -16,7 +16,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -169,7 +169,7 @@ class BoxStore:
 
     # Readings
 
-    def save(self, reading: Reading, *, actor: str, based_on: int | None, imported: bool = False) -> Version:
+    def save(self, reading: Reading, *, actor: str, based_on: int | None) -> Version:
         """Save a reading as the reader's next version of its image.
 
         Args:
@@ -177,7 +177,6 @@ class BoxStore:
             actor: the user who sends it.
             based_on: number of the version that the user has seen last, 0 for none; None to follow whatever is there,
                 for programs that cannot know it.
-            imported: whether it comes from a file. Default False.
 
         Returns:
             The version. The same content sent once more, as after a lost answer, is the version that it already is.
@@ -186,30 +185,43 @@ class BoxStore:
             ConflictError: a newer version is there than the one that the user has seen.
             StorageError: the disk is full, or cannot be written; nothing was saved.
         """
+        with self.write() as connection:
+            return self._save(
+                connection, reading, actor, based_on, "submit" if reading.status == "submitted" else "draft"
+            )
+
+    def save_imported(self, readings: Sequence[Reading], *, actor: str) -> list[Version]:
+        """Save the readings of a file, all or none, each as by `save` of a program that cannot know the version.
+
+        Raises:
+            StorageError: the disk is full, or cannot be written; nothing was saved.
+        """
+        with self.write() as connection:
+            return [self._save(connection, reading, actor, None, "import") for reading in readings]
+
+    def _save(self, connection: Connection, reading: Reading, actor: str, based_on: int | None, action: str) -> Version:
         if not reading.reader.id:
             raise RefusedError("reader.id is empty, expected who has read the image.")
         document = format_readings([reading])
         sha256 = _sha256(document)
         image, reader = reading.image.id, reading.reader.id
-        with self.write() as connection:
-            latest = self._latest_row(connection, image, reader)
-            number = latest.number if latest else 0
-            is_same = latest is not None and latest.document is not None and latest.sha256 == sha256
-            if latest is not None and is_same and based_on in (None, number - 1, number):
-                return _to_version(latest)
-            if based_on is not None and based_on != number:
-                raise ConflictError(
-                    f"version {number} of this reader is there, and the request follows version {based_on}. Fetch it, "
-                    f"and send yours again with based_on={number}."
-                )
-            values = {
-                "image": image, "reader": reader, "number": number + 1, "status": reading.status, "written": _now(),
-                "actor": actor, "sha256": sha256, "document": document,
-            }  # fmt: skip
-            connection.execute(insert(_versions).values(values))
-            action = "import" if imported else "submit" if reading.status == "submitted" else "draft"
-            self._append(connection, actor, action, image, reader, number + 1, sha256)
-            return _to_version(self._latest_row(connection, image, reader))
+        latest = self._latest_row(connection, image, reader)
+        number = latest.number if latest else 0
+        is_same = latest is not None and latest.document is not None and latest.sha256 == sha256
+        if latest is not None and is_same and based_on in (None, number - 1, number):
+            return _to_version(latest)
+        if based_on is not None and based_on != number:
+            raise ConflictError(
+                f"version {number} of this reader is there, and the request follows version {based_on}. Fetch it, "
+                f"and send yours again with based_on={number}."
+            )
+        values = {
+            "image": image, "reader": reader, "number": number + 1, "status": reading.status, "written": _now(),
+            "actor": actor, "sha256": sha256, "document": document,
+        }  # fmt: skip
+        connection.execute(insert(_versions).values(values))
+        self._append(connection, actor, action, image, reader, number + 1, sha256)
+        return _to_version(self._latest_row(connection, image, reader))
 
     def current(self, image: str) -> list[Version]:
         """Return the submitted version of every reader of an image, and the draft where it is newer.

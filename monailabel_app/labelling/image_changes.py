@@ -79,6 +79,7 @@ def find_problem(catalogue: Catalogue, store: BoxStore, image: str) -> str:
 
 
 def shortened(sentences: Sequence[str]) -> list[str]:
-    """Return the first `MOST_SENTENCES` sentences, and how many more there are."""
-    more = len(sentences) - MOST_SENTENCES
-    return [*sentences[:MOST_SENTENCES], *([f"{more} more images are left out."] if more > 0 else [])]
+    """Return the first `MOST_SENTENCES` different sentences, and how many more there are."""
+    different = list(dict.fromkeys(sentences))
+    more = len(different) - MOST_SENTENCES
+    return [*different[:MOST_SENTENCES], *([f"{more} more sentences like these are not listed."] if more > 0 else [])]

@@ -265,7 +265,7 @@ def get_export(
     exported = exchange.export(format, readings, facts, headers)
     name, content = exported.packed()
     disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-    sentences = [*left_out, *exported.notes]
+    sentences = shortened([*left_out, *exported.notes])
     notes = {"X-Notes": json.dumps(sentences)} if sentences else {}
     return Response(content, media_type="application/octet-stream", headers={**disposition, **notes})
 
@@ -338,7 +338,7 @@ def post_export_to_pacs(
     for uid in uids:
         context.store.set_record(REPORT, uid, {"by": user.name})
     context.store.note("store", actor=user.name, reason=f"{len(uids)} reports")
-    return {"stored": uids, "notes": [*left_out, *exported.notes]}
+    return {"stored": uids, "notes": shortened([*left_out, *exported.notes])}
 
 
 def _visible(context: Context, user: User, versions: Sequence[Version]) -> list[Version]:
@@ -403,7 +403,7 @@ def _selected(
     used = dict.fromkeys(reading.image.id for reading in readings)
     facts = {name: facts_of(context, name) for name in used}
     headers = {name: context.catalogue.headers(name) for name in used if with_headers}
-    return readings, facts, headers, shortened(left_out)
+    return readings, facts, headers, left_out
 
 
 def _pseudonymous(context: Context, readings: Sequence[Reading]) -> list[Reading]:
@@ -430,12 +430,9 @@ def _save(context: Context, user: User, imported: ImportedReadings) -> dict[str,
             raise RefusedError(f"a reader is {named}. Rename it.")
         readings.append(replace(reading, image=identity))
     format_readings(readings)
-    saved = []
-    for full in readings:
-        version = context.store.save(full, actor=user.name, based_on=None, imported=True)
-        saved.append({"image": version.image, "reader": version.reader, "number": version.number})
+    saved = context.store.save_imported(readings, actor=user.name)
     return {
-        "saved": saved,
+        "saved": [{"image": each.image, "reader": each.reader, "number": each.number} for each in saved],
         "boxes": sum(len(reading.boxes) for reading in imported.readings),
         "unknown_images": imported.unknown_images,
         "unknown_findings": sorted(set(imported.unknown_findings)),

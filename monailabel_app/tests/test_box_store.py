@@ -183,6 +183,18 @@ def test_a_full_disk_is_an_error_and_nothing_is_half_saved(store):
     assert store.verify() == []
 
 
+def test_a_full_disk_keeps_no_half_of_an_import(store):
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
+    with pytest.raises(StorageError, match="Nothing was saved"):
+        store.save_imported([reading(f"reader{k}", box()) for k in range(200)], actor="root")
+    assert store.history("chest.png") == store.audit() == []
+    versions = store.save_imported([reading("ada", box()), reading("bob", box()), reading("ada", box())], actor="root")
+    assert [(each.reader, each.number) for each in versions] == [("ada", 1), ("bob", 1), ("ada", 1)]
+    assert [each["action"] for each in store.audit()] == ["import", "import"]
+
+
 def test_a_backup_of_a_store_in_use_restores_it(store, tmp_path):
     store.save(reading("ada", box()), actor="ada", based_on=0)
     head = store.back_up(tmp_path / "backup.sqlite")

@@ -149,7 +149,7 @@ def test_the_next_image_is_the_one_that_real_readers_disagree_on_most(tmp_path):
             readings = overlapping(all_readings)
             expected[readings[0].image.id] = disagreement(readings)
             for one in readings:
-                store.save(one, actor="lidc", based_on=0, imported=True)
+                store.save(one, actor="lidc", based_on=0)
     set_readers_per_image(store, 5)
     served = [next_image(store, list(expected), "reader-5", "disagreement")["id"] for _ in expected]
     assert served == sorted(expected, key=expected.get, reverse=True)

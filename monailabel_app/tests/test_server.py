@@ -171,6 +171,22 @@ def test_export_has_pseudonyms_unless_an_admin_asks_for_names(server):
     assert "classes.txt" in zipfile.ZipFile(io.BytesIO(archive)).namelist()
 
 
+def test_the_header_with_notes_on_an_export_has_an_end(serve, tmp_path):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    PIL.Image.fromarray(np.zeros((64, 64), np.uint8)).save(studies / "a.png")
+    for number in range(30):
+        (studies / f"chest{number}.png").hardlink_to(studies / "a.png")
+    radiograph(studies / "film.dcm")
+    server = serve(studies, tmp_path / "store", bundles="chest_xray_edsr_x4")
+    readings = [reading("ada", box(1, 2, 3, 4), image=ImageIdentity(file.name)) for file in studies.iterdir()]
+    sent = {"files": {"file": ("boxes.json", format_readings(readings))}, "data": {"format": "json"}}
+    assert len(server.send("POST", "/import", **sent)["saved"]) == 32
+    notes = json.loads(server.call("GET", "/export", params={"format": "dicom"}).headers["X-Notes"])
+    assert (len(notes), notes[-1]) == (21, "11 more sentences like these are not listed.")
+    server.stop()
+
+
 def test_import_saves_all_or_nothing(server):
     def send(content, **fields):
         files = {"file": ("boxes.csv", content)}
