@@ -79,16 +79,17 @@ def add_token(store: BoxStore, reader: str, role: str) -> str:
 
 def revoke_tokens(store: BoxStore, reader: str) -> int:
     """Revoke all tokens of a reader, and return how many there were."""
-    keys = [key for key, content in store.records(_KIND).items() if content["reader"] == reader]
-    for key in keys:
-        store.set_record(_KIND, key, None)
-    if keys:
+    tokens = store.records(_KIND).items()
+    valid = {key: content for key, content in tokens if content["reader"] == reader and "revoked" not in content}
+    for key, content in valid.items():
+        store.set_record(_KIND, key, {**content, "revoked": datetime.now(UTC).isoformat(timespec="seconds")})
+    if valid:
         store.note("revoke", actor=LOCAL.name, reason=reader)
-    return len(keys)
+    return len(valid)
 
 
 def has_tokens(store: BoxStore) -> bool:
-    """Return whether the server asks for a token."""
+    """Return whether the server asks for a token: once there was one, always, so that no revocation lets all in."""
     return bool(store.records(_KIND))
 
 
@@ -96,7 +97,7 @@ def find_user(store: BoxStore, token: str) -> User | None:
     """Return the user of a token; None for an unknown one."""
     # The hash is looked up, so that the time it takes says nothing about the tokens that there are.
     content = store.record(_KIND, _hash(token))
-    return User(content["reader"], content["role"]) if content else None
+    return User(content["reader"], content["role"]) if content and "revoked" not in content else None
 
 
 def _hash(token: str) -> str:

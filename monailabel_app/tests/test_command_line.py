@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 import requests
 from drawn_readings import box, reading
+from labelling.access import User, find_user, has_tokens
 from labelling.box_store import BoxStore
 from labelling.context import STORE_FILE
 from processes import ROOT, START_SECONDS, free_port, wait_for
@@ -33,6 +34,15 @@ def test_a_token_is_shown_once_and_only_its_hash_is_stored(tmp_path, capsys):
     assert (code, len(token) > 30) == (0, True)
     assert all(token.encode() not in file.read_bytes() for file in tmp_path.iterdir())
     assert run(capsys, "--store", tmp_path, "token", "ada", "--revoke")[1] == "ada: 1 tokens revoked"
+
+
+def test_a_server_whose_last_token_is_revoked_lets_nobody_in(tmp_path, capsys):
+    _, token, _ = run(capsys, "--store", tmp_path, "token", "ada", "--role", "admin")
+    assert find_user(BoxStore(tmp_path / STORE_FILE), token) == User("ada", "admin")
+    assert run(capsys, "--store", tmp_path, "token", "ada", "--revoke")[1] == "ada: 1 tokens revoked"
+    store = BoxStore(tmp_path / STORE_FILE)
+    assert (find_user(store, token), has_tokens(store)) == (None, True)
+    assert run(capsys, "--store", tmp_path, "token", "ada", "--revoke")[1] == "ada: 0 tokens revoked"
 
 
 @pytest.mark.parametrize("name", ["../ada", "consensus", "local", "", "a b"])
