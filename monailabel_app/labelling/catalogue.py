@@ -244,25 +244,30 @@ class WebCatalogue(Catalogue):
         self._cache = cache
         self._is_ours: dict[str, bool] = {}
         self._uids: dict[str, tuple[str, str, str]] = {}
+        self._counts: dict[str, int] = {}
+        self._retrieved: dict[str, int] = {}
 
     def names(self) -> list[str]:
         uids: dict[str, tuple[str, str, str]] = {}
+        counts: dict[str, int] = {}
         with explain_pacs_errors():
             for modality in MODALITIES:
                 for entry in self._client.search_for_series(search_filters={"Modality": modality}):
                     series = Dataset.from_json(entry)
                     study_uid, series_uid = str(series.StudyInstanceUID), str(series.SeriesInstanceUID)
                     instances = None
-                    if modality != "CT" and int(series.get("NumberOfSeriesRelatedInstances") or 2) > 1:
+                    counts[series_uid] = int(series.get("NumberOfSeriesRelatedInstances") or 0)
+                    if modality != "CT" and counts[series_uid] != 1:
                         instances = self._instances(study_uid, series_uid)
                     if self._is_result(study_uid, series_uid):
                         continue
                     if instances is None:
                         uids[series_uid] = study_uid, series_uid, ""
                     else:
-                        uids |= {uid: (study_uid, series_uid, uid) for uid in instances}
+                        first = self._once_alone(series_uid)
+                        uids |= {series_uid if uid == first else uid: (study_uid, series_uid, uid) for uid in instances}
         with self._lock:
-            self._uids = uids
+            self._uids, self._counts = uids, counts
         return sorted(uids)
 
     def source(self, name: str) -> Source:
@@ -273,8 +278,13 @@ class WebCatalogue(Catalogue):
             raise NotFoundError("there is no such image in the PACS.")
         folder = self._cache / name
         with self._lock:
-            if not folder.is_dir():
+            count = 1 if uids[2] else self._counts.get(uids[1], 0)
+            # A series may have been on its way to the PACS when it was retrieved. Once for each number that the PACS
+            # says, as it may say more than it gives.
+            is_partial = self._retrieved.get(name) != count and folder.is_dir() and len(os.listdir(folder)) < count
+            if is_partial or not folder.is_dir():
                 self._retrieve(*uids, folder)
+            self._retrieved[name] = count
         return Source("dicom", tuple(sorted(folder.iterdir())), folder, name)
 
     def find_instance(self, uid: str) -> str:
@@ -325,6 +335,11 @@ class WebCatalogue(Catalogue):
         instances = self._client.search_for_instances(study_uid, series_uid)
         return [str(Dataset.from_json(each).SOPInstanceUID) for each in instances]
 
+    def _once_alone(self, series_uid: str) -> str:
+        """Return the instance of a radiograph that has the name of its series, as others have come after it; or ""."""
+        files = sorted((self._cache / series_uid).glob("*.dcm"))
+        return str(open_header(files[0], ["SOPInstanceUID"]).SOPInstanceUID) if len(files) == 1 else ""
+
     def _is_result(self, study_uid: str, series_uid: str) -> bool:
         """Return whether a series is a result of this package, by the header of one of its instances."""
         if series_uid not in self._is_ours:
@@ -347,6 +362,7 @@ class WebCatalogue(Catalogue):
         try:
             for number, dataset in enumerate(datasets):
                 dataset.save_as(partial / f"{number:05d}.dcm", enforce_file_format=True)
+            shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

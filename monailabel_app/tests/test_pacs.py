@@ -179,6 +179,35 @@ def test_a_new_study_is_listed_at_once(server, pacs, tmp_path):
     assert new.SeriesInstanceUID in images(server)
 
 
+def test_a_series_that_was_on_its_way_is_complete_when_it_has_arrived(server, pacs, tmp_path):
+    slices = [renewed(file) for file in ct_series(tmp_path / "ct", np.zeros((5, 48, 48), np.int16))]
+    for header in slices:
+        header.SeriesInstanceUID, header.StudyInstanceUID = "2.25.77", "2.25.78"
+    pacs["client"].store_instances(slices[:3])
+    info = {"params": {"image": "2.25.77"}}
+    assert server.get("/datastore/image/info", **info)["slices"] == 3
+    pacs["client"].store_instances(slices[3:])
+    assert "2.25.77" in images(server)
+    assert server.get("/datastore/image/info", **info)["slices"] == 5
+
+
+def test_a_radiograph_keeps_its_name_and_readings_when_another_comes_into_its_series(server, pacs, tmp_path):
+    frontal, lateral = (renewed(radiograph(tmp_path / f"{seed}.dcm", film(seed))) for seed in (6, 7))
+    lateral.StudyInstanceUID, lateral.SeriesInstanceUID = frontal.StudyInstanceUID, frontal.SeriesInstanceUID
+    name = str(frontal.SeriesInstanceUID)
+    pacs["client"].store_instances([frontal])
+    document = json.loads(format_readings([reading("ada", box(1, 2, 30, 40), image=ImageIdentity(name))]))
+    server.send("PUT", f"/boxes/{name}", json=document)
+    pacs["client"].store_instances([lateral])
+    assert {name, str(lateral.SOPInstanceUID)} <= set(images(server))
+    assert str(frontal.SOPInstanceUID) not in images(server)
+    (version,) = server.get(f"/boxes/{name}")["versions"]
+    assert version["readings"][0]["boxes"][0]["sop_instance_uid"] == frontal.SOPInstanceUID
+    for header, expected in ((frontal, name), (lateral, lateral.SOPInstanceUID)):
+        image = server.get("/datastore/image/find", params={"sop_instance_uid": header.SOPInstanceUID})
+        assert image["id"] == expected
+
+
 def test_a_pacs_that_is_down_or_slow_is_said_to_be_and_boxes_are_there(serve, tmp_path, monkeypatch):
     store = BoxStore(tmp_path / "store" / STORE_FILE)
     store.save(reading("ada", box()), actor="ada", based_on=0)
