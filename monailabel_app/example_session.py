@@ -211,9 +211,8 @@ def export_all(server: Server, token: str, folder: Path) -> list[str]:
 def draw_readings(server: Server, token: str, image: str, size: int, out: Path) -> None:
     """Draw an image with the boxes of its readers and of the consensus."""
     zoom = max(1, 768 // size)
-    content = pydicom.dcmread(
-        io.BytesIO(server.call("GET", "/datastore/image", token, params={"image": image}).content)
-    )
+    params = {"image": image, "series": "zip"}
+    content = pydicom.dcmread(io.BytesIO(server.call("GET", "/datastore/image", token, params=params).content))
     pixels = (content.pixel_array / 4095 * 255).astype(np.uint8)
     picture = (
         PIL.Image.fromarray(pixels).resize((size * zoom, size * zoom), PIL.Image.Resampling.BICUBIC).convert("RGB")

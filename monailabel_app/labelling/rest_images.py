@@ -59,7 +59,7 @@ def get_datastore(context: Server, user: Sender, output: str = "stats") -> Any:
     return {"all": datastore.json, "train": datastore.datalist}.get(output, datastore.status)()
 
 
-@router.get("/datastore/image", summary="The file of an image; of a series NIfTI, or a zip of its files")
+@router.get("/datastore/image", summary="The file of an image; of DICOM NIfTI, or the file or a zip of the files")
 @router.head("/datastore/image", include_in_schema=False)
 def get_image(
     context: Server,
@@ -68,12 +68,14 @@ def get_image(
     series: Annotated[str, Query(pattern="^(nifti|zip)$")] = "nifti",
 ) -> Response:
     source = context.catalogue.source(image)
-    if len(source.files) == 1:
-        return FileResponse(source.files[0], filename=source.files[0].name)
-    if series == "nifti":  # MONAI Label's module for Slicer opens one file
+    if source.format == "dicom" and series == "nifti":
+        # MONAI Label's module for Slicer opens one file, and sends boxes back in millimetres. From the DICOM of many a
+        # radiograph Slicer reads another spacing than this server does.
         return Response(
             to_nifti(files.read(source)), media_type="application/octet-stream", headers=_named(f"{image}.nii")
         )
+    if len(source.files) == 1:
+        return FileResponse(source.files[0], filename=source.files[0].name)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for number, file in enumerate(source.files):
@@ -245,8 +247,9 @@ def post_next(
         return {}
     identity = context.catalogue.identity(chosen["id"])
     # Not `path`: a client on this machine would open the file itself, and a server's paths are its own.
-    first, *others = context.catalogue.source(chosen["id"]).files
-    return {**chosen, "name": f"{identity.id}.nii" if others else first.name, "rows": identity.rows}
+    source = context.catalogue.source(chosen["id"])
+    name = f"{identity.id}.nii" if source.format == "dicom" else source.files[0].name
+    return {**chosen, "name": name, "rows": identity.rows}
 
 
 @router.get("/activelearning/left_out", summary="Images that the queue has left out so far, and why")

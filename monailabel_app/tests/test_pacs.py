@@ -179,6 +179,28 @@ def test_a_new_study_is_listed_at_once(server, pacs, tmp_path):
     assert new.SeriesInstanceUID in images(server)
 
 
+def test_a_box_in_millimetres_of_the_film_that_is_sent_lies_where_it_was_drawn(server, pacs, tmp_path):
+    """Slicer takes another spacing from the DICOM of a calibrated film: Imager Pixel Spacing."""
+    spacing = {"PixelSpacing": [0.2, 0.1], "ImagerPixelSpacing": [0.3, 0.15]}
+    header = renewed(radiograph(tmp_path / "film.dcm", film(8), **spacing))
+    pacs["client"].store_instances([header])
+    name = str(header.SeriesInstanceUID)
+    sent = nibabel.Nifti1Image.from_bytes(server.call("GET", "/datastore/image", params={"image": name}).content)
+    assert server.call("POST", "/activelearning/random", json={}).json()["name"].endswith(".nii")
+    np.testing.assert_array_equal(sent.get_fdata()[..., 0].T, 4095 - header.pixel_array)  # high values are dark
+    corners = [(sent.affine @ [*corner, 0, 1])[:3] for corner in ((9.5, 19.5), (29.5, 49.5))]
+    centre, size = np.mean(corners, axis=0), np.abs(np.subtract(*corners))
+    markup = {"type": "ROI", "coordinateSystem": "RAS", "center": centre.tolist(), "size": [*size[:2].tolist(), 1]}
+    files = {"label": ("boxes.json", json.dumps({"markups": [markup]}))}
+    server.send(
+        "PUT", "/datastore/label", params={"image": name}, files=files, data={"params": '{"client_id": "pc-7"}'}
+    )
+    (version,) = server.get(f"/boxes/{name}")["versions"]
+    assert version["readings"][0]["boxes"][0]["xyxy"] == pytest.approx([10, 20, 30, 50], abs=0.01)
+    file = server.call("GET", "/datastore/image", params={"image": name, "series": "zip"}).content
+    assert pydicom.dcmread(io.BytesIO(file)).SOPInstanceUID == header.SOPInstanceUID
+
+
 def test_a_series_that_was_on_its_way_is_complete_when_it_has_arrived(server, pacs, tmp_path):
     slices = [renewed(file) for file in ct_series(tmp_path / "ct", np.zeros((5, 48, 48), np.int16))]
     for header in slices:
