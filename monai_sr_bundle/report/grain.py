@@ -81,7 +81,7 @@ def _blocks(values: np.ndarray, block: tuple[int, int]) -> np.ndarray:
     """Return the blocks as rows, ``[blocks, pixels of a block]`` float32."""
     rows, columns = (length // side for length, side in zip(values.shape, block, strict=True))
     whole = values[: rows * block[0], : columns * block[1]].astype(np.float32)
-    return whole.reshape(rows, block[0], columns, block[1]).swapaxes(1, 2).reshape(rows * columns, -1)
+    return whole.reshape(rows, block[0], columns, block[1]).swapaxes(1, 2).reshape(-1, block[0] * block[1])
 
 
 def _trend_remover(block: tuple[int, int]) -> np.ndarray:
