@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,7 +19,7 @@ from labelling.formats import exchange, slicer_markups
 from labelling.formats.slices import ImageFacts, ImageNames
 
 from monai_sr_bundle.boxes.box import BoxError, FindingCode
-from monai_sr_bundle.boxes.readings import ImageIdentity
+from monai_sr_bundle.boxes.readings import ImageIdentity, Reader
 from monai_sr_bundle.errors import InputError
 from tests.images.dicom_files import ct_series, radiograph
 
@@ -108,6 +109,9 @@ def test_pascal_voc_counts_pixels_from_1_with_both_ends():
     for got, expected in zip(corners, examples()[0].boxes, strict=True):
         assert (got["xmin"] - 1, got["ymin"] - 1, got["xmax"], got["ymax"]) == pytest.approx(expected.xyxy, abs=0.5)
     assert [each.findtext("name") for each in root.iter("object")] == ["Nodule", "Effusion"]
+    (corner,) = exported("voc", [reading("ada", box(199.6, 99.6, 200, 100))]).files.values()
+    edges = [int(edge.text) for edge in ElementTree.fromstring(corner).find("object/bndbox")]
+    assert edges == [200, 100, 200, 100]
     assert list(ElementTree.fromstring(files["Annotations/bob/chest.png.xml"]).iter("object")) == []
     assert "Annotations/ada/1.2.3.3.xml" in files
 
@@ -340,6 +344,30 @@ def test_dicom_reports_come_back_for_radiographs_and_ct(tmp_path):
         assert imported.reader.id == "ada"
         assert imported.boxes[0].xyxy == pytest.approx(placed.xyxy, abs=0.01)
         assert (imported.boxes[0].finding, imported.boxes[0].slice_index) == (placed.finding, placed.slice_index)
+
+
+def test_a_reading_that_dicom_cannot_hold_is_left_out_and_the_others_go_on(tmp_path):
+    radiograph(tmp_path / "film.dcm", np.zeros((40, 32), np.uint16))
+    catalogue = FolderCatalogue(tmp_path)
+    facts, headers = {"film.dcm": ImageFacts(catalogue.identity("film.dcm"))}, catalogue.headers("film.dcm")
+    image = facts["film.dcm"].identity
+    odd, good = (reading("ada", box(1, 2, 3, 4, finding=name), image=image) for name in ("a\\b", "Nodule"))
+    written = exchange.export("dicom", [odd, replace(good, reader=Reader("bob"))], facts, {"film.dcm": headers})
+    assert list(written.files) == ["film.dcm/bob.dcm"]
+    (note,) = written.notes
+    assert note.startswith("film.dcm: a reading cannot be written as DICOM, and is left out. box 1: the finding is ")
+    with pytest.raises(RefusedError, match=r"nothing to write as DICOM. film.dcm: a reading cannot be written"):
+        exchange.export("dicom", [odd], facts, {"film.dcm": headers})
+
+
+@pytest.mark.parametrize("name", ["yolo", "voc", "nih", "slicer"])
+def test_a_reader_of_another_program_leads_to_no_folder_outside_of_the_export(name):
+    readings = [reading(reader, box(1, 2, 3, 4)) for reader in ("../../x", "a/b", "Grey^Zoe", "c:x", "..")]
+    files = exported(name, readings).files
+    assert len([path for path in files if path != "classes.txt"]) == len(readings)
+    for path in files:
+        assert not {"..", "a", "c:x"} & set(path.split("/")), path
+    assert any("Grey^Zoe" in path for path in files)
 
 
 def test_pseudonyms_depend_on_the_servers_secret():

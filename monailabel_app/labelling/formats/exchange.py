@@ -12,9 +12,10 @@ from pydicom.dataset import Dataset
 
 from labelling.errors import RefusedError
 from labelling.formats import coco, dicom_sr, lidc, pascal_voc, slicer_markups, tables, yolo
-from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings, known_finding
+from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings, folder_of, known_finding
 from monai_sr_bundle.boxes.box import BoxError
 from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
+from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.zipped import ZIP_ERRORS
 
 EXPORTS = ("json", "coco", "yolo", "voc", "nih", "vinbigdata", "slicer", "dicom")
@@ -60,7 +61,7 @@ def export(
 
     Raises:
         RefusedError: an unknown format.
-        InputError, OutputError, BoxError: see the format.
+        BoxError: see the format.
     """
     if name == "json":
         return ExportedFiles({"boxes.json": format_readings(readings).encode()})
@@ -72,7 +73,9 @@ def export(
         return ExportedFiles(write(readings, facts), tuple(_list_losses(name, readings, facts)))
     if name == "slicer":
         files = {
-            f"{reading.image.id}/{reading.reader.id}.mrk.json": slicer_markups.write(reading, facts[reading.image.id])
+            f"{reading.image.id}/{folder_of(reading.reader.id)}.mrk.json": slicer_markups.write(
+                reading, facts[reading.image.id]
+            )
             for reading in readings
         }
         return ExportedFiles(files)
@@ -85,8 +88,11 @@ def export(
         elif not reading.boxes:
             notes.append(f"{reading.image.id}: a reading without boxes has no report, and is left out.")
         else:
-            path = f"{reading.image.id}/{reading.reader.id}.dcm"
-            files[path] = dicom_sr.write(reading, headers[reading.image.id])
+            path = f"{reading.image.id}/{folder_of(reading.reader.id)}.dcm"
+            try:
+                files[path] = dicom_sr.write(reading, headers[reading.image.id])
+            except (InputError, OutputError) as error:
+                notes.append(f"{reading.image.id}: a reading cannot be written as DICOM, and is left out. {error}")
     if not files:
         raise RefusedError(" ".join(["there is nothing to write as DICOM.", *notes]))
     return ExportedFiles(files, tuple(notes))

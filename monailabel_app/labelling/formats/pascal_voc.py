@@ -5,10 +5,11 @@ VOC counts whole pixels from 1, both ends included, so edges are rounded to the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
-from labelling.formats.slices import ImageFacts
+from labelling.formats.slices import ImageFacts, folder_of
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -23,7 +24,7 @@ def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[
         for box in reading.boxes:
             boxes.setdefault((reading.reader.id, image.slice_name(box)), (image, []))[1].append(box)
     return {
-        f"Annotations/{reader}/{name}.xml": _annotation(name, image, image_boxes)
+        f"Annotations/{folder_of(reader)}/{name}.xml": _annotation(name, image, image_boxes)
         for (reader, name), (image, image_boxes) in boxes.items()
     }
 
@@ -41,7 +42,8 @@ def _annotation(name: str, image: ImageFacts, boxes: Sequence[Box]) -> bytes:
         for tag, text in (("name", box.finding), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
             ElementTree.SubElement(entry, tag).text = text
         corners = ElementTree.SubElement(entry, "bndbox")
-        left, top = round(box.x_min) + 1, round(box.y_min) + 1
+        left = min(round(box.x_min) + 1, image.identity.columns or math.inf)
+        top = min(round(box.y_min) + 1, image.identity.rows or math.inf)
         for tag, edge in (
             ("xmin", left), ("ymin", top), ("xmax", max(left, round(box.x_max))), ("ymax", max(top, round(box.y_max))),
         ):  # fmt: skip

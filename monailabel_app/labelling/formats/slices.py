@@ -226,6 +226,11 @@ def known_finding(box: Box, unknown: list[str]) -> Box:
     return replace(box, finding=finding_name(code), codes=box.codes or public_codes(box.finding))
 
 
+def folder_of(reader: str) -> str:
+    """Return the name of a reader's folder or file in an export; a reader in a file of others may be called "../x"."""
+    return reader if re.fullmatch(r"[^./\\:][^/\\:]*", reader) else safe_name(reader)
+
+
 def _stem(name: str) -> str:
     for suffix in (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff"):
         if name.lower().endswith(suffix):

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings, folder_of
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -34,7 +34,7 @@ def write_nih(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> d
             numbers = (box.x_min, box.y_min, box.x_max - box.x_min, box.y_max - box.y_min)
             name = facts[reading.image.id].slice_name(box)
             of_reader.append([name, box.finding, *(f"{number:.3f}" for number in numbers)])
-    return {f"{reader}/BBox_List.csv": _format(NIH_COLUMNS, entries) for reader, entries in rows.items()}
+    return {f"{folder_of(reader)}/BBox_List.csv": _format(NIH_COLUMNS, entries) for reader, entries in rows.items()}
 
 
 def read_nih(content: bytes, names: ImageNames, default_reader: str) -> ImportedReadings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings, folder_of
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
 
@@ -24,14 +24,14 @@ def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[
         image = facts[reading.image.id]
         columns, rows = image.identity.columns or 1, image.identity.rows or 1
         if not reading.boxes and image.slices == 1:
-            lines.setdefault(f"labels/{reading.reader.id}/{image.identity.id}.txt", [])
+            lines.setdefault(f"labels/{folder_of(reading.reader.id)}/{image.identity.id}.txt", [])
         for box in reading.boxes:
             shares = (
                 (box.x_min + box.x_max) / 2 / columns, (box.y_min + box.y_max) / 2 / rows,
                 (box.x_max - box.x_min) / columns, (box.y_max - box.y_min) / rows,
             )  # fmt: skip
             text = " ".join(f"{share:.8f}" for share in shares)
-            path = f"labels/{reading.reader.id}/{image.slice_name(box)}.txt"
+            path = f"labels/{folder_of(reading.reader.id)}/{image.slice_name(box)}.txt"
             lines.setdefault(path, []).append(f"{findings.index(box.finding)} {text}\n")
     files = {path: "".join(entries).encode() for path, entries in lines.items()}
     return {CLASSES: "".join(f"{name}\n" for name in findings).encode(), **files}
