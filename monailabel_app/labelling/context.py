@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from labelling.box_store import BoxStore
 from labelling.catalogue import Catalogue, FolderCatalogue, WebCatalogue
 from labelling.enhancing import Enhancer
-from labelling.errors import NotFoundError
+from labelling.errors import ConflictError, NotFoundError
 from labelling.models import Models
 from labelling.training_jobs import TrainingJobs
 
@@ -31,6 +32,7 @@ class Context:
         models: bundles, with the weights that were promoted.
         enhancer: process that enlarges.
         jobs: trainings.
+        lock: see `lock_store`.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class Context:
     models: Models
     enhancer: Enhancer
     jobs: TrainingJobs
+    lock: sqlite3.Connection
 
     def require_image(self, name: str) -> None:
         """Refuse an image that the catalogue does not have.
@@ -63,6 +66,7 @@ class Context:
         self.jobs.close()
         self.enhancer.close()
         self.store.close()
+        self.lock.close()
 
 
 def open_context(studies: str, conf: Mapping[str, str]) -> Context:
@@ -76,6 +80,7 @@ def open_context(studies: str, conf: Mapping[str, str]) -> Context:
     Raises:
         NotFoundError: no such folder.
         BundleError: an unknown bundle.
+        ConflictError: another server has the store open.
         StorageError, ServerError: see `BoxStore`.
     """
     folder = Path(conf.get("store") or DEFAULT_STORE).absolute()
@@ -87,9 +92,27 @@ def open_context(studies: str, conf: Mapping[str, str]) -> Context:
         raise NotFoundError(f"--studies {studies}: is neither a folder nor the address of DICOMweb.")
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, 0o700)
-    shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of a server that was killed
     store = BoxStore(folder / STORE_FILE)
+    lock = lock_store(folder)
+    shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of a server that was killed
     models = Models(store, folder / "models", [name for name in (conf.get("bundles") or "").split(",") if name])
     return Context(
-        folder, store, catalogue, models, Enhancer(), TrainingJobs(store, catalogue, models, folder / "jobs")
+        folder, store, catalogue, models, Enhancer(), TrainingJobs(store, catalogue, models, folder / "jobs"), lock
     )
+
+
+def lock_store(folder: Path) -> sqlite3.Connection:
+    """Return what keeps other servers from a store until it is closed or the process ends: a lock of SQLite's.
+
+    Raises:
+        ConflictError: another server has it.
+    """
+    lock = sqlite3.connect(folder / "server.lock", timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        raise ConflictError(
+            f"a server has the store {folder.name} open. Stop it, or name another folder with --store."
+        ) from error
+    return lock

@@ -16,7 +16,8 @@ import requests
 from drawn_readings import box, reading
 from labelling.access import User, find_user, has_tokens
 from labelling.box_store import BoxStore
-from labelling.context import STORE_FILE
+from labelling.context import STORE_FILE, open_context
+from labelling.errors import ConflictError
 from processes import ROOT, START_SECONDS, free_port, wait_for
 
 from monai_sr_bundle.__main__ import main
@@ -91,6 +92,18 @@ def test_a_port_that_is_taken_is_said_before_the_store_of_the_other_server_is_to
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 on this machine")
+def test_two_servers_do_not_share_a_store(tmp_path):
+    """The second would call the trainings of the first interrupted, and clear away its images."""
+    studies, conf = str(tmp_path), {"store": str(tmp_path / "store"), "bundles": "chest_xray_edsr_x4"}
+    context = open_context(studies, conf)
+    context.store.set_record("training", "job", {"state": "training"})
+    with pytest.raises(ConflictError, match="a server has the store store open. Stop it"):
+        open_context(studies, conf)
+    assert context.store.record("training", "job") == {"state": "training"}
+    context.close()
+    open_context(studies, conf).close()
+
+
 def test_a_port_that_is_taken_of_ipv4_alone_is_free_of_ipv6():
     with socket.create_server(("127.0.0.1", 0)) as other:
         label._require_free_port("::", other.getsockname()[1])

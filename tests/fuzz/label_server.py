@@ -24,7 +24,7 @@ from labelling import compatibility, guard, rest_boxes, rest_images, rest_login 
 from labelling.access import LOCAL
 from labelling.box_store import BoxStore
 from labelling.catalogue import FolderCatalogue
-from labelling.context import STORE_FILE, Context
+from labelling.context import STORE_FILE, Context, lock_store
 from labelling.enhancing import MOST_WAITING, Enhancer
 from labelling.models import Models
 from labelling.training_jobs import TrainingJobs
@@ -100,7 +100,8 @@ def _open(folder: Path, catalogue: FolderCatalogue) -> Context:
     enhancer = Enhancer()
     for _ in range(MOST_WAITING):  # what would be enlarged is refused: the parameters are what a case is about
         enhancer._slots.acquire()
-    return Context(folder, store, catalogue, models, enhancer, TrainingJobs(store, catalogue, models, folder / "jobs"))
+    jobs = TrainingJobs(store, catalogue, models, folder / "jobs")
+    return Context(folder, store, catalogue, models, enhancer, jobs, lock_store(folder))
 
 
 def _read_request(folder: Path) -> tuple[str, str, bytes, str, bytes]:
