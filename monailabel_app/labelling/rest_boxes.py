@@ -28,6 +28,7 @@ from monai_sr_bundle.boxes.codes import finding_code, finding_name, public_codes
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings, parse_readings
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
+from monai_sr_bundle.images.dicom_file import open_header
 
 ImageName = Annotated[str, Path(pattern=NAME)]
 READER = r"^[^\x00-\x1f\x7f]{1,64}$"
@@ -334,9 +335,10 @@ def post_export_to_pacs(
         for number, content in enumerate(exported.files.values()):
             paths.append(FilePath(folder, f"{number}.dcm"))
             paths[-1].write_bytes(content)
+            # Before they are sent: of a PACS that answers too late nobody knows which it has kept.
+            uid = str(open_header(paths[-1], ["SOPInstanceUID"]).SOPInstanceUID)
+            context.store.set_record(REPORT, uid, {"by": user.name})
         uids = pacs.store(paths)
-    for uid in uids:
-        context.store.set_record(REPORT, uid, {"by": user.name})
     context.store.note("store", actor=user.name, reason=f"{len(uids)} reports")
     return {"stored": uids, "notes": shortened([*left_out, *exported.notes])}
 

@@ -14,10 +14,11 @@ import pytest
 import requests
 from dicomweb_client import DICOMwebClient
 from drawn_readings import box, reading
-from labelling import catalogue
+from labelling import catalogue, rest_boxes
+from labelling.access import LOCAL
 from labelling.box_store import BoxStore
 from labelling.catalogue import WebCatalogue
-from labelling.context import STORE_FILE
+from labelling.context import STORE_FILE, open_context
 from labelling.errors import PacsError
 
 from monai_sr_bundle.boxes.dicom_report_read import read_report
@@ -228,6 +229,26 @@ def test_a_radiograph_keeps_its_name_and_readings_when_another_comes_into_its_se
     for header, expected in ((frontal, name), (lateral, lateral.SOPInstanceUID)):
         image = server.get("/datastore/image/find", params={"sop_instance_uid": header.SOPInstanceUID})
         assert image["id"] == expected
+
+
+def test_reports_are_not_imported_as_those_of_others_where_the_pacs_has_answered_too_late(pacs, tmp_path, monkeypatch):
+    context = open_context(pacs["url"], {"store": str(tmp_path / "store"), "bundles": "chest_xray_edsr_x4"})
+    header = renewed(radiograph(tmp_path / "film.dcm", film(9)))
+    pacs["client"].store_instances([header])
+    image = context.catalogue.identity(context.catalogue.find_instance(str(header.SOPInstanceUID)))
+    context.store.save(reading("ada", box(1, 2, 30, 40), image=image), actor="ada", based_on=0)
+    store = WebCatalogue.store
+
+    def store_late(catalogue, paths):
+        store(catalogue, paths)
+        raise PacsError("the PACS does not answer")
+
+    monkeypatch.setattr(WebCatalogue, "store", store_late)
+    with pytest.raises(PacsError):
+        rest_boxes.post_export_to_pacs(context, LOCAL)
+    rest_boxes.post_import_from_pacs(context, LOCAL)
+    assert context.store.images()[image.id] == {"ada": 1}
+    context.close()
 
 
 def test_a_pacs_that_is_down_or_slow_is_said_to_be_and_boxes_are_there(serve, tmp_path, monkeypatch):
