@@ -20,7 +20,7 @@ import psutil
 from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listener, Progress
 from monai_sr_bundle.engine import session as engine
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
-from monai_sr_bundle.engine.result import describe_loss
+from monai_sr_bundle.engine.result import Result, describe_loss
 from monai_sr_bundle.engine.session import BackendName, DeviceName, EnhanceOptions, ScaleChoice, Session, SessionCache
 from monai_sr_bundle.errors import (
     InputError,
@@ -39,7 +39,7 @@ from monai_sr_bundle.images.maps import check_maps, write_maps
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.report.build import write_html, write_json
+from monai_sr_bundle.report.build import options_chosen, write_html, write_json
 from monai_sr_bundle.shipped_bundles import find_bundle
 
 OutputFormat = Literal["same", "nifti"]
@@ -195,7 +195,7 @@ class Enlarger:
                 contents = result.report(
                     output=task.target,
                     seconds=time.perf_counter() - start,
-                    command=options.command,
+                    command=_repeatable(options, result),
                     tolerance=options.tolerance,
                     maps=task.maps,
                 )
@@ -235,6 +235,19 @@ class Enlarger:
             memory_bytes=psutil.Process().memory_info().rss + upper_bound,
             disk_bytes=_disk_bytes(task, image, session, checked),
         )
+
+
+def _repeatable(options: ImageOptions, result: Result) -> list[str]:
+    """Return the command line with what was chosen for "auto", which another machine might choose otherwise."""
+    chosen = [
+        word
+        for option, value in options_chosen(result.provenance).items()
+        if getattr(options, option) == "auto"
+        for word in (f"--{option}", value)
+    ]
+    # Behind "--" there are files alone.
+    end = options.command.index("--") if "--" in options.command else len(options.command)
+    return [*options.command[:end], *chosen, *options.command[end:]]
 
 
 def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.CheckedOptions) -> int:

@@ -59,6 +59,7 @@ class Result:
         input_comparison: sharpness, noise and contrast of the input, and the limits or ranges of the training inputs;
             empty where the bundle does not state them.
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
+        forced: options of `monai-sr enhance` by which the bundle was made to take the image. Default: none.
     """
 
     image: Image = field(repr=False)
@@ -76,6 +77,7 @@ class Result:
     padding: Padding | None = None
     input_comparison: Mapping[str, InputComparison] = field(default_factory=dict)
     site_calibration: bool = False
+    forced: tuple[str, ...] = ()
 
     # Files
 
@@ -151,6 +153,7 @@ class Result:
             # What the reader of the file found has a place of its own in the report.
             warnings=[sentence for sentence in self.warnings if sentence not in self.original.notes],
             command=command,
+            forced=self.forced,
             network_consistency=Consistency(*before, self.unit) if before else None,
             error_bars=self.describe_error_bars(tolerance, maps),
             removed=self.removed,

@@ -86,6 +86,12 @@ class EnhanceOptions:
         if self.tile:
             require_count("tile", self.tile)
 
+    @property
+    def forced(self) -> tuple[str, ...]:
+        """Return the options of `monai-sr enhance` for `force` and `force_model`, where they are set."""
+        options = ("--force", self.force), ("--force-model", self.force_model)
+        return tuple(option for option, is_set in options if is_set)
+
 
 class Session:
     """A bundle, opened once: its networks on a device, and the calibration of its error bars.
@@ -285,6 +291,7 @@ class Session:
             padding=padding,
             input_comparison=checked.comparison,
             site_calibration=self.calibration is not None,
+            forced=options.forced,
         )
 
     def _interpolate(
@@ -305,6 +312,7 @@ class Session:
             provenance=replace(result.provenance, instead_of=self.bundle.name),
             warnings=(*image.notes, *checked.warnings),
             input_comparison=checked.comparison,
+            forced=options.forced,
         )
 
 

@@ -18,6 +18,8 @@ Layout = Literal["file", "folder", "zip"]
 MODALITIES = {"CXR": ("CR", "DX", "RG", "RF", "DR", "XR"), "CT": ("CT",)}
 """Values of Modality (0008,0060) that each may have in a file; the last two of radiographs are not DICOM's own."""
 
+GIVEN_BY_USER = "given by the user"
+"""`Grid.spacing_source` of a spacing that the user gives."""
 AIR_HU = -500.0
 """Highest minimum of an image that is taken to be CT: no other modality stores air, and every chest CT has some."""
 
@@ -86,11 +88,9 @@ def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
     notes = image.notes
     if image.grid.in_millimetres:
         x, y, _ = image.grid.spacing_xyz
-        notes = (
-            *notes,
-            f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced.",
-        )
-    return replace(image, grid=image.grid.with_spacing(row, column, "given by the user"), notes=notes)
+        remark = f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced."
+        notes = (*notes, remark)
+    return replace(image, grid=image.grid.with_spacing(row, column, GIVEN_BY_USER), notes=notes)
 
 
 def require_finite(pixels: np.ndarray, path: Path) -> None:

@@ -26,7 +26,7 @@ from monai_sr_bundle.bundles import combined_sha256
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
-from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.image import GIVEN_BY_USER, Image
 from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, NOTHING_PREDICTED, Provenance
 from monai_sr_bundle.images.staging import write_file
@@ -105,6 +105,7 @@ def build_report(
     bicubic_consistency: Consistency | None,
     warnings: Sequence[str],
     command: Sequence[str] = (),
+    forced: Sequence[str] = (),
     error_bars: Mapping[str, Any] | None = None,
     network_consistency: Consistency | None = None,
     removed: ArtifactReport | None = None,
@@ -125,6 +126,7 @@ def build_report(
         consistency, bicubic_consistency: distances of the result and of bicubic interpolation; None when not measured.
         warnings: one sentence each, for the reader of the report.
         command: the command line as a list of words. Default: an equivalent one.
+        forced: `Result.forced`, for the equivalent command.
         error_bars: `describe_error_bars()`; None for a result without error bars.
         network_consistency: distance of the network's output before data consistency; None without it.
         removed: artifacts removed from the image; None for a bundle that removes none.
@@ -142,7 +144,7 @@ def build_report(
     span = abs(source.slope) * (float(source.pixels.max()) - float(source.pixels.min()))
     # Rounding to whole stored numbers alone gives 0.29 steps; no 8-bit screen shows a five-hundredth of the range.
     step = abs(source.slope) if np.issubdtype(source.pixels.dtype, np.integer) else 0.0
-    default_command = _default_command(source, provenance, output)
+    default_command = _default_command(source, provenance, output, forced)
     report = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -421,10 +423,21 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def _default_command(source: Image, provenance: Provenance, output: Path | None) -> list[str]:
+def options_chosen(provenance: Provenance) -> dict[str, str]:
+    """Return the options of `monai-sr enhance` that image and machine decide where they are "auto", as chosen."""
+    scale, device = str(max(provenance.scale_zyx)), provenance.device.split(":")[0]
+    return {"scale": scale, "backend": provenance.backend, "device": device}
+
+
+def _default_command(source: Image, provenance: Provenance, output: Path | None, forced: Sequence[str]) -> list[str]:
     command = ["monai-sr", "enhance", source.path.name or "IN", output.name if output else "OUT"]
-    command += ["--bundle", provenance.bundle, "--scale", str(max(provenance.scale_zyx))]
-    command += ["--backend", provenance.backend, "--seed", str(provenance.seed)]
+    command += ["--bundle", provenance.instead_of or provenance.bundle, "--seed", str(provenance.seed)]
+    for option, value in options_chosen(provenance).items():
+        command += [f"--{option}", value]
+    command += forced
+    if source.grid.spacing_source == GIVEN_BY_USER:
+        x, y, _ = source.grid.spacing_xyz
+        command += ["--spacing-mm", f"{y:.9g}", f"{x:.9g}"]
     if provenance.sampling:
         sampler, steps, samples, texture = provenance.sampling
         command += ["--sampler", sampler] if texture is None else ["--texture", f"{texture:g}"]

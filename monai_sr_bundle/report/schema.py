@@ -132,7 +132,10 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "sampling": {"type": ["string", "null"], "description": "of a diffusion model"},
                     "strength": {"type": ["number", "null"], "description": "of noise reduction, 0 to 1"},
                     "seconds": _NUMBER_OR_NULL,
-                    "command": {**_TEXT, "description": "as typed, folders left out"},
+                    "command": {
+                        **_TEXT,
+                        "description": "as typed, with what was chosen for this image and machine; folders left out",
+                    },
                     "libraries": {"type": "object", "additionalProperties": _TEXT, "required": ["python", "numpy"]},
                 }
             ),

@@ -17,7 +17,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.__main__ import build_parser, main
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.images.provenance import describes_result
 from monai_sr_bundle.shipped_bundles import find_bundle
@@ -126,6 +126,25 @@ def test_the_report_of_an_image_outside_the_limits_says_that_nothing_was_predict
     assert "what the model" not in page
     assert "is predicted, not measured" not in page
     assert "Not judged" not in page
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "film.png out.png",
+        "--backend auto --report film.png out.png --scale auto",
+        "--device cpu -- film.png out.png",
+    ],
+)
+def test_the_command_in_a_report_names_what_another_machine_might_choose_otherwise(film, tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("monai_sr_bundle.engine.session.choose_backend", lambda name: "onnx")
+    assert main(["enhance", "--report", "--quiet", *typed.split()]) == 0
+    command = json.loads((tmp_path / "out.report.json").read_text())["run"]["command"].split()
+    options = build_parser().parse_args(command[1:])
+    assert (options.backend, options.scale, options.device) == ("onnx", 4, "cpu")
+    assert command[:4] == ["monai-sr", "enhance", "--report", "--quiet"]
+    assert [*map(str, options.inputs), options.out] == ["film.png", "out.png"]
 
 
 def test_the_report_of_a_chosen_interpolation_names_no_model_that_refused(film, tmp_path):

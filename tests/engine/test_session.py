@@ -10,6 +10,7 @@ import torch
 from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
+from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
@@ -457,6 +458,20 @@ def test_an_image_far_from_all_that_the_model_knows_is_interpolated_and_says_so(
     assert forced.provenance.bundle == "chest_xray_edsr_x4"
     assert not np.array_equal(forced.image.pixels, bicubic.image.pixels)
     assert enhance(grey(film), str(limited)).provenance.instead_of == ""
+
+
+@pytest.mark.parametrize("force_model", [True, False])
+def test_the_command_of_an_image_outside_the_limits_makes_the_same_result_again(limited, film, tmp_path, force_model):
+    noisy = np.clip(grey(film) + np.random.default_rng(0).normal(0, 30, film.shape), 0, 255).astype(np.uint8)
+    Picture.fromarray(noisy).save(tmp_path / "noisy.png")
+    expected = enhance(tmp_path / "noisy.png", str(limited), force_model=force_model, spacing_mm=(0.7, 0.3))
+    command = expected.report()["run"]["command"]
+    # The command names the bundle, as it is shipped, and no folder.
+    places = {"noisy.png": str(tmp_path / "noisy.png"), "OUT": str(tmp_path / "out.png"), limited.name: str(limited)}
+    assert main([places.get(word, word) for word in command.split()[1:]]) == 0
+    np.testing.assert_array_equal(read_one(tmp_path / "out.png").pixels, expected.image.pixels)
+    assert "--spacing-mm 0.7 0.3" in command
+    assert ("bicubic" in command, "--force-model" in command) == (False, force_model)
 
 
 def test_padding_of_an_interpolated_ct_stays_padding_where_the_image_does_not_say_what_it_is(film):

@@ -227,7 +227,9 @@ def test_the_report_tells_how_to_find_and_repeat_the_run(tmp_path):
     assert report["output"]["shape_zyx"] == [1, 64, 96]
     assert report["created"] == "2026-11-20T10:11:12+01:00"
     assert report["run"]["libraries"]["numpy"] == np.__version__
-    command = "monai-sr enhance chest.png x4.png --bundle chest_xray_edsr_x4 --scale 4 --backend onnx --seed 7"
+    command = (
+        "monai-sr enhance chest.png x4.png --bundle chest_xray_edsr_x4 --seed 7 --scale 4 --backend onnx --device cpu"
+    )
     assert report["run"]["command"] == command
 
 
