@@ -7,12 +7,14 @@ from typing import Any
 
 from monai_sr_bundle.benchmark.comparison import Comparison
 from monai_sr_bundle.benchmark.detection import DETECTION_FIGURES, ORIGINAL, Estimate
+from monai_sr_bundle.uncertainty.hotelling import LEAST_PLACES
 
 DETECTION_NOTE = (
     "Sensitivity: the share of the original's blobs of 6 grey levels or more that the result shows, as the mean over "
     "the thresholds with 1/8, 1/4, 1/2, 1, 2, 4 and 8 false blobs per image; a blob is false where the original has "
     "less than 3 grey levels. Detectability: d\u2032 of a channelised Hotelling observer for drawn nodules of 12 grey "
-    "levels at known places. Intervals of 95 % by bootstrap over patients."
+    f"levels at known places; left out with fewer than {LEAST_PLACES} nodules, eight an image, of which the observer "
+    "would learn the noise. Intervals of 95 % by bootstrap over patients."
 )
 
 

@@ -98,8 +98,8 @@ def test_without_error_bars_and_without_structure_these_figures_are_missing():
 
 
 def test_detection_is_compared_over_all_images():
-    films = [film(seed) for seed in range(12)]
-    patients = [f"patient {index // 2}" for index in range(12)]
+    films = [film(seed) for seed in range(20)]
+    patients = [f"patient {index // 2}" for index in range(20)]
 
     def detections(enlarge):
         return [trust_figures(subject(enlarge(X4(high)), high), enlarge, X4, 255)[1] for high in films]

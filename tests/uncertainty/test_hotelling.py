@@ -47,3 +47,9 @@ def test_a_change_that_can_be_undone_does_not_make_the_signal_detectable():
     assert detectability(present @ mixing + 3, absent @ mixing + 3) == pytest.approx(d_prime)
     assert detectability(2 * present, 2 * absent) == pytest.approx(d_prime)
     assert detectability(absent, absent) == 0
+
+
+def test_images_that_are_so_few_that_the_observer_learns_their_noise_have_no_detectability():
+    present, absent = answers(1.5, 1.0, lambda rng: rng.standard_normal(SHAPE), images=20)
+    assert np.isfinite(detectability(present, absent))
+    assert np.isnan(detectability(present[:-1], absent[:-1]))
