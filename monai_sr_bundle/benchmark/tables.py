@@ -185,8 +185,11 @@ def _facts(comparison: Comparison) -> Iterator[str]:
 
 def _notes(comparison: Comparison, available: Sequence[str]) -> Iterator[str]:
     yield "Means ± standard deviation over images; intervals by bootstrap over images, p of a paired t-test."
-    if len(set(comparison.patients)) == 1:
+    patients = len(set(comparison.patients))
+    if patients == 1:
         yield "One patient only: intervals and tests are over slices of the same chest, not over patients."
+    elif patients < len(comparison.images):
+        yield "Intervals and tests treat the images of one patient as independent, so they are too narrow."
     for figure in available:
         count = max(int(np.isfinite(result.figures.get(figure, [])).sum()) for result in comparison.results)
         if count < len(comparison.images):

@@ -75,7 +75,9 @@ def test_the_table_says_what_it_was_measured_on_and_what_is_missing(comparison):
 
 
 def test_slices_of_one_patient_are_not_called_patients(comparison):
-    assert "One patient only" not in markdown(comparison)
+    assert "treat the images of one patient as independent, so they are too narrow" in markdown(comparison)
+    comparison.patients = ["1", "2", "3"]
+    assert "of one patient" not in markdown(comparison)
     comparison.patients = ["1"] * 3
     assert "One patient only: intervals and tests are over slices of the same chest" in markdown(comparison)
 
