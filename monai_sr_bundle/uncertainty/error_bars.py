@@ -62,8 +62,8 @@ def describe_undercoverage(bundle: Bundle, image: Image) -> str:
     kernel = SHARP_KERNEL.match(image.kernel) if bundle.modality == "CT" else None
     if kernel is None:
         return ""
-    # The least and the largest share of the cells B60f and BONE in docs/figures.md, "CT slices as they are".
-    return f"Its error bars are too narrow: on sharp kernels as {kernel[0]} they held 69 to 91 % of pixels in tests."
+    # The least and the largest share of a patient with B60f or BONE in docs/figures.md, "CT slices as they are".
+    return f"Its error bars are too narrow: on sharp kernels as {kernel[0]} they held 57 to 91 % of pixels in tests."
 
 
 def sees_whole_image(bundle: Bundle) -> bool:
