@@ -1,6 +1,7 @@
 """The texts say what is there: links lead somewhere, commands exist, figures are those of the metadata."""
 
 import importlib.util
+import inspect
 import re
 import runpy
 import shlex
@@ -10,6 +11,7 @@ import pytest
 
 import monai_sr_bundle
 from monai_sr_bundle.__main__ import build_parser
+from monai_sr_bundle.uncertainty.error_bars import describe_undercoverage
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [
@@ -100,6 +102,27 @@ def test_the_figures_of_the_intended_use_are_those_of_the_tables():
     for method in ("MDSR, trained on films", "Bicubic"):
         distances = sorted(float(row[column]) for row in rows[2:] if row[2] == method)
         assert f"{distances[0]} to {distances[-1]}" in page
+
+
+def test_the_figures_in_sentences_are_those_of_the_tables():
+    figures = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    readme, trust = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/trust.md"))
+
+    def cells(marker, *beginning):
+        table = figures.split(marker)[1].split("<!-- end -->")[0].splitlines()
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line.startswith("|")]
+        (row,) = (row for row in rows if tuple(row[: len(beginning)]) == beginning)
+        header = next(header for header in reversed(rows[: rows.index(row)]) if "Bicubic" in header or "loss" in header)
+        return {name: cell.split(" ")[0] for name, cell in zip(header, row, strict=True)}
+
+    gains = cells("<!-- gains: chest_xray_films+limit=20 | 4", "NIH, 256 pixels", "ideal")
+    assert f"{gains['Residual flow']} against {gains['MDSR, trained on films']} dB" in readme
+    bright = cells("<!-- table across: chest_xray_trust+limit=80", "sensitivity to bright blobs, sigma 1.5 pixels")
+    assert f"({bright['Residual flow, texture 1']} against {bright['Bicubic']} of the" in trust
+    shares = re.findall(r"^\| slices, (?:BONE|B60f) \| MDSR[^|]*(.*%.*)$", figures, flags=re.MULTILINE)
+    sharp = [int(share) for row in shares for share in re.findall(r"\d+", row)]
+    assert f"{min(sharp)} to {max(sharp)} %" in inspect.getsource(describe_undercoverage)
+    assert f"{min(sharp)} % of one patient with a sharp" in trust.replace("\n", " ")
 
 
 def test_the_citation_names_this_version():
