@@ -263,6 +263,10 @@ def test_every_card_follows_the_template():
             assert f"{bundle.parameters:,} weights" in card, bundle.name
             assert f"monai-sr train {bundle.name} " in card, bundle.name
             assert "| minutes of training |" in card, bundle.name
+            if (bundle.folder / "calibration.json").is_file():
+                assert f"monai-sr calibrate {bundle.name} " in card or "error bars were calibrated on" in card, (
+                    bundle.name
+                )
             assert re.search(rf"`monai-sr evaluate {bundle.name} |`monai-sr benchmark quality", card), bundle.name
 
 
