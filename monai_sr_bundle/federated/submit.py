@@ -31,10 +31,13 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
+from monai_sr_bundle.federated.start_weights import START_FILE
 from monai_sr_bundle.federated.study import Study
 from monai_sr_bundle.images.staging import write_file
 
 ROUNDS_A_JOB = 10
+JOBS_FILE = "jobs.json"
+"""File in the folder of a study with the end of each of its jobs."""
 ABSENT = "absent"
 """Key of a round's record: the sites of the study that it did not ask, each with the reason."""
 POLL_SECONDS = 2.0
@@ -145,10 +148,12 @@ def run_study(
     Args:
         session: from `open_session`.
         study: the study.
-        out: folder for `FL_global_model.pt`, `rounds.json` and `jobs.json`; written anew after every job.
+        out: folder for `FL_global_model.pt`, `rounds.json` and `jobs.json`, written anew after every job, and for
+            `start.pt`, the weights that the study began with.
         rounds_a_job: rounds of one job. Default 10.
         continued: folder with the model and record to go on from: `out` of an earlier call, or the folder `app_server`
-            of a job that the server was running when it died. Default: begin.
+            of a job that the server was running when it died; the record of the jobs before that one is in `out`.
+            Default: begin.
         report: called with a line for the person who waits. Default: print.
 
     Returns:
@@ -156,18 +161,17 @@ def run_study(
 
     Raises:
         StudyEnded: too few hospitals are connected; a job ended without its last round. What was reached is in `out`.
-        InputError: nothing to go on from, no round left, or the server refuses the job.
+        InputError: nothing to go on from, rounds without a record, no round left, or the server refuses the job.
         OutputError: `out` holds another study.
     """
     if rounds_a_job < 1:
         raise InputError(f"--rounds-a-job {rounds_a_job}: expected at least 1.")
     if continued is None and (out / GLOBAL_MODEL).exists():
         raise OutputError(f"{out} holds a study. Name another folder with --out, or go on with --continue {out}.")
-    model, rounds = _read_state(continued) if continued else (None, [])
+    model, rounds, jobs = _read_state(continued, out) if continued else (None, [], [])
     done = sum("missing" in record for record in rounds)
     if done >= study.task.rounds:
         raise InputError(f"{continued} has all {study.task.rounds} rounds of the study already; its model is {model}.")
-    jobs: list[dict[str, str]] = []
     out.mkdir(parents=True, exist_ok=True)
     if model is not None:
         _keep(out, model, rounds, jobs)
@@ -180,7 +184,7 @@ def run_study(
             start = None if model is None else str(model)
             folder = write_job(study, Path(temporary), start=start, start_round=done, rounds=length)
             with explain_loss(go_on):
-                end = _run_job(session, folder, Path(temporary) / "result", report, sites_of(rounds))
+                end = _run_job(session, folder, Path(temporary) / "result", report, rounds, out)
             # What earlier jobs measured of the model that this one began with is measured again by its first round.
             rounds = [record for record in rounds if "missing" in record] + end.rounds
             jobs.append({"job": end.job, "status": end.status, "explanation": end.explanation})
@@ -212,35 +216,74 @@ def _connected_sites(session: Session) -> set[str]:
     return {client.name for client in session.get_system_info().client_info}
 
 
-def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+def _read_state(folder: Path, out: Path) -> tuple[Path, list[dict[str, Any]], list[dict[str, str]]]:
+    """Return the model to go on from, the record of all rounds that are in it, and that of the jobs that have ended."""
     model, record = folder / GLOBAL_MODEL, folder / ROUNDS_FILE
     if not model.is_file() or not record.is_file():
         raise InputError(
-            f"{folder} has no {GLOBAL_MODEL} and {ROUNDS_FILE} to go on from. Name the folder of an earlier job."
+            f"{folder} has no {GLOBAL_MODEL} and {ROUNDS_FILE} to go on from. Name the folder of an earlier job, or "
+            "--out of an earlier call."
         )
+    rounds = _read_records(record)
+    first = next((int(each["round"]) for each in rounds if "missing" in each), 0)
+    if first:  # the server knows the rounds of its job alone
+        before = _read_records(out / ROUNDS_FILE) if (out / ROUNDS_FILE).is_file() else []
+        before = [each for each in before if "missing" in each and each["round"] < first]
+        if len(before) < first:
+            raise InputError(
+                f"{record} begins with round {first}, and {out} has no record of the {first} rounds before it. Pass "
+                "the --out of the call that was interrupted."
+            )
+        note_absent(rounds, sites_of(before))
+        rounds = before + rounds
+    jobs = next((file for file in (folder / JOBS_FILE, out / JOBS_FILE) if file.is_file()), None)
+    return model, rounds, _read_records(jobs) if jobs else []
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the rounds or jobs of a record."""
     try:
-        rounds = json.loads(record.read_text(encoding="utf-8"))
+        records = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{record} cannot be read ({error}). Name the folder of an earlier job.") from error
-    if not isinstance(rounds, list) or not all(isinstance(each, dict) for each in rounds):
-        raise InputError(f"{record} is no list of rounds. Name the folder of an earlier job.")
-    return model, rounds
+        raise InputError(f"{path} cannot be read ({error}). Name the folder of an earlier job.") from error
+    if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+        raise InputError(f"{path} is no list of records. Name the folder of an earlier job.")
+    return records
 
 
 def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[str, str]]) -> None:
     temporary = out / f"{GLOBAL_MODEL}.part"
     shutil.copyfile(model, temporary)
     temporary.replace(out / GLOBAL_MODEL)
+    start = model.with_name(START_FILE)
+    # A later job begins with the model of the one before it, and not with what the study began with.
+    is_first = _read_records(model.with_name(ROUNDS_FILE))[0]["round"] == 0
+    if is_first and start.is_file() and not (out / START_FILE).exists():
+        shutil.copyfile(start, out / START_FILE)
     write_file(out / ROUNDS_FILE, f"{json.dumps(rounds, indent=2)}\n".encode())
-    write_file(out / "jobs.json", f"{json.dumps(jobs, indent=2)}\n".encode())
+    write_file(out / JOBS_FILE, f"{json.dumps(jobs, indent=2)}\n".encode())
 
 
 def _run_job(
-    session: Session, folder: Path, result: Path, report: Callable[[str], None], earlier_sites: Set[str]
+    session: Session,
+    folder: Path,
+    result: Path,
+    report: Callable[[str], None],
+    rounds: list[dict[str, Any]],
+    out: Path,
 ) -> JobEnd:
     """Submit a job of a study, wait for its end and fetch its result."""
-    job, meta = _wait_for_job(session, folder, report, _server_lost)
-    return fetch_end(session, job, meta, result, earlier_sites)
+    without_model = f" If it has none, go on with --continue {out}." if rounds else ""
+
+    def server_lost(job: str) -> StudyEnded:
+        return StudyEnded(
+            f"the server was lost while it ran job {job}. When it is up again, run this again with --continue and the "
+            f"folder {job}/app_server in the server's kit: it has the model of the last round.{without_model}"
+            + _ARCHIVED.format(job=job)
+        )
+
+    job, meta = _wait_for_job(session, folder, report, server_lost)
+    return fetch_end(session, job, meta, result, sites_of(rounds))
 
 
 def run_to_result(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> Path:
@@ -297,13 +340,6 @@ def _wait_for_job(
     if code != MonitorReturnCode.JOB_FINISHED:
         raise lost(job)
     return job, dict(meta or {})
-
-
-def _server_lost(job: str) -> StudyEnded:
-    return StudyEnded(
-        f"the server was lost while it ran job {job}. When it is up again, go on with --continue and the folder "
-        f"{job}/app_server in the server's kit: it has the model of the last round." + _ARCHIVED.format(job=job)
-    )
 
 
 def fetch_end(

@@ -1,16 +1,18 @@
 """Refusals of `monai-sr federated submit` before it asks the server, and its words on jobs that have ended."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, NoReply
+from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, MonitorReturnCode, NoReply
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL
+from monai_sr_bundle.federated.start_weights import START_FILE
 from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, fetch_end, run_study, run_to_result
 from tests.federated.conftest import study
 
@@ -67,7 +69,7 @@ def test_a_job_without_rounds_is_refused(tmp_path):
         run_study(None, study(), tmp_path / "out", rounds_a_job=0)
 
 
-@pytest.mark.parametrize(("text", "words"), [('[{"round": 0', "cannot be read "), ("[1]", "is no list of rounds")])
+@pytest.mark.parametrize(("text", "words"), [('[{"round": 0', "cannot be read "), ("[1]", "is no list of records")])
 def test_a_damaged_record_is_named(tmp_path, text, words):
     (tmp_path / GLOBAL_MODEL).write_bytes(b"weights")
     (tmp_path / "rounds.json").write_text(text)
@@ -119,6 +121,57 @@ def test_a_server_that_is_lost_is_no_traceback(tmp_path, error, job, kind, messa
     (continued / "rounds.json").write_text(json.dumps([trained(0, ["a"])]))
     with pytest.raises(kind, match=message):
         run_study(LostServer(tmp_path / "server", error, job), study(rounds=2), tmp_path / "out", continued=continued)
+
+
+class Jobs(Server):
+    """A server that runs every job at sites `a` and `b`, and keeps what each begins with."""
+
+    def __init__(self, folder):
+        super().__init__(folder, [], ["a", "b"])
+        self.jobs = []
+
+    def submit_job(self, job):
+        text = next(Path(job).glob("*/config/config_fed_server.json")).read_text()
+        self.jobs.append(json.loads(text)["workflows"][0]["args"])
+        return f"job-{len(self.jobs)}"
+
+    def monitor_job_and_return_job_meta(self, job, **_options):
+        return MonitorReturnCode.JOB_FINISHED, COMPLETED
+
+    def download_job_result(self, job, result):
+        first, count = self.jobs[-1]["start_round"], self.jobs[-1]["num_rounds"]
+        rounds = [trained(number, ["a", "b"]) for number in range(first, first + count)]
+        return str(leave_job(Path(result), [*rounds, measured(first + count, ["a", "b"])], f"start of {first}"))
+
+
+def leave_job(folder, rounds, start):
+    """Write what a job leaves: its model, the record of its own rounds, and what it began with."""
+    folder.mkdir()
+    (folder / GLOBAL_MODEL).write_bytes(b"weights")
+    (folder / "rounds.json").write_text(json.dumps(rounds))
+    (folder / START_FILE).write_text(start)
+    return folder
+
+
+def test_a_study_goes_on_after_its_server_was_lost_in_a_later_job(tmp_path):
+    out = tmp_path / "out"
+    run_study(Jobs(tmp_path / "before"), study(rounds=3), out, rounds_a_job=3)
+    lost = leave_job(tmp_path / "lost", [trained(3, ["a"], ["b"]), trained(4, ["a"])], "start of 3")
+    server = Jobs(tmp_path / "server")
+    end = run_study(server, study(rounds=8), out, continued=lost)
+    assert [(job["start_round"], job["num_rounds"]) for job in server.jobs] == [(5, 3)]
+    assert [record["round"] for record in end.rounds] == [*range(8), 8]
+    assert json.loads((out / "rounds.json").read_text()) == end.rounds
+    assert end.rounds[4]["absent"] == {"b": "not asked again"}
+    assert [job["job"] for job in json.loads((out / "jobs.json").read_text())] == ["job-1", "job-1"]
+    assert (out / START_FILE).read_text() == "start of 0"  # of the study, whatever its jobs began with
+
+
+def test_a_study_does_not_go_on_without_the_record_of_its_first_rounds(tmp_path):
+    lost = leave_job(tmp_path / "lost", [trained(3, ["a"])], "")
+    with pytest.raises(InputError, match=r"begins with round 3, and .*other has no record of the 3 rounds before it"):
+        run_study(None, study(rounds=8), tmp_path / "other", continued=lost)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_hospital_of_an_earlier_job_that_is_not_connected_is_named(tmp_path):
