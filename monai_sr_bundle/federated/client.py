@@ -63,15 +63,16 @@ def _answer_server(task: TrainingTask, settings_file: Path) -> None:
         global_model = flare.receive()
         if global_model is None:
             break
+        rounds_before = global_model.current_round or 0
         if training is None:
             settings = read_site_settings(settings_file)
             output = settings.work / str(flare.get_job_id())
-            training = SiteTraining(task, task.require_bundle(), settings, flare.get_site_name(), output)
-        training.load(global_model.params, global_model.current_round or 0)
+            training = SiteTraining(task, task.require_bundle(), settings, flare.get_site_name(), output, rounds_before)
+        training.load(global_model.params, rounds_before)
         if flare.is_evaluate():
             flare.send(FLModel(metrics=training.validate(), meta={IMAGES: training.images}))
             continue
-        result = training.run_round(global_model.current_round, (global_model.meta or {}).get(BOX_FACTOR, 1.0))
+        result = training.run_round(rounds_before, (global_model.meta or {}).get(BOX_FACTOR, 1.0))
         meta = {
             FLMetaKey.NUM_STEPS_CURRENT_ROUND: result.images,  # what the server weighs by
             IMAGES: result.images,

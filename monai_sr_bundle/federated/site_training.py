@@ -66,14 +66,24 @@ class SiteTraining:
         settings: settings with the folder of the site's images.
         site: name of the site; with the study's seed it decides which patches are drawn.
         output: new folder of this training.
+        rounds_before: rounds of the whole study before the first of this training. Default 0.
 
     Raises:
         InputError, BundleError: see `open_training`.
     """
 
-    def __init__(self, task: TrainingTask, bundle: Bundle, settings: SiteSettings, site: str, output: Path) -> None:
+    def __init__(
+        self,
+        task: TrainingTask,
+        bundle: Bundle,
+        settings: SiteSettings,
+        site: str,
+        output: Path,
+        rounds_before: int = 0,
+    ) -> None:
         self.task, self.settings, self.output = task, settings, output
-        self.training = open_site_training(task, bundle, settings, output, seed=site_seed(task.seed, site))
+        seed = site_seed(task.seed, site, rounds_before)
+        self.training = open_site_training(task, bundle, settings, output, seed=seed)
         self._sets = self.training.bundle.facts["sets"]
         self._normalisation = normalisation_keys(self.training.network) if task.local_normalisation else set()
         # The next job of the study has another process; a job of the same study has the same task.
@@ -288,9 +298,10 @@ def _own_image_sets(bundle: Bundle, settings: SiteSettings) -> dict[str, Any]:
     return keys
 
 
-def site_seed(seed: int, site: str) -> int:
-    """Return a seed of a site's own."""
-    return zlib.crc32(f"{seed}:{site}".encode()) % 2**31
+def site_seed(seed: int, site: str, rounds_before: int = 0) -> int:
+    """Return a seed of a site's own; a later job of a study has another one, and draws other patches than the first."""
+    place = f":{rounds_before}" if rounds_before else ""
+    return zlib.crc32(f"{seed}:{site}{place}".encode()) % 2**31
 
 
 def normalisation_keys(network: torch.nn.Module) -> set[str]:

@@ -47,7 +47,8 @@ class TrainingTask:
         mu: strength of that, above 0 for "fedprox".
         local_normalisation: sites keep their layers of batch normalisation for themselves. Default False.
         batch_size, patch_size, learning_rate, box_weight: keys of the bundle's training. Default: the bundle's.
-        seed: seed of patches; every site has its own, made of this one and its name. Default 0.
+        seed: seed of patches; every site has its own in every job, made of this one, its name and the rounds that the
+            study has done. Default 0.
         private_noise, private_clip: noise multiplier and clip of DP-SGD, both or none. Every site pays for it from its
             own privacy budget, so a study cannot ask for less protection than a site grants. Default: none.
 

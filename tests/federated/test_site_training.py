@@ -15,8 +15,8 @@ from monai_sr_bundle.training.stages import training_stages
 from tests.federated.conftest import study
 
 
-def open_site(task, sites, out, site="north"):
-    return SiteTraining(task, task.require_bundle(), sites[site], site, out)
+def open_site(task, sites, out, site="north", rounds_before=0):
+    return SiteTraining(task, task.require_bundle(), sites[site], site, out, rounds_before)
 
 
 def changed(state, by):
@@ -87,6 +87,17 @@ def test_the_learning_rate_follows_the_rounds_of_the_study_and_not_those_of_the_
     site.load(start())
     site.run_round(9)  # of ten, and this site has missed all others
     assert site.training.budget.progress == 1.0
+
+
+def test_every_job_of_a_study_draws_other_patches(sites, tmp_path):
+    rounds = []
+    for number, rounds_before in enumerate((0, 0, 1)):
+        site = open_site(study().task, sites, tmp_path / str(number), rounds_before=rounds_before)
+        site.load(start())
+        rounds.append(site.run_round(1).difference)
+    first, again, later = rounds
+    assert all(torch.equal(first[key], again[key]) for key in first)  # what follows is not chance
+    assert not any(torch.equal(first[key], later[key]) for key in first)
 
 
 def test_an_epoch_is_every_image_once(sites, tmp_path):
