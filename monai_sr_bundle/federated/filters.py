@@ -63,6 +63,8 @@ class ListedOnly(Filter):
     with the bundle's names and shapes as float32; the figures `METRICS`; sums and counts of a calibration (ANALYTIC);
     histograms of a site's images (STATISTICS); `META` and `HEADERS`. Of a failure, its code alone.
 
+    Where the site has a privacy budget, a difference leaves only if its training was paid for.
+
     Args:
         bundle: shipped bundle whose weights the site trains, or its folder.
     """
@@ -95,7 +97,17 @@ class ListedOnly(Filter):
         return answer
 
     def release(self, dxo: DXO, fl_ctx: FLContext) -> DXO:
-        """Return the part that leaves of a message whose parts are all on the list."""
+        """Return the part that leaves of a message whose parts are all on the list.
+
+        Raises:
+            RefusedMessageError: a difference that was trained without noise, at a site with a privacy budget.
+            InputError: the site's settings cannot be read.
+        """
+        is_free = dxo.data_kind == DataKind.WEIGHT_DIFF and EPSILON not in dxo.meta  # the trainer states what it paid
+        if is_free and read_site_settings(site_settings_file(fl_ctx)).ledger is not None:
+            raise RefusedMessageError(
+                "this site has a privacy budget, and the study trains without noise. No difference leaves it."
+            )
         return dxo
 
     def _listed_data(self, dxo: DXO) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from nvflare.tool.package_checker.utils import NVFlareRole, try_bind_address
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.contract import check_contract
 from monai_sr_bundle.federated.ledger import require_ledger
-from monai_sr_bundle.federated.site_policy import install_policy
+from monai_sr_bundle.federated.site_policy import adds_noise, install_policy
 from monai_sr_bundle.federated.site_settings import (
     SETTINGS_FILE,
     SiteSettings,
@@ -111,12 +111,30 @@ def _check_site(
         ledger = kit.with_name(f"{kit.name}_privacy_ledger.jsonl").absolute()
         settings = replace(settings, ledger=ledger, epsilon=budget[0], delta=budget[1])
         require_ledger(settings)
+    _check_noise(study, settings, settings_file)
     site_data = check_contract(study, settings)
     write_site_settings(settings, settings_file)
     report(
         f"images: {site_data.training_images} to train on, of {site_data.patients} patients, "
         f"{site_data.images_with_boxes} with boxes; {site_data.validation_images} to validate on"
     )
+
+
+def _check_noise(study: Study, settings: SiteSettings, settings_file: Path) -> None:
+    """Refuse a study whose differences would leave without the noise that the study or the hospital asks for."""
+    if adds_noise(settings_file.parent):
+        require_ledger(settings)
+    elif study.privacy.protect == "difference":
+        raise InputError(
+            f"the study {study.name} asks for noise on the differences, which a hospital's own policy adds, and this "
+            "policy does not. Pass --policy with ClipAndNoise in privacy.json, and --budget EPSILON DELTA."
+        )
+    elif settings.ledger is not None and study.task.private_noise is None:
+        raise InputError(
+            f"this hospital has a privacy budget, and the study {study.name} trains without noise, so no answer would "
+            "leave. Pass --policy with ClipAndNoise in privacy.json; or, to take part without differential privacy, "
+            f"leave --budget out and remove ledger, epsilon and delta from {settings_file}."
+        )
 
 
 def install_kit(source: Path, folder: Path, fingerprint: str, *, request: Path | None = None) -> Path:

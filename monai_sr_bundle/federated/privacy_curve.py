@@ -18,7 +18,7 @@ from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import BICUBIC, SiteMeasures, measure_models
 from monai_sr_bundle.federated.messages import EPSILON, GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.privacy import Privacy
-from monai_sr_bundle.federated.simulated_study import read_simulated_study, write_simulated_sites
+from monai_sr_bundle.federated.simulated_study import read_simulated_study, with_budget, write_simulated_sites
 from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.start_weights import start_state
@@ -106,10 +106,7 @@ def _train(study: Study, privacy: Privacy, settings: dict[str, SiteSettings], fo
     task = dataclasses.replace(study.task, **keys)
     ledgers = folder / "ledgers"
     ledgers.mkdir(parents=True)
-    protected = {
-        site: dataclasses.replace(each, ledger=ledgers / f"{site}.jsonl", epsilon=privacy.epsilon)
-        for site, each in settings.items()
-    }
+    protected = {site: with_budget(each, privacy, ledgers / f"{site}.jsonl") for site, each in settings.items()}
     job = write_job(
         dataclasses.replace(study, task=task, privacy=privacy),
         folder / "job",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.privacy import Privacy
 from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import Study, read_study
@@ -60,15 +61,17 @@ def write_simulated_sites(
         limit=_QUICK_IMAGES if quick else None,
         before_writing=before_writing,
     )
-    return {
-        site.name: SiteSettings(
-            out / "sites" / site.name,
-            out / "work" / site.name,
-            site.operator,
-            site.reduce,
-            ledger=out / "ledgers" / f"{site.name}.jsonl",
-            epsilon=study.privacy.epsilon,
-            delta=study.privacy.delta,
-        )
+    settings = {
+        site.name: SiteSettings(out / "sites" / site.name, out / "work" / site.name, site.operator, site.reduce)
         for site in study.sites
     }
+    return {
+        name: with_budget(each, study.privacy, out / "ledgers" / f"{name}.jsonl") for name, each in settings.items()
+    }
+
+
+def with_budget(settings: SiteSettings, privacy: Privacy, ledger: Path) -> SiteSettings:
+    """Return the settings of a simulated site with the budget that a study states; without protection, with none."""
+    if privacy.protect is None:
+        return dataclasses.replace(settings, ledger=None, epsilon=None, delta=None)
+    return dataclasses.replace(settings, ledger=ledger, epsilon=privacy.epsilon, delta=privacy.delta)

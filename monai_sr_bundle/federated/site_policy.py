@@ -22,7 +22,8 @@ FORBIDDEN_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
 """Rights that no role may have: to bring code, read files of the site, or start other software."""
 _FILES = ("resources.json", "authorization.json", "privacy.json")
 _STORAGE, _BUNDLE = "{storage}", "{bundle}"
-FILTERS = ("monai_sr_bundle.federated.filters.ListedOnly", "monai_sr_bundle.federated.filters.ClipAndNoise")
+CLIP_AND_NOISE = "monai_sr_bundle.federated.filters.ClipAndNoise"
+FILTERS = ("monai_sr_bundle.federated.filters.ListedOnly", CLIP_AND_NOISE)
 """Filters of which every answer of a site passes one."""
 
 
@@ -107,6 +108,12 @@ def _check_privacy(path: Path) -> None:
     filters = [each.get("path") for each in scopes[0].get("task_result_filters") or []]
     if not filters or filters[-1] not in FILTERS:
         raise InputError(f"{path}: the last of task_result_filters is {filters[-1:]}, expected {' or '.join(FILTERS)}.")
+
+
+def adds_noise(local: Path) -> bool:
+    """Return whether the policy of a site, in the folder `local` of its kit, adds noise to every difference."""
+    filters = _read(local / "privacy.json")["scopes"][0]["task_result_filters"]
+    return any(each.get("path") == CLIP_AND_NOISE for each in filters)
 
 
 def _read(path: Path) -> dict[str, Any]:

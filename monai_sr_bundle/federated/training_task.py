@@ -50,7 +50,7 @@ class TrainingTask:
         seed: seed of patches; every site has its own in every job, made of this one, its name and the rounds that the
             study has done. Default 0.
         private_noise, private_clip: noise multiplier and clip of DP-SGD, both or none. Every site pays for it from its
-            own privacy budget, so a study cannot ask for less protection than a site grants. Default: none.
+            own privacy budget. A site that has one lets no difference leave without noise. Default: none.
 
     Raises:
         InputError: a value of another kind or out of bounds, named with its bounds.

@@ -80,11 +80,11 @@ def norm(data):
     return np.sqrt(sum(np.square(value, dtype=np.float64).sum() for value in data.values()))
 
 
-def test_a_listed_answer_leaves_as_it_is(weights, listed_only):
+def test_a_listed_answer_leaves_as_it_is(weights, listed_only, tmp_path):
     data = difference(weights)
     answer = message(data, **{MetaKey.INITIAL_METRICS: {"val_psnr": 31.5}})
     answer.set_header(AppConstants.CURRENT_ROUND, 3)
-    left = listed_only.process(answer, FLContext())
+    left = listed_only.process(answer, site_with(tmp_path, ledger=None))
     dxo = from_shareable(left)
     assert dxo.data_kind == DataKind.WEIGHT_DIFF
     assert all(np.array_equal(dxo.data[key], data[key]) for key in weights)
@@ -176,11 +176,19 @@ def test_of_a_failure_only_its_code_leaves(listed_only):
     assert listed_only.process(answer, FLContext()).get_return_code() == ReturnCode.ERROR
 
 
-def test_what_hides_beside_an_answer_stays(weights, listed_only):
+def test_what_hides_beside_an_answer_stays(weights, listed_only, tmp_path):
     answer = message(difference(weights))
     answer["image"] = SECRET
     answer.set_header("note", SECRET)
-    assert SECRET not in repr(listed_only.process(answer, FLContext()))
+    assert SECRET not in repr(listed_only.process(answer, site_with(tmp_path, ledger=None)))
+
+
+def test_a_site_with_a_budget_lets_no_difference_leave_without_noise(weights, listed_only, site):
+    with pytest.raises(RefusedMessageError, match="has a privacy budget, and the study trains without noise"):
+        listed_only.process(message(difference(weights)), site)
+    paid = listed_only.process(message(difference(weights), **{EPSILON: 2.0}), site)  # by DP-SGD
+    assert from_shareable(paid).meta[EPSILON] == 2.0
+    listed_only.process(message({"val_psnr": 31.0}, DataKind.METRICS), site)  # figures hold no weights
 
 
 def test_a_difference_is_clipped_over_all_its_weights(weights, tmp_path):

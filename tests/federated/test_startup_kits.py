@@ -27,6 +27,7 @@ from nvflare.lighter.utils import (
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.join import install_kit, join
+from monai_sr_bundle.federated.site_policy import policy_folder
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
 from monai_sr_bundle.federated.study import parse_study
@@ -252,6 +253,30 @@ def test_join_refuses_an_impossible_budget(kit, provisioned, tmp_path):
     with pytest.raises(InputError, match="the privacy budget is epsilon 8 and delta 2"):
         join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=tmp_path, budget=(8, 2))
     assert not (tmp_path / "machine" / "hospital-1" / "local" / SETTINGS_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("privacy", "policy", "budget", "reason"),
+    [
+        (None, "ListedOnly", (8, 1e-5), "has a privacy budget, and the study drawn trains without noise"),
+        ("difference", "ListedOnly", (8, 1e-5), "asks for noise on the differences"),
+        ("difference", "ListedOnly", None, "asks for noise on the differences"),
+        (None, "ClipAndNoise", None, "this site has no privacy budget"),
+    ],
+)
+def test_join_refuses_a_study_whose_differences_would_leave_without_their_noise(
+    kit, provisioned, tmp_path, privacy, policy, budget, reason
+):
+    own = Path(shutil.copytree(policy_folder("site"), tmp_path / "policy"))
+    (own / "privacy.json").write_text((own / "privacy.json").read_text().replace("ListedOnly", policy))
+    content = {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}
+    study = parse_study("drawn", content | ({"privacy": {"protect": privacy}} if privacy else {}), "test")
+    with pytest.raises(InputError, match=reason):
+        join(
+            kit, tmp_path / "machine", provisioned.fingerprint,
+            study=study, data=tmp_path, policy=own, budget=budget,
+        )  # fmt: skip
+    assert [*(tmp_path / "machine").iterdir()] == []
 
 
 def test_join_changes_nothing_of_a_kit_that_runs(kit, provisioned, tmp_path):
