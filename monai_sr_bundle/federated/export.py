@@ -94,9 +94,9 @@ def _write_texts(study: Study, bundle: Bundle, rounds: Sequence[Mapping[str, Any
     for key in ("error_bars_training", "input_range", "input_limits", "weights_url"):
         metadata.pop(key, None)
     metadata["weights_sha256"] = {}
-    metadata["eval_metrics"] = {
-        f"federated_{name}_mean_of_sites": round(value, 4) for name, value in _means(rounds[-1]).items()
-    }
+    # A round measures the model that it begins with; of these weights, the last measurement alone says something.
+    measured = {} if "asked" in rounds[-1] else _means(rounds[-1])
+    metadata["eval_metrics"] = {f"federated_{name}_mean_of_sites": round(value, 4) for name, value in measured.items()}
     metadata[PROVENANCE] = {
         "study": study.name,
         "algorithm": study.task.algorithm,

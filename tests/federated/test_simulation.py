@@ -79,12 +79,28 @@ def test_a_global_model_becomes_a_bundle(result, study_text, sites, tmp_path):
     provenance = bundle.metadata[PROVENANCE]
     assert (provenance["study"], provenance["rounds"], provenance["sites"]) == ("drawn", 2, 2)
     assert len(provenance["start_sha256"]) == 64
+    assert set(bundle.metadata["eval_metrics"]) == {
+        "federated_val_psnr_mean_of_sites",
+        "federated_val_psnr_box_mean_of_sites",
+    }
     assert "north" not in (bundle.folder / "metadata.json").read_text()
     assert not bundle.has_file("error_bars.pt")
     assert bundle.metadata["training"]["stages"][-1]["federated_study"] == "drawn"
     assert bundle.has_file("model.onnx")
     with pytest.raises(OutputError, match="exists"):
         export(str(study_text), result / GLOBAL_MODEL, bundle.folder)
+
+
+def test_a_model_that_was_not_measured_has_no_figures_of_the_one_before(result, study_text, tmp_path):
+    """A job that ended early, as below its minimum of sites, leaves its model and no last measurement."""
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / GLOBAL_MODEL).write_bytes((result / GLOBAL_MODEL).read_bytes())
+    (job / "rounds.json").write_text(json.dumps(json.loads((result / "rounds.json").read_text())[:-1]))
+    export(str(study_text), job / GLOBAL_MODEL, tmp_path / "chest_xray_srcnn_x4")
+    metadata = find_bundle(str(tmp_path / "chest_xray_srcnn_x4")).metadata
+    assert metadata["eval_metrics"] == {}
+    assert metadata[PROVENANCE]["rounds"] == 2
 
 
 def test_a_model_without_its_record_is_not_exported(result, study_text, tmp_path):
