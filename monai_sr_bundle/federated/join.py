@@ -165,7 +165,8 @@ def install_kit(source: Path, folder: Path, fingerprint: str, *, request: Path |
         check_kit(unpacked, fingerprint, datetime.now(UTC), signed=request is None)
         kit = folder / kit_name(unpacked)
         if not kit.exists():
-            (kit / "transfer").mkdir(parents=True)
+            kit.mkdir(mode=0o700)  # logs may name files, and others may use this machine
+            (kit / "transfer").mkdir()
             shutil.copytree(unpacked / "startup", kit / "startup")
         elif not _same_files(unpacked / "startup", kit / "startup"):
             raise OutputError(

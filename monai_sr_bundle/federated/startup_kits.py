@@ -93,6 +93,9 @@ def provision(project_file: Path, out: Path) -> ProvisionedKits:
     remarks = io.StringIO()
     try:
         with contextlib.redirect_stdout(remarks), contextlib.redirect_stderr(remarks):
+            prepared = prepare_project(copy.deepcopy(project))  # it empties its argument
+            # It holds the private keys of the root and of all participants, from the first moment.
+            (out / prepared.name).mkdir(mode=0o700, parents=True, exist_ok=True)
             ctx = Provisioner(
                 str(out),
                 [
@@ -101,7 +104,7 @@ def provision(project_file: Path, out: Path) -> ProvisionedKits:
                     CertBuilder(root_valid_days=root_valid_days),
                     _SignKits(),
                 ],
-            ).provision(prepare_project(copy.deepcopy(project)))  # it empties its argument
+            ).provision(prepared)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{project_file}: {' '.join(str(error).split())}") from error
     except OSError as error:
@@ -110,7 +113,7 @@ def provision(project_file: Path, out: Path) -> ProvisionedKits:
         reason = next((line for line in remarks.getvalue().splitlines() if "Exception" in line), "see NVFlare's log")
         raise InputError(f"{project_file}: NVFlare made no kits ({reason.removeprefix('ERROR: ')}).")
     folder, root = Path(ctx[CtxKey.CURRENT_PROD_DIR]), ctx[CtxKey.ROOT_CERT]
-    folder.parent.chmod(0o700)  # it holds the private keys of the root and of all participants
+    folder.parent.chmod(0o700)
     _write_authority(folder.parent, project, own_keys)
     kits = [path for path in sorted(folder.iterdir()) if path.is_dir()]
     for kit in kits:
@@ -133,6 +136,8 @@ def _read_project(path: Path) -> tuple[dict[str, Any], int, dict[str, dict[str, 
     participants = project.get("participants") if isinstance(project, dict) else None
     if not isinstance(participants, list) or not all(isinstance(each, dict) for each in participants):
         raise InputError(f"{path} has no list of participants. Begin with configs/federated/policy/project.yaml.")
+    if not re.fullmatch(r"[\w-]+", str(project.get("name")), re.ASCII):
+        raise InputError(f"{path}: name is {project.get('name')!r}, expected letters, digits, - and _ only.")
     days = project.pop("root_valid_days", ROOT_VALID_DAYS)
     own_keys = {each["name"]: each for each in participants if each.pop("own_key", False)}
     if any(each.get("type") != ParticipantType.CLIENT for each in own_keys.values()):
@@ -141,6 +146,11 @@ def _read_project(path: Path) -> tuple[dict[str, Any], int, dict[str, dict[str, 
         if not re.fullmatch(r"\w+", str(each.get("org", "")), re.ASCII):
             raise InputError(
                 f"{path}: the org of {each.get('name')} is {each.get('org')!r}, expected letters, digits and _ only."
+            )
+        port = each.get("fed_learn_port")
+        if each.get("type") == ParticipantType.SERVER and not (type(port) is int and 0 < port < 65536):
+            raise InputError(
+                f"{path}: the fed_learn_port of {each.get('name')} is {port!r}, expected a whole number up to 65535."
             )
     project["participants"] = [each for each in participants if each["name"] not in own_keys]
     return project, days, own_keys

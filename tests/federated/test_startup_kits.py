@@ -26,6 +26,7 @@ from nvflare.lighter.utils import (
 )
 
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated import startup_kits
 from monai_sr_bundle.federated.join import install_kit, join
 from monai_sr_bundle.federated.site_policy import policy_folder
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
@@ -86,6 +87,19 @@ def test_one_zip_for_each_participant_and_their_validity_is_stated(provisioned):
     assert timedelta(days=355) < provisioned.kits_expire - now() < timedelta(days=365)  # NVFlare's own
     assert is_server(provisioned.folder / "server.example.org")
     assert stat.S_IMODE(provisioned.folder.parent.stat().st_mode) == 0o700  # it holds the root's private key
+
+
+def test_private_keys_are_closed_from_the_first_moment_on(tmp_path, monkeypatch):
+    modes = []
+
+    def write_keys(self, project):
+        modes.append(stat.S_IMODE((tmp_path / "kits" / "chest_sr").stat().st_mode))
+        raise ValueError("stopped by this test")
+
+    monkeypatch.setattr(startup_kits.Provisioner, "provision", write_keys)
+    with pytest.raises(InputError, match="stopped by this test"):
+        provision(write_project(tmp_path / "project.yaml"), tmp_path / "kits")
+    assert modes == [0o700]
 
 
 def test_the_coordinators_kit_is_accepted(kit, provisioned):
@@ -246,6 +260,7 @@ def test_a_refused_join_keeps_a_kit_that_was_there(kit, provisioned, tmp_path):
     with pytest.raises(InputError, match="pass its study with --study"):
         join(installed, tmp_path / "machine", provisioned.fingerprint)
     assert (installed / "startup" / "client.key").is_file()
+    assert stat.S_IMODE(installed.stat().st_mode) == 0o700  # its logs may name files
 
 
 def test_join_refuses_an_impossible_budget(kit, provisioned, tmp_path):
@@ -322,6 +337,11 @@ def test_a_kit_whose_settings_build_classes_is_refused_though_it_is_signed(kit, 
             "own_key is for hospitals",
         ),
         ({"participants": [{"name": "a", "type": "client", "org": "ab"}]}, "missing server"),
+        (
+            {"participants": [{"name": "a.b", "type": "server", "org": "ab", "fed_learn_port": "x"}]},
+            "port of a.b is 'x'",
+        ),
+        ({"name": "../other"}, "name is '../other', expected letters"),
         ({"api_version": 9}, "API version"),
     ],
 )
