@@ -122,6 +122,9 @@ def test_statistics_of_all_hospitals(session, tmp_path):
     )
     counts = {site: value["train"] for site, value in statistics[SHARPNESS]["count"].items()}
     assert counts == {"hospital-1": 12, "hospital-2": 13, "hospital-3": 14, "Global": 39}
+    # Of all images together it is no smaller than that of the most uniform hospital, but for the divisor.
+    deviations = {site: value["train"] for site, value in statistics[SHARPNESS]["stddev"].items()}
+    assert deviations.pop("Global") > 0.9 * min(deviations.values()) > 0
     histogram = statistics[INTENSITY]["histogram"]["Global"]["train"]
     assert len(histogram) == 20
     assert sum(count for _, _, count in histogram) == statistics[INTENSITY]["count"]["Global"]["train"]
