@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end
-from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options, positive_count, whole_or_auto
+from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options, count_or_auto, positive_count
 from monai_sr_bundle.errors import SuperResolutionError, UsageError
 
 EXAMPLE = "example: monai-sr enhance chest.dcm chest_x4.dcm --preview --report"
@@ -64,7 +64,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--bundle", metavar="NAME", help="name or folder of a bundle (default: by modality)")
     group.add_argument(
         "--scale",
-        type=whole_or_auto,
+        type=count_or_auto,
         default="auto",
         metavar="N",
         help="enlarge N times, for a bundle of several scales (default auto: the largest one that keeps a whole film "

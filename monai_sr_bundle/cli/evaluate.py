@@ -14,6 +14,7 @@ from monai_sr_bundle.cli.options import (
     add_progress_option,
     add_runtime_options,
     add_sampler_options,
+    positive_count,
 )
 from monai_sr_bundle.cli.progress_bar import progress_bar
 
@@ -27,7 +28,10 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="measure N images, evenly spread")
     parser.add_argument(
-        "--scale", type=int, metavar="N", help="enlarge N times, for a bundle of several scales (default: its own)"
+        "--scale",
+        type=positive_count,
+        metavar="N",
+        help="enlarge N times, for a bundle of several scales (default: its own)",
     )
     parser.add_argument("--operator", metavar="NAME", help="degradation of the images (default: the bundle's)")
     parser.add_argument(
@@ -243,10 +247,10 @@ def run_benchmark(options: argparse.Namespace) -> int:
     from monai_sr_bundle.benchmark.protocol_choice import choose_protocols
     from monai_sr_bundle.benchmark.tables import PAGE, AnyComparison, markdown, require_results_folder, write_all
     from monai_sr_bundle.benchmark.workers import Workers
-    from monai_sr_bundle.errors import InputError
+    from monai_sr_bundle.errors import InputError, UsageError
 
     if options.workers is not None and options.workers < 1:
-        raise InputError(f"--workers is {options.workers}, expected at least 1 process.")
+        raise UsageError(f"--workers is {options.workers}, expected at least 1 process.")
     require_results_folder(options.out, overwrite=options.overwrite)
     protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
     choice = {"limit": options.limit, "device": options.device}

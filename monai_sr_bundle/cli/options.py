@@ -9,16 +9,16 @@ from typing import Any, Literal
 from monai_sr_bundle.inferers.sampler_options import SAMPLERS
 
 
-def whole_or_auto(text: str) -> int | Literal["auto"]:
-    """Return a whole number or "auto", as a type of argparse.
+def count_or_auto(text: str) -> int | Literal["auto"]:
+    """Return a whole number from 1 or "auto", as a type of argparse.
 
     Raises:
         ArgumentTypeError: the text is neither.
     """
     try:
-        return "auto" if text == "auto" else int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, expected one, or auto.") from error
+        return "auto" if text == "auto" else positive_count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1, or auto.") from error
 
 
 def positive_count(text: str) -> int:
@@ -49,7 +49,7 @@ def add_runtime_options(parser: Any) -> None:
 def add_sampler_options(parser: Any) -> None:
     """Add the options of diffusion models, flows and noise reduction to a parser or a group of options."""
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="number of sampling steps (diffusion models and flows only)"
+        "--steps", type=positive_count, metavar="N", help="number of sampling steps (diffusion models and flows only)"
     )
     parser.add_argument(
         "--samples",

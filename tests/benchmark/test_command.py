@@ -68,9 +68,9 @@ def test_only_the_methods_asked_for_and_the_reference_are_measured(root):
         (("--bundles", "magic"), 3, "no protocol asked for has magic; there is bicubic, bilinear, chest_xray_edsr_x4"),
         (("--bundles", "bicubic"), 3, "only the reference is left"),
         (("--protocol", "magic"), 3, "protocol 'magic' is unknown. Available: chest_ct"),
-        (("--limit", "0"), 3, "--limit is 0, expected at least 1 image"),
+        (("--limit", "0"), 2, "--limit is 0, expected at least 1 image"),
         (("--backbone", "none.npz"), 3, "none.npz"),
-        (("--workers", "0"), 3, "--workers is 0, expected at least 1 process."),
+        (("--workers", "0"), 2, "--workers is 0, expected at least 1 process."),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is(root, capsys, words, code, message):

@@ -161,9 +161,15 @@ def test_a_scale_that_a_bundle_does_not_have_is_refused_before_an_image_is_read(
         assert enhance(tmp_path / "none.png", tmp_path / "out.png", "--bundle", bundle, "--scale", 5) == 3
         expected = f"--scale 5: bundle {bundle} enlarges by {scales}. Choose such a scale, or name another bundle."
         assert capsys.readouterr().err == f"monai-sr: error: {expected}\n"
-    with pytest.raises(SystemExit):
-        enhance(tmp_path / "none.png", tmp_path / "out.png", "--scale", "large")
-    assert "'large' is no whole number, expected one, or auto" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--scale", "large"), ("--scale", "0"), ("--steps", "0")])
+def test_a_number_that_no_bundle_has_is_wrong_usage(tmp_path, capsys, option, value):
+    for words in (["enhance", "none.png", str(tmp_path)], ["evaluate", "bicubic", "--data", str(tmp_path)]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, option, value])
+        assert stopped.value.code == 2
+        assert f"argument {option}: '{value}': expected a whole number from 1" in capsys.readouterr().err
 
 
 def test_a_folder_of_all_kinds_is_done_one_by_one(film, volume, tmp_path):
