@@ -24,7 +24,7 @@ from monai.handlers.checkpoint_loader import CheckpointLoader
 
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
-from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError
+from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.budget import Budget, Duration
@@ -77,8 +77,8 @@ def open_training(
 
     Raises:
         BundleError: unknown bundle, or one that has nothing to train; no such stage; weights of another network.
-        InputError: a length not above 0; a key that the workflow does not have; a manifest that cannot be used; nothing
-            to resume from or to start from.
+        InputError: a length not above 0; a key that the workflow does not have, or a value that it cannot be set to; a
+            manifest that cannot be used; nothing to resume from or to start from.
         OutputError: `output` holds another training and `resume` is not set.
     """
     bundle = find_bundle(bundle) if isinstance(bundle, str) else bundle
@@ -147,7 +147,7 @@ def open_training(
         "manifest_sha256": manifest,
         "overrides": {key: value for key, value in overrides.items() if key not in ("seed", "progress")},
     }
-    with _own_errors(), _quiet_workflow():
+    with _own_errors(facts["overrides"]), _quiet_workflow():
         config.initialize()
         training = Training(bundle, config, output, start, schedule, facts, callback)
         if resume:
@@ -432,17 +432,24 @@ def _quiet_workflow() -> Iterator[None]:
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
-    """Show our own messages, which MONAI wraps in those of its configs."""
+def _own_errors(overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Show our own messages, which MONAI wraps in those of its configs, and what it says of keys that were set."""
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, SuperResolutionError | KeyboardInterrupt):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None or cause is error:
+        causes: list[BaseException] = [error]
+        while further := causes[-1].__cause__ or causes[-1].__context__:
+            causes.append(further)
+        own = next((cause for cause in causes if isinstance(cause, SuperResolutionError | KeyboardInterrupt)), None)
+        if own is error or (own is None and not overrides):
             raise
-        raise cause from error
+        if own is not None:
+            raise own from error
+        settings = ", ".join(f"{key} {quote(value)}" for key, value in overrides.items())
+        raise InputError(
+            f"the training cannot be set up with {settings} ({quote(causes[-1])}). Correct the values, or leave them "
+            "out."
+        ) from error
 
 
 def _write_curve(output: Path, start: Path | None, minutes_before: float) -> None:

@@ -169,6 +169,22 @@ def test_a_key_that_cannot_be_set_is_refused(data, tmp_path, capsys, setting, me
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("workers=-1", "workers -1 (num_workers option should be non-negative; use num_workers=0"),
+        ("batch_size=0", "batch_size 0 (batch_size should be a positive integer value"),
+    ],
+)
+def test_a_value_that_a_key_cannot_have_is_told_in_one_line(data, tmp_path, capsys, setting, message):
+    words = ["train", "chest_xray_edsr_x4", "--data", str(data), "--out", str(tmp_path / "run"), "--progress", "none"]
+    assert main([*words, "--set", setting]) == 3
+    line = capsys.readouterr().err
+    assert line.startswith(f"monai-sr: error: the training cannot be set up with {message}")
+    assert line.endswith("). Correct the values, or leave them out.\n")
+    assert line.count("\n") == 1
+
+
 def test_a_variant_that_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
     start = configs_dir() / "chest_xray_edsr_x4" / "model.pt"
     options = {**QUICK, "patch_size": 4, "reduce": 1, "sets": ["drawn"]}
