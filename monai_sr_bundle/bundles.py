@@ -49,7 +49,7 @@ LARGEST_BYTES = 25 * 1024**2
 LEARNT_FROM = "learnt_from.txt"
 """File by which the images and patients that a bundle was trained on are recognised: `calibrate.training_inputs`."""
 _OF_ITS_WEIGHTS = {
-    "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training",
+    "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training", "process",
 }  # fmt: skip
 """Keys of the metadata that are never those of another variant."""
 _OF_ITS_SCALE = {"eval_metrics", "input_range", "error_bars_training"}

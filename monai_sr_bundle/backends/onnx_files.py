@@ -17,6 +17,8 @@ from monai_sr_bundle.errors import BundleError, quote
 from monai_sr_bundle.families.family import ModelFamily, Part
 from monai_sr_bundle.images.memory import free_memory
 
+PROCESS = "process"
+"""Key of metadata.json with the fingerprint of the process that the ONNX files are for."""
 _ERROR_SCALE = Part(ERROR_BARS_PART, "forward", ("cells",), "scale", lambda network: (1,))
 
 
@@ -41,6 +43,35 @@ def require_onnx(bundle: Bundle) -> None:
     for name in onnx_files(bundle):
         if not bundle.has_file(name):
             raise BundleError(bundle.explain_missing_file(name))
+
+
+def exported_process(bundle: Bundle) -> dict[str, list[float]]:
+    """Return what metadata.json states beside ONNX files: `PROCESS`, of a bundle whose results are drawn step by step.
+
+    In PyTorch the weights hold it.
+    """
+    process = getattr(bundle.family, "process", None)
+    return {} if process is None else {PROCESS: [float(f"{number:.7g}") for number in process.fingerprint()]}
+
+
+def _check_process(bundle: Bundle) -> None:
+    """Refuse ONNX files that were exported for another process than the one that model.yaml states."""
+    expected, exported = exported_process(bundle).get(PROCESS), bundle.metadata.get(PROCESS)
+    if expected is None:
+        return
+    if not (
+        isinstance(exported, list)
+        and len(exported) == len(expected)
+        and all(isinstance(number, int | float) for number in exported)
+    ):
+        raise BundleError(
+            f"bundle {bundle.name}: metadata.json has {PROCESS} {quote(exported)}, expected the {len(expected)} "
+            f"numbers of the process that the ONNX files are for. Make them again with `monai-sr export {bundle.name}`."
+        )
+    try:
+        bundle.family.process.check_fingerprint(np.array(exported, dtype=np.float32))  # type: ignore[attr-defined]
+    except BundleError as error:
+        raise BundleError(f"bundle {bundle.name}: {error}") from error
 
 
 class OnnxModel(Protocol):
@@ -74,8 +105,8 @@ class OnnxFilesBackend(ABC):
         device: see the subclass.
 
     Raises:
-        BundleError: a model is missing, damaged, or has other inputs and outputs than it should; a device that is not
-            there.
+        BundleError: a model is missing, damaged, for another process, or has other inputs and outputs than it should; a
+            device that is not there.
     """
 
     name: str
@@ -85,6 +116,7 @@ class OnnxFilesBackend(ABC):
     device = "cpu"
 
     def __init__(self, bundle: Bundle, device: DeviceName = "auto") -> None:
+        _check_process(bundle)
         # Such a runtime has threads of its own; they follow the settings of everyone else's.
         chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested loops
         self.threads = int(chosen) if chosen.isdecimal() and int(chosen) else psutil.cpu_count(logical=False) or 1

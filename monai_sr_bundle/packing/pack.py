@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.backends.onnx_files import error_bars_onnx, onnx_files
+from monai_sr_bundle.backends.onnx_files import error_bars_onnx, exported_process, onnx_files
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
     ERROR_BARS_FOLDER,
@@ -357,11 +357,12 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
 
 
 def _metadata_text(bundle: Bundle, hashes: dict[str, str]) -> str:
-    """Return the metadata of the packed bundle: the source's, with the hashes of exported files."""
+    """Return the metadata of the packed bundle: the source's, with what tells of exported files."""
     text = (bundle.folder / "metadata.json").read_text(encoding="utf-8")
     if hashes == bundle.metadata["weights_sha256"]:
         return text
-    return f"{json.dumps({**json.loads(text), 'weights_sha256': hashes}, indent=4)}\n"
+    content = {**json.loads(text), "weights_sha256": hashes, **exported_process(bundle)}
+    return f"{json.dumps(content, indent=4)}\n"
 
 
 def _has_code(module: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from monai_sr_bundle.backends.onnx_files import error_bars_onnx
+from monai_sr_bundle.backends.onnx_files import error_bars_onnx, exported_process
 from monai_sr_bundle.backends.torch_backend import build_error_scale, build_network
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, LARGEST_BYTES, LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.training_inputs import (
@@ -163,13 +163,13 @@ def release(name: str, weights: Path | None = None) -> list[str]:
         weights: state dict saved by `monai-sr train`. Default None: the bundle's weights stay as they are.
 
     Returns:
-        One line per file with name, size and SHA-256, one with the files that were removed, and one with the largest
-        difference from PyTorch.
+        One line per file with name, size and SHA-256, one with what was removed, one with what was kept of the former
+        weights, and one with the largest difference from PyTorch.
 
     Raises:
         InputError: the weights cannot be read.
-        BundleError: the weights belong to another network; the bundle is packed, or has no weights and needs some; a
-            variant without weights to release.
+        BundleError: the weights belong to another network or process; the bundle is packed, or has no weights and needs
+            some; a variant without weights to release.
         OutputError: a file is above 25 MB.
     """
     bundle = find_bundle(name)
@@ -184,9 +184,14 @@ def release(name: str, weights: Path | None = None) -> list[str]:
         with working_folder(Path(tempfile.gettempdir())) as folder:
             differences = export_bundle(bundle, folder)
             hashes, lines = _write_weights(folder, bundle.folder, list(differences))
-        _write_metadata(bundle, metadata | {"weights_sha256": metadata["weights_sha256"] | hashes})
+        hashes = metadata["weights_sha256"] | hashes
+        _write_metadata(bundle, metadata | {"weights_sha256": hashes} | exported_process(bundle))
         return [*lines, _describe_difference(differences)]
     network = _load_weights(build_network(bundle), weights, f"the network of {bundle.name}")
+    try:
+        bundle.family.check_weights(network)
+    except BundleError as error:
+        raise BundleError(f"{weights}: {error}") from error
     with working_folder(Path(tempfile.gettempdir())) as folder:
         _save_weights(network, folder / "model.pt")
         differences = {}
@@ -198,8 +203,14 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     if old_hashes.get("model.pt") == hashes["model.pt"]:
         hashes |= {file: old_hashes[file] for file in _error_bar_files(bundle) if file in old_hashes}
     else:
-        lines += _describe_removed([*_remove_error_bars(bundle, metadata), *_remove(bundle, LEARNT_FROM)])
+        lines += _describe_removed([*_remove(bundle, LEARNT_FROM), *_remove_error_bars(bundle, metadata)])
+        if "input_limits" in metadata:
+            lines.append(
+                "kept: input_limits in metadata.json, of the inputs that the former weights were trained on. If these "
+                f"weights have learnt from other images, measure them with `monai-sr export {name} --learnt-from DIR`."
+            )
     metadata |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
+    metadata |= exported_process(bundle)
     record = weights.with_name("training.json")
     if record.is_file():
         metadata["training"] = json.loads(record.read_text(encoding="utf-8"))
@@ -250,10 +261,9 @@ def _error_bar_files(bundle: Bundle) -> list[str]:
 
 
 def _remove_error_bars(bundle: Bundle, metadata: dict[str, Any]) -> list[str]:
-    """Remove the error bars of other weights and return the names of their files."""
-    for key in ("error_bars_training", "input_range"):
-        metadata.pop(key, None)
-    return _remove(bundle, *_error_bar_files(bundle), CALIBRATION_FILE)
+    """Remove the error bars of other weights, and return the names of what was there."""
+    keys = [key for key in ("error_bars_training", "input_range") if metadata.pop(key, None) is not None]
+    return [*_remove(bundle, *_error_bar_files(bundle), CALIBRATION_FILE), *keys]
 
 
 def _remove(bundle: Bundle, *files: str) -> list[str]:

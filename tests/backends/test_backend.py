@@ -16,7 +16,7 @@ from monai_sr_bundle.backends.openvino_backend import import_openvino, outer_con
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.shipped_bundles import all_bundles, find_bundle
-from tests.changed_bundles import copied, damaged, signed, with_metadata
+from tests.changed_bundles import copied, damaged, signed, with_facts, with_metadata
 
 for_each_file = pytest.mark.parametrize(
     ("backend", "file"), [("torch", "model.pt"), ("onnx", "model.onnx"), ("openvino", "model.onnx")]
@@ -227,3 +227,20 @@ def test_a_file_that_holds_no_network_is_refused_without_a_traceback(tmp_path, b
     with pytest.raises(BundleError, match=rf"{file}.*Install the bundle again") as raised:
         open_backend(find_bundle(str(signed(folder))), backend)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx", "openvino"])
+def test_weights_for_another_flow_than_model_yaml_states_are_refused(tmp_path, backend):
+    folder = copied(tmp_path, "chest_xray_residual_flow_x4")
+    diffusion = find_bundle(str(folder)).facts["diffusion"]
+    with_facts(folder, diffusion=diffusion | {"residual_std": 0.02})
+    message = "trained for noise 0.5 and residual_std 0.0175, but model.yaml states noise 0.5 and residual_std 0.02"
+    with pytest.raises(BundleError, match=message):
+        open_backend(find_bundle(str(folder)), backend)
+
+
+@pytest.mark.parametrize("process", [None, [0.5], ["0.5", 0.02]])
+def test_onnx_files_for_a_flow_that_the_metadata_does_not_tell_are_refused(tmp_path, process):
+    folder = with_metadata(copied(tmp_path, "chest_xray_residual_flow_x4"), process=process)
+    with pytest.raises(BundleError, match=r"metadata\.json has process .*, expected the 2 numbers .* `monai-sr export"):
+        open_backend(find_bundle(str(folder)), "onnx")

@@ -16,6 +16,7 @@ from monai_sr_bundle.packing.onnx_export import export_onnx
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import with_metadata
+from tests.tiny_flow import released_flow
 
 
 @pytest.fixture
@@ -67,7 +68,11 @@ def test_released_weights_are_those_of_the_run_and_the_hashes_follow(copied, tmp
     network = EDSR()
     torch.save(network.state_dict(), tmp_path / "run.pt")
     lines = release(str(copied), tmp_path / "run.pt")
-    assert "removed: error_bars.pt, error_bars.onnx, calibration.json, learnt_from.txt (of the former weights)" in lines
+    (removed,) = (line for line in lines if line.startswith("removed"))
+    assert removed == (
+        "removed: learnt_from.txt, error_bars.pt, error_bars.onnx, calibration.json, error_bars_training, input_range "
+        "(of the former weights)"
+    )
     assert not any((copied / file).exists() for file in ("error_bars.pt", "calibration.json", "learnt_from.txt"))
     assert not any(line.startswith("removed") for line in release(str(copied), tmp_path / "run.pt"))
     bundle = open_bundle(copied)
@@ -77,6 +82,30 @@ def test_released_weights_are_those_of_the_run_and_the_hashes_follow(copied, tmp
     assert bundle.weights("model.onnx")[1] in "\n".join(lines)
     assert bundle.metadata["parameters"] == 360_736
     assert [path.name for path in copied.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_export_of_new_weights_says_that_the_limits_of_the_former_ones_stay(tmp_path):
+    folder = with_metadata(released_flow(tmp_path)[0], input_limits={"noise_percent": [0.0, 2.0]})
+    state = torch.load(tmp_path / "trained.pt", weights_only=True)
+    state["tail.bias"] += 1
+    torch.save(state, tmp_path / "2.pt")
+    lines = "\n".join(release(str(folder), tmp_path / "2.pt"))
+    assert open_bundle(folder).metadata["input_limits"] == {"noise_percent": [0.0, 2.0]}
+    assert "kept: input_limits in metadata.json, of the inputs that the former weights were trained on" in lines
+    assert f"measure them with `monai-sr export {folder} --learnt-from DIR`" in lines
+    assert "kept" not in "\n".join(release(str(folder), tmp_path / "2.pt"))  # the same weights again
+
+
+def test_weights_of_another_flow_are_not_released_and_an_export_states_the_flow_of_its_files(tmp_path):
+    folder, _ = released_flow(tmp_path)
+    assert open_bundle(folder).metadata["process"] == [0.5, 0.0175]
+    with_metadata(folder, process=None)
+    release(str(folder))
+    assert open_bundle(folder).metadata["process"] == [0.5, 0.0175]
+    state = torch.load(tmp_path / "trained.pt", weights_only=True)
+    torch.save({**state, "process": torch.tensor([0.5, 0.03])}, tmp_path / "other.pt")
+    with pytest.raises(BundleError, match=r"other\.pt: the weights were trained for noise 0\.5 and residual_std 0\.03"):
+        release(str(folder), tmp_path / "other.pt")
 
 
 def test_a_run_brings_its_checkpoint_and_its_training(copied, tmp_path):
