@@ -122,7 +122,7 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
     named, allowed = named_modality(image), (modality, "unknown", *MODALITIES[modality])
     other = next((each for each in (image.modality, named) if each not in allowed), None)
     if other and not force:
-        advice = f"Leave out --bundle to get the one for {other}" if other == image.modality else "Choose another image"
+        advice = f"Take a bundle for {other}" if other == image.modality else "Choose another image"
         raise InputError(
             f"{image.path.name}: this is {quote(other)}, but bundle {bundle} is made for {modality} (Modality "
             f"{', '.join(MODALITIES[modality])}). {advice}, or pass --force to use it nevertheless."
