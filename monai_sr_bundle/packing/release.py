@@ -22,10 +22,18 @@ from monai_sr_bundle.calibrate.training_inputs import (
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.images.working_folders import working_folder
+from monai_sr_bundle.packing.card import CURVE
 from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import load_state, read_weights
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
+
+_OF_FORMER_WEIGHTS = {
+    "eval_metrics": "the figures of the former weights. Remove them, or write down what `monai-sr evaluate` measures.",
+    "input_limits": "of the inputs that the former weights were trained on. If these weights have learnt from other "
+    "images, measure theirs with `monai-sr export NAME --learnt-from DIR`.",
+}
+"""What the metadata keep where new weights are put into a bundle, and what to say of it."""
 
 
 def release_error_bars(name: str, weights: Path) -> list[str]:
@@ -156,7 +164,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     There is one ONNX file for each part of the network and each scale: `model.onnx`, or those that the model's family
     names. A variant gets none: it is kept for comparison, which PyTorch does. `training.json` and `training_curve.csv`
     of `monai-sr train` beside the weights go into the metadata and the folder. Error bars of other weights, their
-    calibration and `learnt_from.txt` are removed.
+    calibration and `learnt_from.txt` are removed, and records of another training.
 
     Args:
         name: name of a shipped bundle, of a variant as `NAME:VARIANT`, or a source folder.
@@ -199,22 +207,21 @@ def release(name: str, weights: Path | None = None) -> list[str]:
             scaled_network = _load_weights(build_network(scaled), weights, f"the network of {bundle.name}")
             differences |= export_parts(scaled_network, scaled.family, folder)
         hashes, lines = _write_weights(folder, bundle.folder, ["model.pt", *differences])
-    old_hashes = metadata["weights_sha256"]
+    old_hashes, record = metadata["weights_sha256"], weights.with_name("training.json")
     if old_hashes.get("model.pt") == hashes["model.pt"]:
         hashes |= {file: old_hashes[file] for file in _error_bar_files(bundle) if file in old_hashes}
     else:
-        lines += _describe_removed([*_remove(bundle, LEARNT_FROM), *_remove_error_bars(bundle, metadata)])
-        if "input_limits" in metadata:
-            lines.append(
-                "kept: input_limits in metadata.json, of the inputs that the former weights were trained on. If these "
-                f"weights have learnt from other images, measure them with `monai-sr export {name} --learnt-from DIR`."
-            )
+        removed = [*_remove(bundle, LEARNT_FROM), *_remove_error_bars(bundle, metadata)]
+        if not record.is_file():
+            removed += [*_remove(bundle, CURVE), *(["training"] if metadata.pop("training", None) else [])]
+        lines += _describe_removed(removed)
+        former = _OF_FORMER_WEIGHTS if "model.pt" in old_hashes else {}
+        lines += [f"kept: {key} in metadata.json, {advice}" for key, advice in former.items() if key in metadata]
     metadata |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
     metadata |= exported_process(bundle)
-    record = weights.with_name("training.json")
     if record.is_file():
         metadata["training"] = json.loads(record.read_text(encoding="utf-8"))
-        write_file(bundle.folder / "training_curve.csv", record.with_name("training_curve.csv").read_bytes())
+        write_file(bundle.folder / CURVE, record.with_name(CURVE).read_bytes())
     _write_metadata(bundle, metadata)
     return [*lines, _describe_difference(differences)] if differences else lines
 

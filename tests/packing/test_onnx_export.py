@@ -70,9 +70,10 @@ def test_released_weights_are_those_of_the_run_and_the_hashes_follow(copied, tmp
     lines = release(str(copied), tmp_path / "run.pt")
     (removed,) = (line for line in lines if line.startswith("removed"))
     assert removed == (
-        "removed: learnt_from.txt, error_bars.pt, error_bars.onnx, calibration.json, error_bars_training, input_range "
-        "(of the former weights)"
+        "removed: learnt_from.txt, error_bars.pt, error_bars.onnx, calibration.json, error_bars_training, input_range, "
+        "training_curve.csv, training (of the former weights)"
     )
+    assert "training" not in open_bundle(copied).metadata
     assert not any((copied / file).exists() for file in ("error_bars.pt", "calibration.json", "learnt_from.txt"))
     assert not any(line.startswith("removed") for line in release(str(copied), tmp_path / "run.pt"))
     bundle = open_bundle(copied)
@@ -84,7 +85,7 @@ def test_released_weights_are_those_of_the_run_and_the_hashes_follow(copied, tmp
     assert [path.name for path in copied.iterdir() if path.name.startswith(".")] == []
 
 
-def test_an_export_of_new_weights_says_that_the_limits_of_the_former_ones_stay(tmp_path):
+def test_an_export_of_new_weights_says_what_stays_of_the_former_ones(tmp_path):
     folder = with_metadata(released_flow(tmp_path)[0], input_limits={"noise_percent": [0.0, 2.0]})
     state = torch.load(tmp_path / "trained.pt", weights_only=True)
     state["tail.bias"] += 1
@@ -92,7 +93,8 @@ def test_an_export_of_new_weights_says_that_the_limits_of_the_former_ones_stay(t
     lines = "\n".join(release(str(folder), tmp_path / "2.pt"))
     assert open_bundle(folder).metadata["input_limits"] == {"noise_percent": [0.0, 2.0]}
     assert "kept: input_limits in metadata.json, of the inputs that the former weights were trained on" in lines
-    assert f"measure them with `monai-sr export {folder} --learnt-from DIR`" in lines
+    assert "measure theirs with `monai-sr export NAME --learnt-from DIR`" in lines
+    assert "kept: eval_metrics in metadata.json, the figures of the former weights. Remove them, or write down" in lines
     assert "kept" not in "\n".join(release(str(folder), tmp_path / "2.pt"))  # the same weights again
 
 
