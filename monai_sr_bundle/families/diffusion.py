@@ -54,6 +54,9 @@ class Diffusion(SampledFamily):
             ),
         )
 
+    def check_installed(self) -> None:
+        self.process.check_installed()
+
     def resolve(self, options: SamplerOptions) -> SamplerOptions:
         if options.texture is not None:
             raise InputError(

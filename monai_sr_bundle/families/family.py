@@ -463,7 +463,6 @@ class InPlaneFamily(ModelFamily):
             tile=tile,
             region=region,
             progress=progress,
-            channels=1,
         )
         return high_res[0], tile
 
@@ -475,7 +474,8 @@ class InPlaneFamily(ModelFamily):
         It is a pass of its own; the arguments are those of `predict`, with a single slice ``[rows, columns]``.
         """
         run = partial(networks.run, ARTIFACTS.name)
-        return infer_tiled(low_res, run, scale=1, halo=self.halo, grid=self.grid, tile=tile, region=region)
+        found, tile = infer_tiled(low_res, run, scale=1, halo=self.halo, grid=self.grid, tile=tile, region=region)
+        return found[0], tile
 
     def enlarge_slice(
         self,

@@ -40,9 +40,6 @@ class SampledFamily(InPlaneFamily):
     def describe(self) -> dict[str, Any]:
         return {"textures": False, "steps": self.defaults.get("steps")}
 
-    def check_installed(self) -> None:
-        self.process.check_installed()
-
     def check_weights(self, network: Any) -> None:
         self.process.check_fingerprint(network.get_buffer("process").cpu().numpy())
 

@@ -284,9 +284,6 @@ class RectifiedFlow:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
         return cls(**attributes)
 
-    def check_installed(self) -> None:
-        """Do nothing: a flow needs no further package."""
-
     def check_steps(self, steps: int | None) -> None:
         """Refuse steps that make no sense.
 

@@ -225,7 +225,6 @@ class TiledDenoiser:
             np.concatenate((cells, self._condition)),
             lambda window: self._denoiser.decode(*self._split(window)),
             scale=scale * cell,
-            channels=1,
             halo=self._reach,
             grid=self._grid,
             tile=self.tile,

@@ -114,7 +114,7 @@ def infer_tiled(
     grid: int = 1,
     region: Region | None = None,
     progress: Callable[[float], None] | None = None,
-    channels: int | None = None,
+    channels: int = 1,
 ) -> tuple[np.ndarray, int]:
     """Enlarge an image tile by tile; halve the tile when memory runs out.
 
@@ -122,7 +122,7 @@ def infer_tiled(
     order, as long as `halo` is at least the network's receptive radius and `grid` is its grid.
 
     Args:
-        image: ``[rows, columns]`` float32; with `channels`, ``[C, rows, columns]``.
+        image: ``[rows, columns]`` or ``[C, rows, columns]`` float32.
         predict: the network.
         scale: output pixels per input pixel.
         halo: at least the network's receptive radius, in input pixels.
@@ -131,11 +131,10 @@ def infer_tiled(
             than 1 for networks that pool.
         region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
         progress: called with the fraction of the region that is done.
-        channels: D, that the network makes of an image with channels.
+        channels: channels of the network's result. Default 1.
 
     Returns:
-        ``[scale * region rows, scale * region columns]`` float32, before it ``[D]`` with `channels`; and the tile side
-        that fitted.
+        ``[channels, scale * region rows, scale * region columns]`` float32, and the tile side that fitted.
 
     Raises:
         BundleError: the network enlarges by another factor.
@@ -143,24 +142,23 @@ def infer_tiled(
         MemoryError: the result does not fit.
     """
     *_, rows, columns = image.shape
+    image = image.reshape(1, -1, rows, columns)
     region = Region(*region) if region else Region.whole(rows, columns)
-    leading = () if channels is None else (channels,)
-    result = np.empty((*leading, scale * region.rows, scale * region.columns), dtype=np.float32)
+    result = np.empty((channels, scale * region.rows, scale * region.columns), dtype=np.float32)
     while True:
         try:
             pieces = list(tiles((rows, columns), region, tile, halo, grid))
             for done, (window, inner) in enumerate(pieces, start=1):
-                pixels = np.ascontiguousarray(image[..., *window.as_slices], dtype=np.float32)
-                enlarged = predict(pixels[None, None] if channels is None else pixels[None])[0]
-                if enlarged.shape != (channels or 1, scale * window.rows, scale * window.columns):
+                enlarged = predict(np.ascontiguousarray(image[..., *window.as_slices], dtype=np.float32))[0]
+                if enlarged.shape != (channels, scale * window.rows, scale * window.columns):
                     raise BundleError(
                         f"the network made {enlarged.shape[2]}x{enlarged.shape[1]} pixels of "
                         f"{window.columns}x{window.rows}, expected {scale} times as many along each side, in "
-                        f"{len(enlarged)} channels, expected {channels or 1}. "
+                        f"{len(enlarged)} channels, expected {channels}. "
                         "The bundle's scale is not that of its network."
                     )
-                core = enlarged[..., *inner.relative_to(window).scaled(scale).as_slices]
-                result[..., *inner.relative_to(region).scaled(scale).as_slices] = core[0] if channels is None else core
+                core = enlarged[:, *inner.relative_to(window).scaled(scale).as_slices]
+                result[:, *inner.relative_to(region).scaled(scale).as_slices] = core
                 if progress is not None:
                     progress(done / len(pieces))
             return result, tile

@@ -52,9 +52,10 @@ class Box(InPlaneFamily):
             repeated = np.kron(window, np.ones((self.scale, self.scale), dtype=np.float32))
             return self.share * repeated + (1 - self.share) * networks.run("model", window)
 
-        return infer_tiled(
-            stack[0], mix, scale=self.scale, halo=self.halo, tile=tile, region=region, progress=progress
+        (high_res,), tile = infer_tiled(
+            stack, mix, scale=self.scale, halo=self.halo, tile=tile, region=region, progress=progress
         )
+        return high_res, tile
 '''
 SHARE = np.float32(0.5)
 

@@ -234,7 +234,6 @@ def test_what_is_told_of_a_draw():
     )
     assert PROCESS.sampling(SamplerOptions(texture=1.0)).words == "texture 1 by flow in 1 step"
     assert PROCESS.sampling(SamplerOptions(steps=4, texture=0.0)) is None
-    PROCESS.check_installed()
 
 
 @pytest.mark.parametrize(

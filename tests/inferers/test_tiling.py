@@ -119,7 +119,7 @@ def test_tiles_of_every_network_are_exactly_the_whole(backend_name, name, tmp_pa
     image = noise(157, 163)
     whole = predict(image[None, None])[0, 0]
     for region in ((0, 30, 0, 30), (60, 80, 65, 90), (150, 157, 3, 163)):
-        part, _ = infer_tiled(image, predict, scale=4, halo=network.receptive_radius, tile=64, region=region)
+        (part,), _ = infer_tiled(image, predict, scale=4, halo=network.receptive_radius, tile=64, region=region)
         top, bottom, left, right = (4 * edge for edge in region)
         np.testing.assert_array_equal(part, whole[top:bottom, left:right])
 
@@ -132,7 +132,7 @@ def test_tiles_on_the_grid_of_a_network_that_pools_are_exactly_the_whole(backend
     halo = network.receptive_radius
 
     def tiled(region, grid):
-        return infer_tiled(image, predict, scale=2, halo=halo, tile=64, grid=grid, region=region)[0]
+        return infer_tiled(image, predict, scale=2, halo=halo, tile=64, grid=grid, region=region)[0][0]
 
     for region in ((165, 172, 166, 171), (0, 9, 0, 20), (340, 349, 3, 7)):
         top, bottom, left, right = (2 * edge for edge in region)
@@ -156,7 +156,7 @@ def test_windows_on_a_grid_begin_and_end_on_it(shape, grid):
 def test_a_narrow_image_in_tiles_is_exactly_the_whole(backend_name):
     network = partial(open_backend(find_bundle("chest_xray_edsr_x4"), backend_name, "cpu").run, "model")
     narrow = noise(9, 2400)
-    part, _ = infer_tiled(narrow, network, scale=4, halo=24, tile=256, region=(0, 9, 200, 700))
+    (part,), _ = infer_tiled(narrow, network, scale=4, halo=24, tile=256, region=(0, 9, 200, 700))
     np.testing.assert_array_equal(part, network(narrow[None, None])[0, 0, :, 800:2800])
 
 
@@ -170,7 +170,7 @@ def test_a_tile_that_does_not_fit_is_halved_and_the_result_is_the_same(caplog):
             raise MemoryError
         return doubled(window)
 
-    result, tile = infer_tiled(image, small_memory, scale=2, halo=24, tile=256)
+    (result,), tile = infer_tiled(image, small_memory, scale=2, halo=24, tile=256)
     np.testing.assert_array_equal(result, doubled(image[None, None])[0, 0])
     assert tile == 128
     assert max(shapes) == (280, 280)
