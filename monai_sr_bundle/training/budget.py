@@ -20,19 +20,21 @@ from monai_sr_bundle.losses.fidelity import FidelityLoss
 
 logger = logging.getLogger(__name__)
 
+WARM_UP, FINAL = 0.03, 0.02
+"""Share of the schedule in which the learning rate rises to its full value, and its factor at both ends; 0 would waste a
+step."""
 
-def learning_rate_factor(progress: float, warm_up: float = 0.03, final: float = 0.02) -> float:
-    """Return the linear warm-up, then half a cosine down to `final` (Loshchilov and Hutter, SGDR, ICLR 2017).
+
+def learning_rate_factor(progress: float) -> float:
+    """Return the linear warm-up, then half a cosine down to `FINAL` (Loshchilov and Hutter, SGDR, ICLR 2017).
 
     Args:
-        progress: share of the schedule that is over; from 1 on the factor stays at `final`.
-        warm_up: share of the schedule in which the factor rises from `final` to 1. Default 0.03.
-        final: factor at the end, and at the beginning, where 0 would waste a step. Default 0.02.
+        progress: share of the schedule that is over; from 1 on the factor stays at `FINAL`.
     """
-    if progress < warm_up:
-        return final + (1 - final) * progress / warm_up
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
-    return final + (1 - final) * cosine
+    if progress < WARM_UP:
+        return FINAL + (1 - FINAL) * progress / WARM_UP
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
+    return FINAL + (1 - FINAL) * cosine
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data.dataloader import DataLoader
 from monai.data.dataset import Dataset
@@ -28,7 +29,6 @@ from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperRe
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.budget import Budget, Duration
-from monai_sr_bundle.training.history import History, Record
 from monai_sr_bundle.training.image_sets import with_image_sets
 from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.step import Objective
@@ -188,6 +188,23 @@ def train(
     return training.save()
 
 
+@dataclass(frozen=True)
+class Record:
+    """The measurements of one training step or one validation.
+
+    Args:
+        kind: "training" for one step, "validation" for all validation images.
+        iteration: iteration of the training, counted from 1.
+        minutes: minutes of training so far.
+        values: the loss and its parts, or the metrics of the validation, by name.
+    """
+
+    kind: Literal["training", "validation"]
+    iteration: int
+    minutes: float
+    values: dict[str, float]
+
+
 class Training:
     """A bundle's training, which can be run any number of times for any length. Made by `open_training`.
 
@@ -199,7 +216,6 @@ class Training:
         output: folder of the checkpoints and records.
         network: network that the optimizer changes.
         budget: iterations and seconds so far, and the schedule of the learning rate.
-        history: a record of every training step, and of every validation of the average within a run.
         optimizer: optimizer of the network.
         objective: network and loss as one module.
     """
@@ -226,9 +242,8 @@ class Training:
         self._has_schedule = schedule is not None
         self.budget: Budget = self._content("budget")
         self.budget.epoch_length = self._trainer.state.epoch_length
-        history = History(self.budget, callback)
-        history.attach(self._trainer, self._evaluator)
-        self.history = history.records
+        if callback is not None:
+            self._tell_records(callback)
         self._average_was_trained = False
 
     def weights(self, *, average: bool = False) -> dict[str, torch.Tensor]:
@@ -379,6 +394,20 @@ class Training:
         """Go on with all that a run has written into `last.pt`: weights, average, optimizer, iterations and time."""
         CheckpointLoader(str(path), self._content("checkpointed"), map_location=self._content("device"))(self._trainer)
         self._average_was_trained = True
+
+    def _tell_records(self, callback: Callable[[Record], None]) -> None:
+        def tell(kind: Literal["training", "validation"], values: dict[str, float]) -> None:
+            callback(Record(kind, self.budget.iterations, self.budget.spent_seconds / 60, values))
+
+        def tell_step(engine: Engine) -> None:
+            assert isinstance(engine.state.output, dict)
+            tell("training", {key: value for key, value in engine.state.output.items() if isinstance(value, float)})
+
+        def tell_validation(engine: Engine) -> None:
+            tell("validation", {name: float(value) for name, value in engine.state.metrics.items()})
+
+        self._trainer.add_event_handler(Events.ITERATION_COMPLETED, tell_step)
+        self._evaluator.add_event_handler(Events.COMPLETED, tell_validation)
 
     def _measure_statistics(self) -> None:
         # Batch normalisation of an average: of given weights, the statistics are given with them.

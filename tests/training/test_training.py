@@ -102,7 +102,6 @@ def test_validation_is_of_exactly_the_weights_it_was_given(training, tmp_path):
     assert equal(training.weights(average=True), given)
     measured = training.validate()
     assert measured == training.validate(average=True)
-    assert measured != pytest.approx(training.history[-1].values)
     training.load_weights(change(given, 0.2))
     assert training.validate()["psnr"] < measured["psnr"] - 1
     training.load_weights(given)
@@ -170,14 +169,13 @@ def test_weights_of_another_diffusion_process_are_refused(data, tmp_path):
     assert training.run(iterations=1) == 1
 
 
-def test_every_step_and_validation_is_recorded_and_told(edsr, data, tmp_path):
+def test_every_step_and_validation_is_told(edsr, data, tmp_path):
     records = []
     training = open_training(
         edsr, data, tmp_path / "out", iterations=4, callback=records.append, **{**QUICK, "validations": 2}
     )
     training.run()
     training.save()
-    assert training.history == records
     steps = [record for record in records if record.kind == "training"]
     assert [record.iteration for record in steps] == [1, 2, 3, 4]
     assert all(set(record.values) == {"loss"} and record.minutes > 0 for record in steps)
