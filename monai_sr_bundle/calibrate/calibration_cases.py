@@ -18,7 +18,7 @@ from monai_sr_bundle.images.input_checks import LEAST_SIDE
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle, neighbours
 from monai_sr_bundle.metrics.fidelity import level_limits
-from monai_sr_bundle.transforms.native_patches import degrade_slices, read_scan, to_unit
+from monai_sr_bundle.transforms.native_patches import degrade_slices, middle_part, read_scan, to_unit
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 from monai_sr_bundle.transforms.random_degradation import RandomDegradation, RandomScanDegradation
 
@@ -205,7 +205,8 @@ def _open_film(bundle: Bundle, item: Mapping[Hashable, Any], reduce: int, seed: 
     levels, degrade = int(bundle.facts["levels"]), RandomDegradation(**LOSS_SHARES)
     degrade.set_random_state(seed)
     load = LoadHighResd("high", window=bundle.window, reduce=reduce, multiple=bundle.scale, levels=levels)
-    high_res = _middle_of(middle(load(item)["high"].numpy()), bundle.scale)
+    film = middle(load(item)["high"].numpy())
+    high_res = film[middle_part(film.shape, LARGEST_SIDE, bundle.scale)]
     return _Original(high_res, False, lambda: degrade(high_res, bundle.scale)[None])
 
 
@@ -221,12 +222,6 @@ def _open_slice(bundle: Bundle, item: Mapping[Hashable, Any], reduce: int, seed:
         return to_unit(low_res, bundle.window)
 
     return _Original(to_unit(scan.hu[index][part], bundle.window), scan.padding[index][part], degrade_stack)
-
-
-def _middle_of(film: np.ndarray, multiple: int) -> np.ndarray:
-    sides = [min(LARGEST_SIDE - LARGEST_SIDE % multiple, side) for side in film.shape]
-    top, left = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))
-    return film[top : top + sides[0], left : left + sides[1]]
 
 
 def round_to_storage(super_res: np.ndarray, levels: int) -> np.ndarray:

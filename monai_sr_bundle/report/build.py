@@ -76,19 +76,10 @@ def measure_consistency(
 
     Returns:
         RMS and maximum over these pixels; the RMS over no pixel is not a number.
-
-    Raises:
-        ValueError: a reduced slice has another size than the source's.
     """
     residuals = ResidualStats()
     for index in range(source.pixels.shape[0]):
-        low_res = np.asarray(reduced(index))
-        if low_res.shape != source.pixels.shape[1:]:
-            raise ValueError(
-                f"{source.path.name}: the reduced result has shape {low_res.shape}, expected {source.pixels.shape[1:]} "
-                "as in the source. Use the operator and the scale that the result was made for."
-            )
-        residual = low_res - slice_values(source, index)
+        residual = reduced(index) - slice_values(source, index)
         residuals.add(residual if mask is None else residual[mask(index)])
     return Consistency(residuals.rms, residuals.maximum, value_unit(source))
 

@@ -321,10 +321,9 @@ def draw_preview(
         `out`.
 
     Raises:
-        ValueError: the shapes do not belong together, there is no such slice, or the window's ends are swapped.
         OutputError: the picture cannot be written.
     """
-    scale_z, scale_y, scale_x = _checked_scale(source, result, bicubic, slice_index, window)
+    scale_z, scale_y, scale_x = provenance.scale_zyx
     _, rows, columns = result.pixels.shape
     result_values = slice_values(result, slice_index)
     source_values = slice_values(source, slice_index // scale_z)
@@ -423,30 +422,6 @@ def draw_preview(
     text.add_text("Description", f"Preview. {provenance.sentence}")  # so that it is never taken for an input
     sheet.picture.save(encoded, "PNG", optimize=False, compress_level=9, pnginfo=text)
     return write_file(out, encoded.getvalue())
-
-
-def _checked_scale(
-    source: Image, result: Image, bicubic: np.ndarray, slice_index: int, window: tuple[float, float]
-) -> tuple[int, int, int]:
-    """Check that all arguments belong together and return the scale along slices, rows and columns."""
-    name = source.path.name
-    slices, rows, columns = result.pixels.shape
-    z, y, x = (divmod(large, small) for large, small in zip(result.pixels.shape, source.pixels.shape, strict=True))
-    if any(remainder for _, remainder in (z, y, x)) or 0 in (z[0], y[0], x[0]):
-        raise ValueError(
-            f"{name}: the result has shape {result.pixels.shape}, expected a whole multiple of the source's "
-            f"{source.pixels.shape}. Pass the part of the source that was enlarged."
-        )
-    if bicubic.shape != (rows, columns):
-        raise ValueError(
-            f"{name}: bicubic has shape {bicubic.shape}, expected one slice of the result, {(rows, columns)}."
-        )
-    if not 0 <= slice_index < slices:
-        raise ValueError(f"{name}: slice_index is {slice_index}, expected 0 to {slices - 1}.")
-    low, high = window
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"{name}: window is {window}, expected two numbers, the lower one first.")
-    return z[0], y[0], x[0]
 
 
 def _panels(

@@ -21,8 +21,10 @@ from monai_sr_bundle.losses.fidelity import FidelityLoss
 logger = logging.getLogger(__name__)
 
 WARM_UP, FINAL = 0.03, 0.02
-"""Share of the schedule in which the learning rate rises to its full value, and its factor at both ends; 0 would waste a
-step."""
+"""Share of the schedule in which the learning rate rises to its full value, and its factor at both ends.
+
+Zero would waste a step.
+"""
 
 
 def learning_rate_factor(progress: float) -> float:

@@ -27,25 +27,25 @@ from torch.nn.functional import affine_grid, grid_sample
 from monai_sr_bundle.errors import InputError
 
 
-def _flip_turn_crop_cutout(key: Hashable) -> list[Transform]:
-    changed = Compose([RandGeometryd(key, flip=0.5, turns=True, window=(0.7, 1.0)), RandCutoutd(key)])
+def _flip_turn_crop_cutout() -> list[Transform]:
+    changed = Compose([RandGeometryd("label", flip=0.5, turns=True, window=(0.7, 1.0)), RandCutoutd("label")])
     # One random draw decides about both, so that 30 % of the images are unchanged.
-    return [OneOf([changed, Identityd(key)], weights=[0.7, 0.3])]
+    return [OneOf([changed, Identityd("label")], weights=[0.7, 0.3])]
 
 
-_SETS: dict[str, Callable[[Hashable], list[Transform]]] = {
-    "none": lambda key: [],
+_SETS: dict[str, Callable[[], list[Transform]]] = {
+    "none": list,
     "flip_turn_crop_cutout": _flip_turn_crop_cutout,
-    "resize_crop_zoom_rotate": lambda key: [
-        RandGeometryd(key, window=(0.8, 1.0), zoom=(0.9, 1.1), degrees=(0.0, 10.0))
+    "resize_crop_zoom_rotate": lambda: [
+        RandGeometryd("label", window=(0.8, 1.0), zoom=(0.9, 1.1), degrees=(0.0, 10.0))
     ],
-    "rotated_copy": lambda key: [RandGeometryd(key, prob=0.5, degrees=(20.0, 20.0))],
+    "rotated_copy": lambda: [RandGeometryd("label", prob=0.5, degrees=(20.0, 20.0))],
 }
 NAMES = tuple(_SETS)
 
 
-def augmentation(name: str, key: Hashable = "label") -> list[Transform]:
-    """Return the random transforms of a named augmentation, for the target before the input is made from it.
+def augmentation(name: str) -> list[Transform]:
+    """Return the random transforms of a named augmentation, for the `label` before the input is made from it.
 
     - "none": no transforms.
     - "flip_turn_crop_cutout": flips, right-angle turns, a random window enlarged to the image's size, and cutout;
@@ -54,8 +54,7 @@ def augmentation(name: str, key: Hashable = "label") -> list[Transform]:
     - "rotated_copy": half of the images are rotated by 20 degrees, left or right.
 
     Args:
-        name: one of `NAMES`.
-        key: key of the target; `boxes_xyxy` and `findings` move with it.
+        name: one of `NAMES`. `boxes_xyxy` and `findings` move with the pixels.
 
     Raises:
         InputError: an unknown name.
@@ -65,7 +64,7 @@ def augmentation(name: str, key: Hashable = "label") -> list[Transform]:
             f"augmentation is {name!r}, expected one of {', '.join(NAMES)}. Correct it in the bundle's model.yaml "
             "or in the argument."
         )
-    return _SETS[name](key)
+    return _SETS[name]()
 
 
 BOXES, FINDINGS = "boxes_xyxy", "findings"
@@ -338,24 +337,16 @@ class DrawArtifactsd(MapTransform):
     Args:
         key: key of the clean target, ``[1, rows, columns]``.
         out_key: key of the marked copy.
-        count: smallest and largest number of marks.
         seed: seed of the marks, combined with the item's `name`, so that images differ.
     """
 
-    def __init__(
-        self,
-        key: Hashable = "label",
-        out_key: Hashable = "dirty",
-        *,
-        count: tuple[int, int] = COUNT,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, key: Hashable = "label", out_key: Hashable = "dirty", *, seed: int = 0) -> None:
         super().__init__([key])
-        self.key, self.out_key, self.count, self.seed = key, out_key, count, seed
+        self.key, self.out_key, self.seed = key, out_key, seed
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         name = zlib.crc32(str(data.get("name", "")).encode())
-        return self._add_marks(data, np.random.default_rng([self.seed, name]), self.count)
+        return self._add_marks(data, np.random.default_rng([self.seed, name]), COUNT)
 
     def _add_marks(
         self, data: Mapping[Hashable, Any], rng: np.random.Generator, count: tuple[int, int]
@@ -369,20 +360,13 @@ class RandArtifactsd(DrawArtifactsd, Randomizable):
 
     Args:
         prob: share of the images that are marked; the copy of the others is clean.
-        key, out_key, count: see `DrawArtifactsd`.
+        key, out_key: see `DrawArtifactsd`.
     """
 
-    def __init__(
-        self,
-        key: Hashable = "label",
-        out_key: Hashable = "dirty",
-        *,
-        count: tuple[int, int] = COUNT,
-        prob: float = 1.0,
-    ) -> None:
-        super().__init__(key, out_key, count=count)
+    def __init__(self, key: Hashable = "label", out_key: Hashable = "dirty", *, prob: float = 1.0) -> None:
+        super().__init__(key, out_key)
         self.prob = prob
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        count = self.count if self.R.random_sample() < self.prob else (0, 0)
+        count = COUNT if self.R.random_sample() < self.prob else (0, 0)
         return self._add_marks(data, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)), count)

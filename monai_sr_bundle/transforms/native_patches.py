@@ -114,48 +114,52 @@ class FilmPatches(RandomPatches):
         return self.degrade(high_res, scale)[None], high_res[None]
 
 
+PAIR_SCALE, PAIR_SIDE = 4, 384
+"""Factor of the pairs that weights are chosen by, and the largest side of their high-resolution images."""
+
+
+def middle_part(shape: Sequence[int], largest: int, multiple: int = 1) -> tuple[slice, slice]:
+    """Return the rows and columns in the middle of an image, at most `largest` and a multiple of a number."""
+    sides = [min(largest, side) // multiple * multiple for side in shape]
+    first = [(side - part) // 2 for side, part in zip(shape, sides, strict=True)]
+    rows, columns = (slice(start, start + part) for start, part in zip(first, sides, strict=True))
+    return rows, columns
+
+
 class FilmPairs(Dataset):
     """Films to choose weights by: the middle of each, degraded at random but every time in the same way.
 
     Args:
         dataset_dir: folder of folders with manifests.
         sources: name of each set, and the whole factor that its films are reduced by.
-        scale: high-resolution pixels per low-resolution pixel.
-        size: largest side of the high-resolution image.
         limit: read only this many films of each source.
-        seed: seed of the degradation. Default 0.
 
     Items:
-        `image` ``[1, rows, columns]`` and `label` ``[1, scale * rows, scale * columns]`` in [0, 1], and `name`.
+        `image` ``[1, rows, columns]`` and `label` ``[1, 4 * rows, 4 * columns]`` in [0, 1], and `name`.
     """
 
     def __init__(
-        self,
-        dataset_dir: str | Path,
-        *,
-        sources: Sequence[tuple[str, int]],
-        scale: int = 4,
-        size: int = 384,
-        limit: int | None = None,
-        seed: int = 0,
+        self, dataset_dir: str | Path, *, sources: Sequence[tuple[str, int]], limit: int | None = None
     ) -> None:
         degrade = RandomDegradation()
-        degrade.set_random_state(seed)
+        degrade.set_random_state(0)
         pairs: list[dict[str, Any]] = []
         for set_name, reduce in sources:
             films = read_films(Path(dataset_dir), set_name, "val", reduce=reduce, limit=limit)
             for file, film in films.items():
-                sides = [min(size, side) // scale * scale for side in film.shape]
-                row, column = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))
-                high_res = film[row : row + sides[0], column : column + sides[1]] / np.float32(255)
-                low_res = degrade(high_res, scale)
+                high_res = film[middle_part(film.shape, PAIR_SIDE, PAIR_SCALE)] / np.float32(255)
+                low_res = degrade(high_res, PAIR_SCALE)
                 pair = {"image": torch.from_numpy(low_res)[None], "label": torch.from_numpy(high_res)[None]}
                 pairs.append({**pair, "name": file.stem})
         super().__init__(pairs)
 
 
-SOFTENING = (0.4, 0.8)
-"""Standard deviations in low-resolution pixels of the Gaussians that soften."""
+SOFTENED, SOFTENING = 0.4, (0.4, 0.8)
+"""Share of the patches with noise that are softened, and standard deviations in low-resolution pixels of the Gaussians.
+
+A softened target is as smooth as a slice is at its own pixel size. A reduced slice is full of vessels of a pixel; a
+network that has seen no other takes noise of a slice as it is stored for vessels, and draws them.
+"""
 
 
 class Scan(NamedTuple):
@@ -248,9 +252,6 @@ class ScanPatches(RandomPatches):
         sources: scans and how often they are drawn; see `PatchSource`.
         window: HU that become 0 and 1; values beyond are kept.
         slices: slices of the input, odd; the target is the middle one. Default 3.
-        softened: share of the patches with noise whose target is as smooth as a slice is at its own pixel size. A
-            reduced slice is full of vessels of a pixel; a network that has seen no other takes noise of a slice as it
-            is stored for vessels, and draws them.
         limit: read only this many files of each source (for a trial).
         patches: `patch_size`, `scales`, `scale_shares`, `batch_size` and `seed` of `RandomPatches`.
 
@@ -270,11 +271,10 @@ class ScanPatches(RandomPatches):
         sources: Sequence[tuple[str, int, float]],
         window: Sequence[float],
         slices: int = 3,
-        softened: float = 0.4,
         limit: int | None = None,
         **patches: Any,
     ) -> None:
-        self.window, self.slices, self.softened = window, slices, softened
+        self.window, self.slices = window, slices
         scan_sources = [PatchSource(*source) for source in sources]
         scans = [
             list(read_scans(Path(dataset_dir), source.set, "train", reduce=source.reduce, limit=limit).values())
@@ -287,7 +287,7 @@ class ScanPatches(RandomPatches):
         indices = neighbours(index, len(image.hu), self.slices)
         degradation, rng = self.degrade.draw(scale), self.degrade.generator()
         part = Scan(image.hu[:, rows, columns], image.padding[:, rows, columns])
-        if degradation.noise and self.R.random_sample() < self.softened:
+        if degradation.noise and self.R.random_sample() < SOFTENED:
             part = soften(part, indices, scale * self.R.uniform(*SOFTENING))
         low_res = degrade_slices(part, indices, lambda hu, padding: degradation(hu, rng, padding))
         if self.R.random_sample() < 0.5:
@@ -302,14 +302,11 @@ class ScanPairs(Dataset):
         dataset_dir: folder of folders with manifests.
         sources: name of each set, and the whole factor that its slices are reduced by.
         window, slices: see `ScanPatches`.
-        scale: high-resolution pixels per low-resolution pixel.
-        size: largest side of the high-resolution image.
         limit: take only this many slices of each source, evenly spread.
-        seed: seed of the degradation. Default 0.
 
     Items:
-        `image` ``[slices, rows, columns]`` and `label` ``[1, scale * rows, scale * columns]``, 0 and 1 at the ends of
-        the window, and `name`.
+        `image` ``[slices, rows, columns]`` and `label` ``[1, 4 * rows, 4 * columns]``, 0 and 1 at the ends of the
+        window, and `name`.
     """
 
     def __init__(
@@ -319,25 +316,20 @@ class ScanPairs(Dataset):
         sources: Sequence[tuple[str, int]],
         window: Sequence[float],
         slices: int = 3,
-        scale: int = 4,
-        size: int = 384,
         limit: int | None = None,
-        seed: int = 0,
     ) -> None:
         degrade = RandomScanDegradation()
-        degrade.set_random_state(seed)
+        degrade.set_random_state(0)
         pairs: list[dict[str, Any]] = []
         for set_name, reduce in sources:
             scans = read_scans(Path(dataset_dir), set_name, "val", reduce=reduce)
             all_slices = [(file, index) for file, scan in scans.items() for index in range(len(scan.hu))]
             for file, index in limit_values(all_slices, limit):
                 scan = scans[file]
-                sides = [min(size, side) // scale * scale for side in scan.shape[1:]]
-                first = [(side - part) // 2 for side, part in zip(scan.shape[1:], sides, strict=True)]
-                rows, columns = (slice(start, start + part) for start, part in zip(first, sides, strict=True))
+                part = middle_part(scan.shape[1:], PAIR_SIDE, PAIR_SCALE)
                 indices = neighbours(index, len(scan.hu), slices)
-                low_res = degrade_slices(scan, indices, lambda hu, padding: degrade(hu, scale, padding), rows, columns)
-                pair = {"image": low_res, "label": scan.hu[[index], rows, columns]}
+                low_res = degrade_slices(scan, indices, lambda hu, padding: degrade(hu, PAIR_SCALE, padding), *part)
+                pair = {"image": low_res, "label": scan.hu[[index], *part]}
                 in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
                 pairs.append({**in_units, "name": f"{volume_name(file)}_{index:03d}"})
         super().__init__(pairs)

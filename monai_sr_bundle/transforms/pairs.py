@@ -290,12 +290,11 @@ class RandSliceOrderd(MapTransform, Randomizable):
 
     Args:
         key: key of ``[slices, rows, columns]``.
-        prob: share of the images that are reversed. Default 0.5.
     """
 
-    def __init__(self, key: Hashable, prob: float = 0.5) -> None:
+    def __init__(self, key: Hashable) -> None:
         super().__init__([key])
-        self.key, self.prob = key, prob
+        self.key = key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return {**data, self.key: data[self.key].flip(0)} if self.R.random_sample() < self.prob else dict(data)
+        return {**data, self.key: data[self.key].flip(0)} if self.R.random_sample() < 0.5 else dict(data)

@@ -186,22 +186,20 @@ def correlated_noise(shape: Sequence[int], correlation: float, rng: np.random.Ge
     return np.asarray(down @ noise @ across.T / left)
 
 
-def film_noise_textures(films: Iterable[np.ndarray], size: int = 96, smooth: float = 2.5) -> np.ndarray:
+def film_noise_textures(films: Iterable[np.ndarray]) -> np.ndarray:
     """Return noise as films have it: what a flat part of a film differs by from its smooth version.
 
     Args:
-        films: ``[rows, columns]`` in ``[0, 1]``, each at least `size` along both axes.
-        size: side of a texture in pixels.
-        smooth: standard deviation in pixels of the Gaussian that makes the smooth version.
+        films: ``[rows, columns]`` in ``[0, 1]``, each at least 96 pixels along both axes.
 
     Returns:
-        ``[films, size, size]`` float32, each of mean 0 and standard deviation 1. Films whose flattest part has no
-        noise, as a black border, are left out.
+        ``[films, 96, 96]`` float32, each of mean 0 and standard deviation 1. Films whose flattest part has no noise, as
+        a black border, are left out.
     """
-    textures = []
+    textures, size = [], 96
     for film in films:
         film = np.asarray(film, dtype=np.float32)
-        down, across = (blur_matrix(smooth, side) for side in film.shape)
+        down, across = (blur_matrix(2.5, side) for side in film.shape)
         smoothed = down @ film @ across.T
         residual = film - smoothed
         candidates = []

@@ -16,7 +16,7 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.unit import check_window
 from monai_sr_bundle.inferers.tiling import neighbours
-from monai_sr_bundle.transforms.native_patches import Scan, read_scans, to_unit
+from monai_sr_bundle.transforms.native_patches import Scan, middle_part, read_scans, to_unit
 from monai_sr_bundle.transforms.pairs import limit_values, pair_items, volume_name
 from monai_sr_bundle.transforms.patches import PatchSource, RandomPatches
 
@@ -229,6 +229,10 @@ class SlabPatches(RandomPatches):
         return to_unit(thick, self.window), to_unit(target, self.window)
 
 
+PAIR_SIDE = 256
+"""Largest side of the images that weights are chosen by."""
+
+
 class SlabPairs(Dataset):
     """Thick slices that are the means of thin ones, to choose weights by: the middle of each.
 
@@ -236,7 +240,6 @@ class SlabPairs(Dataset):
         dataset_dir: folder of folders with manifests.
         sets, window, slices: see `SlabPatches`.
         scale: thin slices per thick one.
-        size: largest side of the image.
         limit: take only this many thick slices, evenly spread over all that can be made of a volume.
 
     Items:
@@ -252,15 +255,12 @@ class SlabPairs(Dataset):
         window: Sequence[float],
         slices: int = 5,
         scale: int = 4,
-        size: int = 256,
         limit: int | None = None,
     ) -> None:
         pairs: list[dict[str, Any]] = []
         sets = [sets] if isinstance(sets, str) else sets
         for number, scan in enumerate(scan for name in sets for scan in _read_volumes(dataset_dir, name, "val", scale)):
-            first = [max(0, side - size) // 2 for side in scan.shape[1:]]
-            rows, columns = (slice(start, start + size) for start in first)
-            thin = scan.hu[:, rows, columns]
+            thin = scan.hu[:, *middle_part(scan.shape[1:], PAIR_SIDE)]
             starts = range(len(thin) - scale + 1)
             for start in limit_values(starts, limit):
                 pair = {"image": make_slabs(thin, start, scale, slices, 1.0), "label": thin[start : start + scale]}

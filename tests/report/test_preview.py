@@ -250,25 +250,6 @@ def test_numbers_are_round():
     assert texts == ["0.0123", "7.2", "184", "1234", "0", "-1000"]
 
 
-@pytest.mark.parametrize(
-    ("rows", "bicubic_rows", "options", "message"),
-    [
-        (63, 64, {}, r"phantom.png: the result has shape \(1, 63, 64\).*Pass the part"),
-        (64, 16, {}, r"bicubic has shape \(16, 64\), expected one slice of the result, \(64, 64\)"),
-        (64, 64, {"slice_index": -1}, "slice_index is -1, expected 0 to 0"),
-        (64, 64, {"slice_index": 1}, "slice_index is 1, expected 0 to 0"),
-        (64, 64, {"window": (255.0, 0.0)}, "expected two numbers, the lower one first"),
-        (64, 64, {"window": (float("nan"), 1.0)}, "expected two numbers, the lower one first"),
-        (64, 64, {"window": (0.0, float("inf"))}, "expected two numbers, the lower one first"),
-    ],
-)
-def test_shapes_slices_and_windows_that_do_not_fit_are_refused(tmp_path, rows, bicubic_rows, options, message):
-    source, result, bicubic = phantom((16, 16))
-    result = replace(result, pixels=result.pixels[:, :rows])
-    with pytest.raises(ValueError, match=message):
-        draw(tmp_path, source, result, bicubic[:bicubic_rows], **options)
-
-
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
     (tmp_path / "preview.png").mkdir()
     with pytest.raises(OutputError, match=r"preview.png is a folder and the result is a file"):

@@ -86,6 +86,6 @@ def test_random_marks_differ_every_time_and_follow_the_state(item):
 
 
 def test_the_stated_share_of_the_images_is_marked_and_the_others_are_clean_copies(item):
-    draw = RandArtifactsd(prob=0.4, count=(5, 5)).set_random_state(seed=2)
+    draw = RandArtifactsd(prob=0.4).set_random_state(seed=2)
     marked = sum(not torch.equal(draw(item)["dirty"], item["label"]) for _ in range(200))
     assert marked / 200 == pytest.approx(0.4, abs=0.09)

@@ -56,11 +56,6 @@ def test_cutout_comes_with_the_other_changes_or_not_at_all(item):
         assert bool((target == 0).any()) != torch.equal(target, item["label"])
 
 
-def test_a_set_can_change_another_key(item):
-    (turn,) = augmentation("resize_crop_zoom_rotate", key="target")
-    assert not torch.equal(turn({**item, "target": item["label"]})["target"], item["label"])
-
-
 @pytest.mark.parametrize("name", ["flip", "", None])
 def test_an_unknown_name_is_refused_with_the_names_there_are(name):
     with pytest.raises(InputError, match=f"augmentation is {name!r}, expected one of none, flip_turn_crop_cutout, "):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.native_patches import FilmPairs, FilmPatches, read_films
+from monai_sr_bundle.transforms import native_patches
+from monai_sr_bundle.transforms.native_patches import FilmPairs, FilmPatches, middle_part, read_films
 from tests.drawn_data import write_radiographs
 
 SOURCES = (("drawn", 1, 0.7), ("drawn", 2, 0.3))
@@ -123,8 +124,9 @@ def test_noise_is_taken_from_all_unreduced_films_of_the_first_set(data, tmp_path
         assert len(dataset.degrade.noise_textures) == count
 
 
-def test_the_middle_of_a_film_is_degraded_the_same_way_every_time(data):
-    first, second = (FilmPairs(data, sources=[("drawn", 1)], size=128) for _ in range(2))
+def test_the_middle_of_a_film_is_degraded_the_same_way_every_time(data, monkeypatch):
+    monkeypatch.setattr(native_patches, "PAIR_SIDE", 128)
+    first, second = (FilmPairs(data, sources=[("drawn", 1)]) for _ in range(2))
     assert [pair["name"] for pair in first] == ["val0", "val1"]
     for pair, same in zip(first, second, strict=True):
         torch.testing.assert_close(pair["image"], same["image"], rtol=0, atol=0)
@@ -133,10 +135,9 @@ def test_the_middle_of_a_film_is_degraded_the_same_way_every_time(data):
     assert first[0]["image"].shape == (1, 32, 32)
 
 
-def test_a_film_that_does_not_divide_by_the_scale_is_cropped(data):
-    pair = FilmPairs(data, sources=[("drawn", 1)], scale=5)[0]
-    assert pair["label"].shape == (1, 190, 190)
-    assert pair["image"].shape == (1, 38, 38)
+def test_the_middle_part_divides_by_the_scale():
+    assert middle_part((192, 150), 384, 4) == (slice(0, 192), slice(1, 149))
+    assert middle_part((768, 385), 384, 5) == (slice(194, 574), slice(2, 382))
 
 
 def test_films_smaller_than_a_patch_are_refused(data):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.transforms import slabs
 from monai_sr_bundle.transforms.slabs import (
     RandomSlabThickness,
     SlabPairs,
@@ -112,8 +113,9 @@ def test_the_same_seed_gives_the_same_batches(data):
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_every_slab_of_a_validation_volume_is_a_pair(data):
-    pairs = SlabPairs(data, sets=["ct"], window=WINDOW, size=32)
+def test_every_slab_of_a_validation_volume_is_a_pair(data, monkeypatch):
+    monkeypatch.setattr(slabs, "PAIR_SIDE", 32)
+    pairs = SlabPairs(data, sets=["ct"], window=WINDOW)
     assert [pair["name"] for pair in pairs] == [f"0_{start:03d}" for start in range(10)]
     assert pairs[3]["image"].shape == (5, 32, 32)
     stored = np.asarray(nibabel.load(data / "ct" / "val.nii.gz").dataobj).transpose(2, 1, 0)
