@@ -280,14 +280,10 @@ class JsonLines:
 
     `event` is `listed`, `found`, `progress`, `checked` (in a dry run), `finished`, `skipped`, `failed` or, at the end,
     `summary`. `input` is the path on the command line, `name` tells the images of a folder or zip apart; both are null
-    in the `failed` that ends a job as a whole.
-
-    Args:
-        stream: stream to write to; every line is flushed. Default stdout.
+    in the `failed` that ends a job as a whole. Every line is flushed.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stdout
+    def __init__(self) -> None:
         self._tally = Tally()
 
     def __call__(self, event: Event) -> None:
@@ -313,7 +309,7 @@ class JsonLines:
         self._write("failed", input=None, name=None, message=str(reason), exit_code=exit_code)
 
     def _write(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}), file=self.stream, flush=True)
+        print(json.dumps({"event": event, **fields}), flush=True)
 
 
 def _name_place(event: Failed) -> str:

@@ -29,7 +29,7 @@ from monai_sr_bundle.datasets.item import Item, Scan, Skipped
 from monai_sr_bundle.datasets.make_manifest import record_cells, write_boxes, write_manifest, write_once
 from monai_sr_bundle.datasets.manifest import Record, check_patients, read_manifest, record_from_cells
 from monai_sr_bundle.datasets.radiograph import encode_png, read_radiograph, reduce_size
-from monai_sr_bundle.datasets.volume import encode_nifti, volume_from_dicom, volume_from_nifti
+from monai_sr_bundle.datasets.volume import encode_nifti, read_volume
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.working_folders import remove_abandoned
 from monai_sr_bundle.table import format_csv, read_table
@@ -293,10 +293,7 @@ def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Pre
 
 
 def _convert_ct(item: Item, source: str, out_dir: Path) -> _Prepared:
-    from monai_sr_bundle.images.nifti import is_nifti
-
-    first = item.files[0]
-    volume = volume_from_nifti(first) if is_nifti(first) else volume_from_dicom(item.files, first.parent)
+    volume = read_volume(item.files)
     data = encode_nifti(volume)
     file = out_dir / "images" / f"{item.name}.nii.gz"
     write_once(file, data)

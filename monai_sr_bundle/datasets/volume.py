@@ -42,35 +42,27 @@ class Volume:
         return spacing_xyz(self.affine)
 
 
-def volume_from_dicom(files: Sequence[Path], path: Path) -> Volume:
-    """Read the slices of one CT series.
+def read_volume(files: Sequence[Path]) -> Volume:
+    """Read a NIfTI volume whose values are Hounsfield units, or the slices of one CT series.
 
     Raises:
-        InputError: the series cannot be read, has no spacing, or is almost blank.
+        InputError: not readable, no spacing in millimetres, almost blank, or values that cannot be a chest CT.
     """
     from monai_sr_bundle.images.dicom_read import read_dicom
+    from monai_sr_bundle.images.nifti import is_nifti, read_nifti
 
-    image = read_dicom(files, path)
-    header = image.header[0]
+    if is_nifti(files[0]):
+        image, header = read_nifti(files[0]), {}
+    else:
+        image = read_dicom(files, files[0].parent)
+        header = image.header[0]
     kernel = header.get("ConvolutionKernel") or ""
     return Volume(
-        _hounsfield(image, path),
+        _hounsfield(image),
         ras_from_lps(image.grid.affine),
         str(header.get("Manufacturer") or ""),
         kernel if isinstance(kernel, str) else " ".join(kernel),
     )
-
-
-def volume_from_nifti(path: Path) -> Volume:
-    """Read a NIfTI volume whose values are Hounsfield units.
-
-    Raises:
-        InputError: not readable, no spacing in millimetres, or values that cannot be a chest CT.
-    """
-    from monai_sr_bundle.images.nifti import read_nifti
-
-    image = read_nifti(path)
-    return Volume(_hounsfield(image, path), ras_from_lps(image.grid.affine))
 
 
 def encode_nifti(volume: Volume) -> bytes:
@@ -85,16 +77,18 @@ def encode_nifti(volume: Volume) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 
-def _hounsfield(image: Image, path: Path) -> np.ndarray:
+def _hounsfield(image: Image) -> np.ndarray:
     if not image.grid.in_millimetres:
-        raise InputError(f"{path.name}: the spacing of its pixels is unknown, expected millimetres. Leave it out.")
+        raise InputError(
+            f"{image.path.name}: the spacing of its pixels is unknown, expected millimetres. Leave it out."
+        )
     values = image.slope * image.pixels.astype(np.float32).transpose(2, 1, 0) + image.intercept
     low, high = float(values.min()), float(values.max())
     # In grey levels of a display from -1000 to 1000 HU, so that it is comparable with a radiograph.
-    require_not_blank(float(np.clip(values, -1000, 1000).std()) * 255 / 2000, path)
+    require_not_blank(float(np.clip(values, -1000, 1000).std()) * 255 / 2000, image.path)
     if low > -200 or high < 0:
         raise InputError(
-            f"{path.name}: values from {low:g} to {high:g} are not the Hounsfield units of a chest, "
+            f"{image.path.name}: values from {low:g} to {high:g} are not the Hounsfield units of a chest, "
             "which has air below -200 and tissue above 0. Apply slope and intercept first."
         )
     return np.clip(np.rint(values), *HU_RANGE).astype(np.int16)

@@ -342,22 +342,17 @@ class CheckedOptions:
 
 
 class SessionCache:
-    """Sessions that stay open, the most recently used ones.
+    """Sessions that stay open, the three most recently used ones.
 
     Args:
         backend, device, calibration: see `Session`.
-        size: bundles that stay in memory. Default 3.
     """
 
     def __init__(
-        self,
-        backend: BackendName = "auto",
-        device: DeviceName = "auto",
-        calibration: Path | None = None,
-        size: int = 3,
+        self, backend: BackendName = "auto", device: DeviceName = "auto", calibration: Path | None = None
     ) -> None:
         self.backend = choose_backend(backend)
-        self._device, self._calibration, self._size = device, calibration, size
+        self._device, self._calibration = device, calibration
         self._sessions: OrderedDict[tuple[Path, int], Session] = OrderedDict()
 
     def open(self, bundle: Bundle) -> Session:
@@ -367,7 +362,7 @@ class SessionCache:
         # Its files may have been replaced meanwhile.
         if session is None or (session.bundle.facts, session.bundle.metadata) != (bundle.facts, bundle.metadata):
             session = Session(bundle, self.backend, self._device, self._calibration)
-            while len(self._sessions) >= self._size:
+            while len(self._sessions) >= 3:
                 self._sessions.popitem(last=False)
         self._sessions[key] = session
         return session

@@ -24,8 +24,6 @@ from monai_sr_bundle.images.image import AIR_HU, Image, require_finite
 from monai_sr_bundle.images.memory import require_memory
 from monai_sr_bundle.images.provenance import Provenance
 
-SUFFIXES = (".nii", ".nii.gz")
-
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _GZIP = b"\x1f\x8b"
 _GZIP_BEST_RATIO = 1032  # of deflate; a header that claims more than this lies about its size
@@ -121,10 +119,8 @@ def write_nifti(result: Image, provenance: Provenance, out: Path, meaning: str =
         meaning: description of samples that are not the source's, whose scaling and display range are then dropped.
 
     Raises:
-        OutputError: another suffix; a grid or a type that the header cannot hold (NIfTI-1: 32,767 samples an axis).
+        OutputError: a grid or a type that the header cannot hold (NIfTI-1: 32,767 samples an axis).
     """
-    if not out.name.lower().endswith(SUFFIXES):
-        raise OutputError(f"{out.name}: a NIfTI gives a NIfTI, expected a name ending in .nii or .nii.gz.")
     header: Header = result.header.raw.copy()
     if meaning:
         header["scl_slope"], header["scl_inter"], header["cal_min"], header["cal_max"] = 1, 0, 0, 0

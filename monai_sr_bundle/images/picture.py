@@ -157,11 +157,9 @@ def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str
         meaning: description of samples that are no grey levels; it precedes the sentence.
 
     Raises:
-        OutputError: another suffix; a format that cannot hold these samples, several slices or this size.
+        OutputError: a format that cannot hold these samples, several slices or this size.
     """
-    kind = SUFFIXES.get(out.suffix.lower())
-    if kind is None:
-        raise OutputError(f"{out.name}: a picture gives a picture, expected a name ending in {', '.join(SUFFIXES)}.")
+    kind = SUFFIXES[out.suffix.lower()]
     _check_fits(result, kind, out)
     header: PictureHeader = result.header
     _, scale_y, scale_x = provenance.scale_zyx

@@ -57,8 +57,6 @@ LONGEST_LINE = 1024 * 1024
 """Bytes of a request at most."""
 LARGEST_IMAGE = 4 * 10**9
 """Pixels of an image at most, ten times those of a whole body; numpy looks at all of them, also of an empty one."""
-CACHE_SIZE = 3
-"""Number of bundles that stay in memory."""
 PROGRESS_INTERVAL = 0.05
 """Seconds between two events of progress at least."""
 KINDS = (
@@ -82,7 +80,7 @@ class Worker:
 
     def __init__(self, events: Events, backend: BackendName, device: DeviceName, speed: Speed | None = None) -> None:
         self._events = events
-        self._sessions = SessionCache(backend, device, size=CACHE_SIZE)
+        self._sessions = SessionCache(backend, device)
         self.backend = self._sessions.backend
         self._speed = speed or Speed()
         self._current: Request | None = None

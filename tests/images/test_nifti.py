@@ -346,9 +346,7 @@ def test_data_that_is_no_grey_volume_is_refused(tmp_path: Path, data: np.ndarray
         read_nifti(save(tmp_path / "in.nii", data, **fields))
 
 
-def test_another_suffix_and_more_samples_than_nifti_1_can_count_are_refused(tmp_path: Path):
+def test_more_samples_than_nifti_1_can_count_are_refused(tmp_path: Path):
     image = read_nifti(save(tmp_path / "in.nii", np.zeros((2, 40, 1), np.uint8)))
-    with pytest.raises(OutputError, match=r"out\.mha: .*expected a name ending in \.nii or \.nii\.gz"):
-        write_enlarged(image, tmp_path / "out.mha", (1, 1, 1))
     with pytest.raises(OutputError, match=r"2 x 40000 x 1 uint8 image does not fit.*--roi.*NIfTI-2"):
         write_enlarged(image, tmp_path / "out.nii", (1, 1000, 1))

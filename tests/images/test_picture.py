@@ -454,7 +454,6 @@ def test_pictures_are_recognised_by_content(tmp_path: Path):
     [
         (grey(np.uint16), (1, 1, 1), "out.jpg", r"uint16 pixels do not fit into a JPEG, which holds uint8\."),
         (np.stack([grey()] * 2), (1, 1, 1), "out.png", r"2 slices do not fit into one PNG. Name it \.tif"),
-        (grey(), (1, 1, 1), "out.bmp", r".*expected a name ending in \.png, \.jpg"),
         (grey(np.uint8, 1, 70), (1, 1, 1000), "out.jpg", r"70000 x 1 pixels do not fit into a JPEG.*--roi"),
     ],
 )
