@@ -73,7 +73,7 @@ class Flow(SampledFamily):
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, int]:
         if self.sampling(options) is None:
-            return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
+            return InPlaneFamily.predict(self, stack, networks, options, region=region, tile=tile, progress=progress)
         low_res, consistency = middle(stack), self.postprocessing.data_consistency
         rows, columns = low_res.shape
         region = widened = region or Region.whole(rows, columns)

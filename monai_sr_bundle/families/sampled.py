@@ -61,8 +61,6 @@ class SampledFamily(InPlaneFamily):
         tile: int,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, int]:
-        if self.sampling(options) is None:
-            return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
         return sample(
             stack,
             self.denoiser(networks),

@@ -28,6 +28,22 @@ def trained_like(network: torch.nn.Module) -> torch.nn.Module:
     return network.eval()
 
 
+class Double(torch.nn.Module):
+    """The expected image in float64, whose convolutions spread no NaN beyond their reach."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.network(image.double())
+
+
+def velocity_of(network: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The velocity where state and condition are the same cells, as far as their channels go."""
+    return lambda cells: network.velocity(cells[:, :-1], cells, torch.full((1,), 0.3).double())
+
+
 @torch.inference_mode()
 def reach(network: torch.nn.Module, size: int, row: int, column: int) -> int:
     """Return how many input pixels far one pixel counts: NaN there makes NaN of all that depends on it."""

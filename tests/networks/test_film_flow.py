@@ -3,14 +3,12 @@ import pytest
 import torch
 from torch.nn.functional import pixel_shuffle
 
-from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.networks.edsr import MDSR
 from monai_sr_bundle.networks.residual_flow import FilmFlow
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
-from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import start_from
 from tests.families.stated import stated_family
-from tests.networks.measured import reach, reach_in_cells, trained_like
+from tests.networks.measured import Double, reach, reach_in_cells, trained_like, velocity_of
 
 SMALL = {"channels": 8, "dilations": (1, 2), "flow_channels": 8, "flow_blocks": 1}
 SCALES = (2, 3, 4)
@@ -19,22 +17,6 @@ SCALES = (2, 3, 4)
 def small(**options):
     torch.manual_seed(0)
     return trained_like(FilmFlow(**{**SMALL, **options}))
-
-
-class _Double(torch.nn.Module):
-    """The expected image in float64, whose convolutions spread no NaN beyond their reach."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, image):
-        return self.network(image.double())
-
-
-def velocity_of(network):
-    """The velocity where state and condition are the same cells, as far as their channels go."""
-    return lambda cells: network.velocity(cells[:, :-1], cells, torch.full((1,), 0.3).double())
 
 
 @torch.inference_mode()
@@ -55,15 +37,8 @@ def test_the_expected_image_is_that_of_mdsr_with_the_same_weights_to_the_bit(tmp
 def test_the_network_looks_as_far_as_it_says(scale):
     network = small(scale=scale, flow_blocks=2).double()
     assert (network.receptive_radius, network.velocity_radius) == (9, 6)
-    assert reach(_Double(network), 32, 16, 15) == 9
+    assert reach(Double(network), 32, 16, 15) == 9
     assert reach_in_cells(velocity_of(network), network.condition_channels, 19, 9) == 6
-
-
-def test_the_bundle_states_how_far_its_network_looks():
-    bundle = find_bundle("chest_xray_blind")
-    network = build_network(bundle)
-    assert bundle.facts["diffusion"]["halo"] == network.velocity_radius
-    assert bundle.facts["halo"] >= network.receptive_radius
 
 
 @pytest.mark.parametrize("scale", SCALES)

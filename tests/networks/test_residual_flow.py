@@ -11,7 +11,7 @@ from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.weights import start_from
 from tests.families.stated import stated_family
-from tests.networks.measured import reach, reach_in_cells, trained_like, without_gradient
+from tests.networks.measured import Double, reach, reach_in_cells, trained_like, velocity_of, without_gradient
 
 SIZE = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1}
 
@@ -21,27 +21,11 @@ def small(**options):
     return trained_like(ResidualFlow(**{**SIZE, **options}))
 
 
-class _Double(torch.nn.Module):
-    """The expected image in float64, whose convolutions spread no NaN beyond their reach."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, image):
-        return self.network(image.double())
-
-
-class _Artifacts(_Double):
+class _Artifacts(Double):
     """The mask in float64."""
 
     def forward(self, image):
         return self.network.artifacts(image.double())
-
-
-def velocity_of(network):
-    """The velocity where state and condition are the same cells, as far as their channels go."""
-    return lambda cells: network.velocity(cells[:, :-1], cells, torch.full((1,), 0.3).double())
 
 
 @torch.inference_mode()
@@ -58,7 +42,7 @@ def test_an_untrained_flow_stands_still():
 def test_the_network_looks_as_far_as_it_says(options, radius):
     network = small(**options).double()
     assert network.receptive_radius == radius
-    expected = reach(_Double(network), 2 * radius + 3, radius + 1, radius + 1)
+    expected = reach(Double(network), 2 * radius + 3, radius + 1, radius + 1)
     cells = reach_in_cells(velocity_of(network), network.condition_channels, 2 * radius + 3, radius + 1)
     assert max(expected, cells) == radius
     assert cells == network.velocity_radius == 2 * {**SIZE, **options}["flow_blocks"] + 2
