@@ -124,12 +124,7 @@ class DiffusionProcess:
         return self.scheduler().alphas_cumprod.double().numpy()
 
     def sampling(self, options: SamplerOptions) -> Sampling:
-        """Return the sampling as a result's provenance states it.
-
-        Raises:
-            InputError: steps outside the process.
-        """
-        self.check_steps(options.steps)
+        """Return the sampling as a result's provenance states it."""
         return Sampling(options.sampler or "ddim", options.steps or self.training_steps, options.samples or 1)
 
     def fingerprint(self) -> np.ndarray:
@@ -294,23 +289,13 @@ class RectifiedFlow:
             raise InputError(f"--steps {steps}: a flow takes 1 to {MOST_STEPS} steps; 1, 2, 4 and 8 are usual.")
 
     def sampling(self, options: SamplerOptions) -> Sampling | None:
-        """Return the sampling as a result's provenance states it; None where nothing is drawn.
-
-        Raises:
-            InputError: see `check_steps`.
-        """
-        self.check_steps(options.steps)
+        """Return the sampling as a result's provenance states it; None where nothing is drawn."""
         if not options.texture:
             return None
         return Sampling("flow", options.steps or 1, options.samples or 1, options.texture)
 
     def solver(self, options: SamplerOptions) -> _AdamsBashforth:
-        """Return the solver that takes the steps of a sampler.
-
-        Raises:
-            InputError: see `check_steps`.
-        """
-        self.check_steps(options.steps)
+        """Return the solver that takes the steps of a sampler."""
         return _AdamsBashforth(self.noise, options.steps or 1)
 
     def fingerprint(self) -> np.ndarray:
