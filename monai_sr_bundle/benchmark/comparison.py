@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -154,6 +155,11 @@ class Comparison:
     low_res_size: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     minutes: float = 0.0
+
+    def patients_of(self, *figures: Sequence[float]) -> list[str] | None:
+        """Return the patients of the images, over whom intervals and tests are; None if one alone has the figures."""
+        measured = np.isfinite(np.sum(figures, axis=0))
+        return self.patients if len(set(np.asarray(self.patients)[measured])) > 1 else None
 
     @property
     def processors(self) -> str:

@@ -159,16 +159,10 @@ def _conditions(comparison: Comparison) -> str:
 
 def _warnings(comparison: Comparison) -> list[str]:
     protocol, messages = comparison.protocol, []
-    patients = len(set(comparison.patients))
-    if patients == 1:
+    if len(set(comparison.patients)) == 1:
         messages.append(
             "One patient only: the intervals and p-values are over slices of the same chest, which are not "
             "independent. They say nothing about other patients."
-        )
-    elif patients < len(comparison.images):
-        messages.append(
-            f"{len(comparison.images)} images come from {patients} patients; intervals and p-values treat the images "
-            "as independent, so they are somewhat too narrow."
         )
     if protocol.artifacts:
         messages.append(
@@ -194,26 +188,27 @@ def _main_finding(comparison: Comparison) -> str:
     best = max(results, key=lambda result: Mean.of(result.figures["psnr"]).mean)
     words = f"Highest PSNR: <strong>{escape_name(best.label)}</strong> with {Mean.of(best.figures['psnr']).mean:.2f} dB"
     if best is not reference:
-        paired = _paired(best, reference)
-        gain = paired.difference
+        above = _paired(comparison, best)
+        gain = above.difference
         words += (
             f", {gain.mean:.2f} dB [{format_signed(gain.low)}, {format_signed(gain.high)}] above "
-            f"{escape_name(reference.label)} and better in {paired.better} of {count_words(paired.count, 'image')}"
+            f"{escape_name(reference.label)} and better in {above.better} of {count_words(above.count, 'image')}"
         )
     if best is reference and reference.method not in INTERPOLATIONS:
         others = [result for result in results if result is not reference]
-        close = [escape_name(result.label) for result in others if _paired(result, reference).difference.high >= 0]
+        close = [escape_name(result.label) for result in others if _paired(comparison, result).difference.high >= 0]
         words += f". Not clearly below it: {', '.join(close)}" if close else ". All are below it"
         return f"<p>{words}.</p>"
     trained = [result for result in results if result.method not in INTERPOLATIONS and result is not reference]
-    below = [escape_name(result.label) for result in trained if _paired(result, reference).difference.low <= 0]
+    below = [escape_name(result.label) for result in trained if _paired(comparison, result).difference.low <= 0]
     if below:
         words += f". Not clearly above {escape_name(reference.label)} in PSNR: {', '.join(below)}"
     return f"<p>{words}.</p>"
 
 
-def _paired(result: MethodResult, reference: MethodResult) -> Paired:
-    return Paired.of(result.figures["psnr"], reference.figures["psnr"])
+def _paired(comparison: Comparison, result: MethodResult) -> Paired:
+    psnr = result.figures["psnr"], comparison.result(comparison.protocol.reference).figures["psnr"]
+    return Paired.of(*psnr, comparison.patients_of(*psnr))
 
 
 def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
@@ -243,8 +238,9 @@ def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
 {body}</tbody></table></div>
 <p class="quiet">Mean ± standard deviation over images; the best of a column is <strong>bold</strong>, the second best
 <u>underlined</u>. Differences are paired, image by image, with the 95 % bootstrap interval of their mean and the
-p-value of a paired t-test, not corrected for the number of methods. What was given the original itself is not ranked.
-Stopped gaining: the minute after which the PSNR of the validation images rose by less than 0.05 dB.</p>
+p-value of a paired t-test, both over patients, not corrected for the number of methods. What was given the original
+itself is not ranked. Stopped gaining: the minute after which the PSNR of the validation images rose by less than
+0.05 dB.</p>
 {f'<ul class="quiet">{missing}</ul>' if missing else ""}
 {_over_seeds(comparison)}"""
 
@@ -317,7 +313,7 @@ def _figure_columns(figure: str, comparison: Comparison) -> list[tuple[str, str,
     columns = [(title[0].upper() + title[1:], sense, cells)]
     reference = comparison.result(comparison.protocol.reference)
     if figure == "psnr" and len(results) > 1 and reference.has("psnr"):
-        differences = [_difference(result, reference) for result in results]
+        differences = [_difference(comparison, result) for result in results]
         columns.append((f"Difference to {reference.label} (dB)", "95 % interval; p", differences))
     return columns
 
@@ -342,13 +338,13 @@ def _ranks(cells_text: Sequence[str], figure: str) -> list[int]:
     return [order.index(rank_value) + 1 if rank_value in order[:2] else 0 for rank_value in bad]
 
 
-def _difference(result: MethodResult, reference: MethodResult) -> str:
-    if result is reference:
+def _difference(comparison: Comparison, result: MethodResult) -> str:
+    if result.method == comparison.protocol.reference:
         return "reference"
     if not result.has("psnr"):
         return _NOTHING
-    paired = _paired(result, reference)
-    gain, p = paired.difference, format_p_value(paired.p_value)
+    above = _paired(comparison, result)
+    gain, p = above.difference, format_p_value(above.p_value)
     interval = f"<small>[{format_signed(gain.low)}, {format_signed(gain.high)}]</small>"
     return f"{format_signed(gain.mean)}{interval}<small>{escape(p)}</small>"
 

@@ -108,8 +108,9 @@ def gain_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
     figure, axes = _axes(rows=len(results))
     axes.axvline(0.0, color=INK, linewidth=1.0)
     for row, result in enumerate(results, start=1):
-        paired = Paired.of(result.figures["psnr"], reference.figures["psnr"]).difference
-        difference = np.subtract(result.figures["psnr"], reference.figures["psnr"])
+        psnr = result.figures["psnr"], reference.figures["psnr"]
+        paired = Paired.of(*psnr, comparison.patients_of(*psnr)).difference
+        difference = np.subtract(*psnr)
         spread = np.percentile(difference[np.isfinite(difference)], [5, 95])
         colour = look[result.method].colour
         axes.plot(spread, [row, row], color=colour, linewidth=1.0, alpha=0.6, gid="images")

@@ -36,7 +36,8 @@ Page = Callable[[Sequence[AnyComparison], str], str]
 def summary(comparison: Comparison, method: str) -> dict[str, Mean]:
     """Return the mean of every figure that the method has."""
     result = comparison.result(method)
-    return {figure: Mean.of(result.figures[figure]) for figure in FIGURES if result.has(figure)}
+    measured = {figure: result.figures[figure] for figure in FIGURES if result.has(figure)}
+    return {figure: Mean.of(values, comparison.patients_of(values)) for figure, values in measured.items()}
 
 
 def paired(comparison: Comparison, method: str) -> dict[str, Paired]:
@@ -47,8 +48,10 @@ def paired(comparison: Comparison, method: str) -> dict[str, Paired]:
     ours, theirs = comparison.result(method).figures, comparison.result(reference).figures
     differences = {}
     for figure in FIGURES:
-        if np.isfinite(np.add(ours.get(figure, []), theirs.get(figure, []))).any():
-            differences[figure] = Paired.of(ours[figure], theirs[figure], lower_is_better=figure in LOWER_IS_BETTER)
+        both = ours.get(figure, []), theirs.get(figure, [])
+        if np.isfinite(np.add(*both)).any():
+            patients = comparison.patients_of(*both)
+            differences[figure] = Paired.of(*both, patients, lower_is_better=figure in LOWER_IS_BETTER)
     return differences
 
 
@@ -184,12 +187,9 @@ def _facts(comparison: Comparison) -> Iterator[str]:
 
 
 def _notes(comparison: Comparison, available: Sequence[str]) -> Iterator[str]:
-    yield "Means ± standard deviation over images; intervals by bootstrap over images, p of a paired t-test."
-    patients = len(set(comparison.patients))
-    if patients == 1:
+    yield "Means ± standard deviation over images; intervals by bootstrap and p of a paired t-test over patients."
+    if len(set(comparison.patients)) == 1:
         yield "One patient only: intervals and tests are over slices of the same chest, not over patients."
-    elif patients < len(comparison.images):
-        yield "Intervals and tests treat the images of one patient as independent, so they are too narrow."
     for figure in available:
         count = max(int(np.isfinite(result.figures.get(figure, [])).sum()) for result in comparison.results)
         if count < len(comparison.images):

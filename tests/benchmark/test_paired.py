@@ -55,6 +55,14 @@ def test_the_test_is_the_paired_one():
     assert paired.better == (difference > 0).sum()
 
 
+def test_the_images_of_a_patient_count_as_one_in_the_test():
+    ours, patients = [31.0, 31.2, 31.1, 30.5, 30.1, 30.4], ["a", "a", "a", "b", "c", "c"]
+    paired = Paired.of(ours, [30.0] * 6, patients)
+    assert paired.p_value == pytest.approx(stats.ttest_1samp([1.1, 0.5, 0.25], 0.0).pvalue)
+    assert paired.difference == Mean.of(np.subtract(ours, 30.0).tolist(), patients)
+    assert paired.p_value > 10 * Paired.of(ours, [30.0] * 6).p_value
+
+
 def test_only_images_with_both_figures_are_compared():
     paired = Paired.of([1.0, math.nan, 3.0, 5.0], [0.0, 1.0, math.nan, 3.0])
     assert (paired.count, paired.difference.mean, paired.better) == (2, 1.5, 2)

@@ -22,7 +22,7 @@ from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import bundle_sha256, read_calibration
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 from monai_sr_bundle.uncertainty.error_bars import error_scale
-from tests.tiny_flow import released_flow
+from tests.tiny_flow import FLOW_BUNDLE, released_flow
 from tests.with_error_bars import with_error_bars, without_error_bars, write_windows
 
 IMAGES = 52
@@ -90,9 +90,8 @@ def test_larger_errors_make_wider_error_bars(name, data, calibration):
 
 
 def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
-    flow, _ = released_flow(tmp_path)
-    strong = {**open_bundle(flow).family.defaults, "residual_std": 1.0}  # texture that is seen beside made-up images
-    flow = with_error_bars(tmp_path, flow, diffusion=strong)
+    strong = {**find_bundle(FLOW_BUNDLE).family.defaults, "residual_std": 1.0}  # is seen beside made-up images
+    flow = with_error_bars(tmp_path, released_flow(tmp_path, diffusion=strong)[0])
     samplers = (SamplerOptions(texture=0.0), SamplerOptions(texture=1.0, steps=2))
     counts = []
     calibration = calibrate(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.onnx_backend import OnnxBackend
+from monai_sr_bundle.backends.onnx_files import exported_process
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -60,6 +61,7 @@ def networks_of(network, folder):
         has_file=lambda _name: False,
         weights=lambda name: (folder / name, ""),
     )
+    bundle.metadata |= exported_process(bundle)
     return OnnxBackend(bundle, "cpu"), TorchNetworks(network, family.parts, "cpu")
 
 
