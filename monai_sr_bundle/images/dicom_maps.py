@@ -246,8 +246,7 @@ def _complete_headers(result: Sequence[Dataset]) -> list[Dataset]:
             header.FrameOfReferenceUID = result[0].FrameOfReferenceUID
         else:
             for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"):
-                if keyword in header:
-                    delattr(header, keyword)
+                header.pop(keyword, None)
         complete.append(header)
     return complete
 
@@ -259,6 +258,8 @@ def _describe_series(header: Dataset, provenance: Provenance, label: str, meanin
         "series_number": _series_number(header, offset),
         "sop_instance_uid": generate_uid(prefix=None),
         "instance_number": 1,
+        # highdicom refuses most sets of several alphabets, as those of Japanese and Korean names.
+        "specific_character_set": "ISO_IR 192",
         "manufacturer": short_text(provenance.manufacturer) or "unknown",
         "manufacturer_model_name": short_text(provenance.bundle),
         "software_versions": short_text(provenance.version),
@@ -358,8 +359,7 @@ def _become_capture(derived: Dataset) -> None:
     derived.ConversionType = derived.get("ConversionType") or "WSD"
     if "PatientOrientation" not in derived:
         derived.PatientOrientation = None
-    if "NumberOfFrames" in derived:
-        del derived.NumberOfFrames
+    derived.pop("NumberOfFrames", None)
     for view in derived.get("ViewCodeSequence") or ():
         # Required in DX even when empty, forbidden to be empty in a capture.
         if "ViewModifierCodeSequence" in view and not view.ViewModifierCodeSequence:

@@ -217,6 +217,21 @@ def test_a_file_without_the_names_and_dates_it_should_have_gets_its_maps(tmp_pat
     assert [dcmread(path).SeriesNumber for path in (bar, mask)] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("ISO_IR 100", "Müller^Jörg"),
+    ],
+)
+@pytest.mark.parametrize("make", [ct_slice, radiograph])
+def test_maps_keep_a_name_in_whichever_letters_it_is_written(tmp_path, make, character_set, name):
+    file = make(tmp_path / "a.dcm", SpecificCharacterSet=character_set, PatientName=name)
+    *_, paths = write_all(file, tmp_path)
+    assert [str(dcmread(path).PatientName) for path in paths] == [name] * 2
+
+
 def test_a_mask_that_marks_nothing_is_a_mask_of_zeros(tmp_path):
     ct_slice(tmp_path / "in.dcm")
     headers = [dcmread(tmp_path / "in.dcm", stop_before_pixels=True)]
