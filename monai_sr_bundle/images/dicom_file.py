@@ -224,8 +224,12 @@ def _make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:
             del dataset[tag]
             continue
         try:
+            stored = dataset.get_item(tag).value
             element = _as_in_the_standard(dataset[tag])
             dataset[tag] = element
+            if element.VR == "PN" and element.VM == 1 and isinstance(stored, bytes):
+                # pydicom has question marks where a name's letters are not those of its Specific Character Set.
+                element.value.original_string = stored.rstrip(b" \0")
         except PARSE_ERRORS as error:
             if keyword_for_tag(tag) in _DECIDING:
                 raise InputError(

@@ -206,6 +206,20 @@ def test_names_outside_ascii_stay_writable(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("character_set", "name"),
+    [("ISO_IR 192", "M\u00fcller".encode("latin1")), ("ISO_IR 13", "\u5c71\u7530^\u592a\u90ce".encode("shift_jis"))],
+)
+def test_a_name_that_its_character_set_cannot_write_keeps_its_bytes(tmp_path, character_set, name):
+    file = SOURCES["cr"](tmp_path / "in.dcm")
+    dataset = dcmread(file)
+    dataset.SpecificCharacterSet, dataset.PatientName = character_set, "N" * len(name)
+    dataset.save_as(file)
+    file.write_bytes(file.read_bytes().replace(b"N" * len(name), name))
+    write_one(file, tmp_path / "out.dcm")
+    assert name in (tmp_path / "out.dcm").read_bytes()
+
+
+@pytest.mark.parametrize(
     ("manufacturer", "expected"),
     [
         ("Department of " + "x" * 50, "Department of " + "x" * 50),
