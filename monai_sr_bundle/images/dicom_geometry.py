@@ -272,8 +272,7 @@ def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> No
         x, y, _ = result.grid.spacing_xyz
         derived.PixelSpacing = [decimal(y), decimal(x)]
         for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
-            if keyword in derived:
-                del derived[keyword]
+            derived.pop(keyword, None)
     if scale_z > 1:
         derived.SliceThickness = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
 

@@ -37,12 +37,16 @@ LOSSY_METHODS = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
     JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+    JPEG2000MC: "ISO_15444_2",
+    HTJ2K: "ISO_15444_15",
 }
-"""Transfer syntaxes that are always lossy, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
+"""Transfer syntaxes that are lossy, those of JPEG 2000 not always, and their Lossy Image Compression Method
+(PS3.3 C.7.6.1.1.5.1)."""
 
 _LARGEST_RLE_RATIO = 64
 """Two bytes of a run become 128 (PS3.5 G.3.1); a header that claims more lies about its size."""
-_NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
+PIXEL_NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
 _DECODER_ERRORS = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError, OSError, EOFError,
     StopIteration, OverflowError, AssertionError, SyntaxError, struct.error,
@@ -99,7 +103,7 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
     stored = stored.reshape(expected_shape)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     # Loss moves numbers by little; what is beyond twice the range is no overshoot.
-    if syntax in (*LOSSY_METHODS, JPEG2000, JPEG2000MC, HTJ2K) and int(stored.max()) < 2 << int(dataset.BitsStored):
+    if syntax in LOSSY_METHODS and int(stored.max()) < 2 << int(dataset.BitsStored):
         return _cut_overshoot(stored, int(dataset.BitsStored))
     return _extract_numbers(
         stored, dataset, file, by_codec=syntax.is_encapsulated and syntax not in RLETransferSyntaxes
@@ -124,7 +128,7 @@ def _decode(dataset: Dataset, syntax: UID, frames: int, expected: int, process: 
         "correct_unused_bits": False,
         "number_of_frames": frames,
         "photometric_interpretation": str(dataset.PhotometricInterpretation),
-        **{keyword_to_option(keyword): int(dataset[keyword].value) for keyword in _NUMBERS},
+        **{keyword_to_option(keyword): int(dataset[keyword].value) for keyword in PIXEL_NUMBERS},
     }
     return process.decode(dataset.PixelData, description, expected)
 
@@ -150,6 +154,15 @@ def frame_count(dataset: Dataset, file: Path) -> int:
             "number above 0. Export the file again from its source."
         )
     return frames
+
+
+def lossy_method(dataset: Dataset) -> str | None:
+    """Return the Lossy Image Compression Method of a data set's pixels; None where none is known to be lossy."""
+    method, data = LOSSY_METHODS.get(UID(dataset.file_meta.TransferSyntaxUID)), dataset.PixelData
+    if not method or not method.startswith("ISO_15444"):
+        return method
+    # The wavelet in the first coding style marker (ISO 15444-1 A.6.1): 0 is the irreversible 9-7.
+    return None if data[data.find(b"\xff\x52", data.find(b"\xff\x4f\xff\x51")) + 13] else method
 
 
 def compression_ratio(dataset: Dataset) -> float:
@@ -218,9 +231,7 @@ def _extract_numbers(
     strays = int(np.count_nonzero(numbers != cells))
     if not strays:
         return numbers, ()
-    if _has_overlays_in_cells(dataset):
-        return numbers, ("The unused bits held an overlay drawing, which is left out.",)
-    if cells.dtype.kind == "i" and int(unsigned.max()) < 1 << stored:
+    if _has_overlays_in_cells(dataset) or (cells.dtype.kind == "i" and int(unsigned.max()) < 1 << stored):
         return numbers, ()
     raise InputError(
         f"{file.name}: {strays} pixel(s) need more than the {stored} bits of Bits Stored (0028,0101), "

@@ -29,7 +29,7 @@ from monai_sr_bundle.images.dicom_geometry import (
     sort_slices,
     stack_affine,
 )
-from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio, decode
+from monai_sr_bundle.images.dicom_pixels import PIXEL_NUMBERS, compression_ratio, decode, lossy_method
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import MODALITIES, Image, Modality
 from monai_sr_bundle.images.memory import require_memory
@@ -47,17 +47,7 @@ SECONDARY_CAPTURES = (
 CHEST_PARTS = ("CHEST", "THORA", "LUNG", "RIB", "HEART", "BODY", "TRUNK")
 """Parts of the values of Body Part Examined (0018,0015) that hold the chest, or lie in it."""
 EXPECTED = "expected CT, CR, DX or Secondary Capture"
-PIXEL_DESCRIPTION = (
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-)
+PIXEL_DESCRIPTION = (*PIXEL_NUMBERS, "NumberOfFrames", "PhotometricInterpretation", "HighBit")
 SAME_IN_A_SERIES = (
     "PatientID",
     "StudyInstanceUID",
@@ -268,7 +258,7 @@ def _read_pixels(headers: Sequence[Dataset]) -> tuple[np.ndarray, tuple[str, ...
 
 def _record_lossy_compression(header: Dataset, dataset: Dataset) -> None:
     """Record lossy compression that the sender left out of the header (PS3.3 C.7.6.1.1.5)."""
-    method = LOSSY_METHODS.get(UID(dataset.file_meta.TransferSyntaxUID))
+    method = lossy_method(dataset)
     if method and header.get("LossyImageCompression") != "01":
         header.LossyImageCompression = "01"
         header.LossyImageCompressionRatio = f"{compression_ratio(dataset):.2f}"
@@ -282,6 +272,8 @@ def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterato
         yield "The header's modality table (non-linear) is kept; the stored numbers are enlarged, not its output."
     if header.get("LossyImageCompression") == "01":
         yield "The source was compressed with loss."
+    if any(tag.group >> 8 == 0x60 and tag.element in (0x0102, 0x3000) for tag in header.keys()):  # noqa: SIM118
+        yield "The overlay drawings of the header, such as the marker of a side, are left out of the result."
     part = str(header.get("BodyPartExamined") or "")
     if part and not any(chest in part.upper() for chest in CHEST_PARTS):
         yield f"BodyPartExamined is {quote(part)}, not the chest."

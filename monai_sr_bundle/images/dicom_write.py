@@ -248,8 +248,7 @@ def _set_position(derived: Dataset, result: Image, provenance: Provenance, origi
     derived.ImagePositionPatient = [decimal(v) for v in origin]
     if provenance.scale_zyx[0] > 1:
         derived.SpacingBetweenSlices = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
-        if "SliceLocation" in derived:
-            del derived.SliceLocation
+        derived.pop("SliceLocation", None)
 
 
 def save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:

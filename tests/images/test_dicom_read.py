@@ -155,7 +155,16 @@ def test_an_overlay_in_the_unused_bits_is_left_out(tmp_path):
     dataset.save_as(file)
     image = read_one(file)
     np.testing.assert_array_equal(image.pixels, phantom(dtype="uint16"))
-    assert "The unused bits held an overlay drawing, which is left out." in image.notes
+    assert any("overlay drawings" in note for note in image.notes)
+
+
+def test_an_overlay_of_its_own_is_left_out_with_a_note(tmp_path):
+    file = cr(tmp_path)
+    dataset = dcmread(file)
+    dataset.add_new((0x6002, 0x3000), "OW", b"\1" * 60)
+    dataset.save_as(file)
+    assert any("marker of a side, are left out" in note for note in read_one(file).notes)
+    assert not any("overlay" in note for note in read_one(cr(tmp_path)).notes)
 
 
 def test_negative_numbers_written_without_their_sign_bits_are_negative(tmp_path):
@@ -316,6 +325,18 @@ def test_loss_that_the_sender_did_not_admit_is_admitted(tmp_path):
     assert source.LossyImageCompressionMethod == "ISO_14495_1"
     assert float(source.LossyImageCompressionRatio) > 1
     assert "The source was compressed with loss." in image.notes
+
+
+@pytest.mark.parametrize(("syntax", "method"), [(uid.JPEG2000, "ISO_15444_1"), (uid.JPEG2000Lossless, None)])
+def test_loss_of_jpeg_2000_is_known_by_its_wavelet(tmp_path, syntax, method):
+    file = ct_slice(tmp_path / "ct", phantom(64, 64)[0])
+    dataset = dcmread(file)
+    options = {"j2k_cr": [10]} if method else {}
+    dataset.compress(syntax, generate_instance_uid=False, **options)
+    dataset.save_as(file)
+    header = read_one(file).header[0]
+    assert header.get("LossyImageCompressionMethod") == method
+    assert header.get("LossyImageCompression") == ("01" if method else None)
 
 
 def test_big_endian_pixels_and_tables_are_turned_around(tmp_path):
