@@ -58,7 +58,7 @@ class Plane:
 def plane_of(header: Dataset) -> Plane | None:
     """Return the plane of a CT slice; None where it does not lie in the patient, or has no thickness."""
     thickness = numbers(header, "SliceThickness", 1)
-    if not lies_in_patient([header]) or not thickness or thickness[0] <= 0:
+    if not lies_in_patient([header]) or not thickness:
         return None
     affine, _ = stack_affine([header], pixel_spacing(header), Path(file_name(header)))
     # The affine counts from the centre of the first pixel.

@@ -25,7 +25,7 @@ from monai_sr_bundle.boxes.dicom_planes import plane_of
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_geometry import file_name
-from monai_sr_bundle.images.dicom_maps import explain_refusals, with_names_and_dates
+from monai_sr_bundle.images.dicom_maps import copy_names_and_dates, explain_refusals, with_names_and_dates
 from monai_sr_bundle.images.dicom_read import modality_of
 from monai_sr_bundle.images.dicom_write import (
     DESCRIPTION_LENGTH,
@@ -342,6 +342,7 @@ def _complete_header(dataset: Dataset, header: Dataset, has_private_codes: bool)
     """Add what highdicom does not take from the image or does not know: times in its zone, our codes."""
     dataset.SeriesDescription = f"Boxes {series_description(header)}"[:DESCRIPTION_LENGTH].strip()
     set_times(dataset, header, datetime.now().astimezone())
+    copy_names_and_dates(dataset, header)
     for keyword in ("TimezoneOffsetFromUTC", "SyntheticData"):
         if keyword in header:
             dataset[keyword] = copy.deepcopy(header[keyword])

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     CTImageStorage,
@@ -24,11 +25,11 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     generate_uid,
 )
-from pydicom.valuerep import format_number_as_ds
+from pydicom.valuerep import DA, TM, format_number_as_ds
 
 from monai_sr_bundle.errors import InputError, OutputError, quote
 from monai_sr_bundle.images.dicom_file import quiet_pydicom
-from monai_sr_bundle.images.dicom_geometry import decimal, orientation, position, positive_pair
+from monai_sr_bundle.images.dicom_geometry import decimal, normal, numbers, orientation, position, positive_pair
 from monai_sr_bundle.images.dicom_write import (
     DERIVATION_LENGTH,
     DESCRIPTION_LENGTH,
@@ -225,15 +226,23 @@ def explain_refusals(problem: str, advice: str) -> Iterator[None]:
 
 
 def lies_in_patient(result: Sequence[Dataset]) -> bool:
-    """Return whether every slice has a position, an orientation and a spacing in the patient."""
+    """Return whether every slice has a position, an orientation and a spacing in the patient.
+
+    One slice alone needs a thickness too; several of no stated thickness are taken to be as thick as they lie apart.
+    """
     return all(
         header.SOPClassUID == CTImageStorage
         and bool(header.get("FrameOfReferenceUID"))
         and positive_pair(header, "PixelSpacing") is not None
         and position(header) is not None
         and orientation(header) is not None
+        and (len(result) > 1 or _has_thickness(header))
         for header in result
     )
+
+
+def _has_thickness(header: Dataset) -> bool:
+    return max(numbers(header, "SliceThickness", 1) or [0.0]) > 0
 
 
 def _complete_headers(result: Sequence[Dataset]) -> list[Dataset]:
@@ -244,6 +253,9 @@ def _complete_headers(result: Sequence[Dataset]) -> list[Dataset]:
         if header.SOPClassUID == CTImageStorage:
             # Some archives give each slice its own frame of reference; the reader has checked that they are one volume.
             header.FrameOfReferenceUID = result[0].FrameOfReferenceUID
+            if not _has_thickness(header):
+                first, second = (np.array(each.ImagePositionPatient, dtype=float) for each in result[:2])
+                header.SliceThickness = decimal(abs(float(normal(header) @ (second - first))))
         else:
             for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"):
                 header.pop(keyword, None)
@@ -272,12 +284,13 @@ def _describe_series(header: Dataset, provenance: Provenance, label: str, meanin
 
 def _series_number(header: Dataset, offset: int) -> int:
     number = int(header.get("SeriesNumber") or 0) + offset
-    return number if number <= LARGEST_INTEGER_STRING else offset
+    return number if 0 < number <= LARGEST_INTEGER_STRING else offset
 
 
 def _finish(dicom_map: Dataset, header: Dataset, title: str) -> None:
     """Copy what highdicom leaves out: times, contributing equipment and the mark of synthetic data."""
     dicom_map.SeriesDescription = f"{title} of {header.get('SeriesDescription') or ''}"[:DESCRIPTION_LENGTH].strip()
+    copy_names_and_dates(dicom_map, header)
     for keyword in (*_TIMES, "TimezoneOffsetFromUTC", "SyntheticData"):
         if keyword in header:
             dicom_map[keyword] = copy.deepcopy(header[keyword])
@@ -371,12 +384,32 @@ _MAY_BE_EMPTY = (
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 """Type 2 elements that older files leave out, and that highdicom requires."""
+_SEXES = (None, "", "M", "F", "O")
 
 
 def with_names_and_dates(header: Dataset) -> Dataset:
-    """Return a copy that has every required element of patient and study, empty if the header lacks it."""
+    """Return a copy that has every required element of patient and study, in a form that highdicom accepts.
+
+    An element is empty where the header lacks it or has a value of another form, such as a year in place of a date; see
+    `copy_names_and_dates`.
+    """
     complete = copy.deepcopy(header)
     for keyword in _MAY_BE_EMPTY:
-        if keyword not in complete:
+        if keyword not in complete or not _is_accepted(complete[keyword]):
             setattr(complete, keyword, None)
     return complete
+
+
+def _is_accepted(element: DataElement) -> bool:
+    try:
+        {"DA": DA, "TM": TM}.get(element.VR, str)(element.value)
+    except ValueError:
+        return False
+    return element.keyword != "PatientSex" or element.value in _SEXES
+
+
+def copy_names_and_dates(dataset: Dataset, header: Dataset) -> None:
+    """Copy patient and study to an object of highdicom as the header has them, in whichever form."""
+    for keyword in _MAY_BE_EMPTY:
+        if keyword in header:
+            dataset[keyword] = copy.deepcopy(header[keyword])

@@ -17,6 +17,7 @@ from monai_sr_bundle.boxes.codes import finding_code, finding_name
 from monai_sr_bundle.boxes.dicom_report_read import read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_read import read_dicom, read_headers
 from monai_sr_bundle.images.dicom_write import write_dicom
 from tests.images.dicom_files import (
@@ -282,6 +283,16 @@ def test_a_reader_s_script_needs_not_be_the_source_s(tmp_path):
     dataset = dcmread(file)
     assert (dataset.SpecificCharacterSet, str(dataset.PatientName)) == ("ISO_IR 192", name)
     assert read_report(file).boxes[0].reader == "Łukasz^Świątek"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("PatientBirthDate", "1950"), ("StudyTime", "12:30"), ("PatientSex", "male")]
+)
+def test_names_and_dates_may_have_a_form_that_dicom_does_not_know(tmp_path, keyword, value):
+    with quiet_pydicom():
+        file = written([NODULE], film(tmp_path, **{keyword: value}), tmp_path)
+        assert dcmread(file)[keyword].value == value
+    assert len(read_report(file).boxes) == 1
 
 
 # Independent readers
@@ -677,9 +688,15 @@ def test_an_image_without_its_study_or_series_has_no_report(tmp_path, keyword):
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
-def test_a_header_that_highdicom_refuses_is_told(tmp_path):
-    with pytest.raises(OutputError, match=r"boxes.dcm: the header of the image does not allow a report \("):
-        written([NODULE], film(tmp_path, StudyDate="yesterday"), tmp_path)
+def test_a_header_that_highdicom_refuses_is_told(tmp_path, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise ValueError("Evidence must be of one study.")
+
+    monkeypatch.setattr(sr, "ComprehensiveSR", refuse)
+    with pytest.raises(
+        OutputError, match=r"boxes.dcm: the header of the image does not allow a report \(Evidence must"
+    ):
+        written([NODULE], film(tmp_path), tmp_path)
 
 
 def test_writing_without_highdicom_says_how_to_get_it_and_reading_needs_none(tmp_path, monkeypatch):

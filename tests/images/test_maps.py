@@ -14,6 +14,7 @@ from pydicom import dcmread, uid
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import dicom_maps
+from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.files import Source, discover, read, write
 from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
@@ -215,6 +216,40 @@ def test_a_file_without_the_names_and_dates_it_should_have_gets_its_maps(tmp_pat
     _, _, half_width, (bar, mask) = write_all(tmp_path / "in.dcm", tmp_path)
     np.testing.assert_array_equal(dcmread(mask).pixel_array, half_width[0] > TOLERANCE)
     assert [dcmread(path).SeriesNumber for path in (bar, mask)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PatientBirthDate", "1950"), ("StudyDate", "00000000"), ("StudyTime", "12:30"), ("PatientSex", "male")],
+)
+@pytest.mark.parametrize("make", [ct_slice, radiograph])
+def test_maps_have_names_and_dates_in_whichever_form_the_source_has_them(tmp_path, make, keyword, value):
+    with quiet_pydicom():
+        file = make(tmp_path / "a.dcm", **{keyword: value})
+    *_, paths = write_all(file, tmp_path)
+    with quiet_pydicom():
+        assert [dcmread(path)[keyword].value for path in paths] == [value] * 2
+
+
+def test_a_negative_series_number_is_left_out_of_the_count(tmp_path):
+    file = radiograph(tmp_path / "a.dcm", SeriesNumber=-3)
+    *_, paths = write_all(file, tmp_path)
+    assert [dcmread(path).SeriesNumber for path in paths] == [1, 2]
+
+
+@pytest.mark.parametrize("thickness", [None, "", "0"])
+def test_slices_of_no_stated_thickness_are_as_thick_as_they_lie_apart(tmp_path, thickness):
+    ct_series(tmp_path / "ct", phantom(slices=3), SliceThickness=thickness)
+    *_, paths = write_all(tmp_path / "ct", tmp_path)
+    for path in paths:
+        (measures,) = dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        assert measures.SliceThickness == 2.5
+
+
+def test_one_slice_of_no_stated_thickness_gets_captures(tmp_path):
+    *_, paths = write_all(ct_slice(tmp_path / "a.dcm", SliceThickness=None), tmp_path)
+    for path in paths:
+        assert dcmread(path).SOPClassUID == uid.SecondaryCaptureImageStorage
 
 
 @pytest.mark.parametrize(
