@@ -232,7 +232,7 @@ def _compose(
         observation_context=context,
         procedure_reported=_IMAGING_PROCEDURE,
         imaging_measurements=groups,
-        referenced_images=headers if spatial else None,
+        referenced_images=[with_names_and_dates(header) for header in headers] if spatial else None,
     )
     evidence = {header.SOPInstanceUID: header for images in (headers, *results) for header in images}
     dataset = (sr.Comprehensive3DSR if spatial else sr.ComprehensiveSR)(

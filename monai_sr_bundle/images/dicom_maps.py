@@ -397,6 +397,8 @@ def with_names_and_dates(header: Dataset) -> Dataset:
     for keyword in _MAY_BE_EMPTY:
         if keyword not in complete or not _is_accepted(complete[keyword]):
             setattr(complete, keyword, None)
+    if complete.get("SpacingBetweenSlices") is None:  # which a report's image library would state
+        complete.pop("SpacingBetweenSlices", None)
     return complete
 
 

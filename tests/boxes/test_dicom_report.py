@@ -295,6 +295,11 @@ def test_names_and_dates_may_have_a_form_that_dicom_does_not_know(tmp_path, keyw
     assert len(read_report(file).boxes) == 1
 
 
+def test_a_distance_of_slices_that_is_empty_is_not_stated(tmp_path):
+    file = written([replace(NODULE, slice_index=1)], volume(tmp_path, SpacingBetweenSlices=""), tmp_path)
+    assert len(read_report(file).boxes) == 1
+
+
 # Independent readers
 
 KINDS = {
