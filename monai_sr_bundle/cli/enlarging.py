@@ -35,7 +35,7 @@ from monai_sr_bundle.images import files
 from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, with_spacing
-from monai_sr_bundle.images.maps import check_maps, write_maps
+from monai_sr_bundle.images.maps import check_maps, check_result, write_maps
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -154,10 +154,13 @@ class Enlarger:
             force_model=options.force_model,
         )
         checked = session.check(image, enhance_options, options.region)
-        if options.error_bars and not as_nifti:
+        if not as_nifti:
             scales = session.bundle.scale_zyx
             sides = (image.pixels.shape[0], checked.region.rows, checked.region.columns)
-            check_maps(image, tuple(scale * side for scale, side in zip(scales, sides, strict=True)))
+            shape = tuple(scale * side for scale, side in zip(scales, sides, strict=True))
+            check_result(image, shape)
+            if options.error_bars:
+                check_maps(image, shape)
         listener(_describe_start(task, image, session))
         if options.dry_run:
             listener(self._estimate(task, image, session, checked))

@@ -90,12 +90,27 @@ def check_dicom_maps(sources: Sequence[Dataset], shape_zyx: Sequence[int]) -> No
             f"{name}: has no Study Instance UID (0020,000D), which its error bars must share. Export the file "
             "again, or leave out --error-bars."
         )
+    check_size(name, "error bars", shape_zyx, 4)
+
+
+def check_size(name: str, kind: str, shape_zyx: Sequence[int], pixel_bytes: int) -> None:
+    """Raise an error if an image does not fit into one DICOM object.
+
+    Args:
+        name: name of the source, for the message.
+        kind: "error bars" or "results".
+        shape_zyx: slices, rows and columns.
+        pixel_bytes: bytes of a pixel.
+
+    Raises:
+        OutputError: it does not fit.
+    """
     slices, rows, columns = shape_zyx
-    needed = 4 * slices * rows * columns
+    needed = pixel_bytes * slices * rows * columns
     if needed > LARGEST_ELEMENT:
         raise OutputError(
-            f"{name}: error bars of {columns} x {rows} x {slices} pixels need {needed:,} bytes, and one DICOM object "
-            f"holds {LARGEST_ELEMENT:,}. Choose a region with --roi, or convert the series to NIfTI first."
+            f"{name}: {kind} of {columns} x {rows} x {slices} pixels need {needed:,} bytes, and one DICOM object "
+            f"holds {LARGEST_ELEMENT:,}. Choose a region with --roi, or pass --output-format nifti."
         )
 
 

@@ -32,6 +32,16 @@ def map_paths(source: Source, stem: Path, *, mask: bool) -> list[Path]:
     return [stem.with_name(f"{stem.name}_{name}{suffix}") for name, suffix in zip(names, suffixes, strict=False)]
 
 
+def check_result(image: Image, shape_zyx: Sequence[int]) -> None:
+    """Raise an error, before anything is computed, if the result does not fit into its one file.
+
+    Raises:
+        OutputError: the frames of a DICOM file would need more than one DICOM object.
+    """
+    if image.format == "dicom" and len(image.header) == 1:
+        dicom_maps.check_size(image.path.name, "results", shape_zyx, image.pixels.itemsize)
+
+
 def check_maps(image: Image, shape_zyx: Sequence[int]) -> None:
     """Raise an error, before anything is computed, if the maps could not be written.
 

@@ -17,7 +17,7 @@ from monai_sr_bundle.images import dicom_maps
 from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.files import Source, discover, read, write
-from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
+from monai_sr_bundle.images.maps import check_maps, check_result, map_paths, write_maps
 from tests.images.dicom_files import SOURCES, ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 TOLERANCE = 2.5
@@ -306,6 +306,16 @@ def test_maps_that_could_not_be_written_are_refused_before_anything_is_computed(
     del image.header[0].StudyInstanceUID
     with pytest.raises(InputError, match=r"in.dcm: has no Study Instance UID \(0020,000D\), which its error bars"):
         check_maps(image, (1, 96, 80))
+
+
+def test_a_result_of_several_frames_beyond_one_dicom_object_is_refused_before_anything_is_computed(tmp_path):
+    frames = read_dicom([SOURCES["frames 16 bit"](tmp_path / "in.dcm")], tmp_path / "in.dcm")
+    check_result(frames, (127, 4096, 4096))
+    with pytest.raises(OutputError, match=r"in.dcm: results of 4096 x 4096 x 128 pixels need 4,294,967,296 bytes"):
+        check_result(frames, (128, 4096, 4096))
+    ct_series(tmp_path / "ct", phantom(slices=3))
+    slices = read_dicom([*(tmp_path / "ct").iterdir()], tmp_path / "ct")
+    check_result(slices, (3000, 4096, 4096))  # a file each
 
 
 # NIfTI and pictures
