@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from monai_sr_bundle import __version__, _compat
 from monai_sr_bundle.cli import boxes, bundles, calibrate, demo, enhance, evaluate, federated, label, prepare, train
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end, raise_terminated
+from monai_sr_bundle.cli.lines import log_lines, one_line
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
 
 EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx", "jsonschema"), "torch")
@@ -32,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (SuperResolutionError, MemoryError, KeyboardInterrupt) as error:
-        from monai_sr_bundle.cli.console import one_line
-
         reason, code = explain_end(error)
         print(one_line(f"monai-sr: error: {reason}"), file=sys.stderr)
         return code
@@ -57,7 +56,7 @@ def run_command(arguments: list[str]) -> int:
     if options.run is not train.run:  # its buffers have the same sizes in every step
         _compat.return_large_buffers()
     quiet = getattr(options, "quiet", False)
-    logging.basicConfig(format="monai-sr: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
+    log_lines(logging.ERROR if quiet else logging.WARNING)
     try:
         return int(options.run(options))
     except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_sr_bundle.cli.lines import one_line
 from monai_sr_bundle.errors import InputError
 
 
@@ -161,7 +162,7 @@ def run_verify(options: argparse.Namespace) -> int:
 
     failed = 0
     for check in verify(options.dir):
-        print(check)
+        print(one_line(check))
         failed += not check.passed
     package = options.dir / "monai_sr_bundle"
     print(f"SHA-256 of the code: {code_sha256(package, code_files(package))}")

@@ -26,17 +26,13 @@ from monai_sr_bundle.cli.events import (
     Skipped,
 )
 from monai_sr_bundle.cli.exit_codes import MEANINGS
+from monai_sr_bundle.cli.lines import one_line
 from monai_sr_bundle.images.geometry import UNKNOWN
 
 _NUMBER = re.compile(r"(?<!\w)[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 """A number in a sentence; none is the 4 of a bundle's name."""
 _NUMBER_MARK = "\0"
 """Stands for a number in the kind of a warning; no warning holds it."""
-
-
-def one_line(text: object) -> str:
-    """Return a text that stays on its line and cannot steer the terminal, whatever a file name holds."""
-    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in str(text))
 
 
 def describe(event: Found) -> str:

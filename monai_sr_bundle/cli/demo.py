@@ -33,8 +33,9 @@ def run(options: argparse.Namespace) -> int:
     """
     from pydicom.data import get_testdata_file
 
-    from monai_sr_bundle.cli.console import Terminal, one_line
+    from monai_sr_bundle.cli.console import Terminal
     from monai_sr_bundle.cli.jobs import Job
+    from monai_sr_bundle.cli.lines import one_line
     from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,7 @@ from monai_sr_bundle import _compat
 from monai_sr_bundle.cli.enlarging import Enlarger, ImageOptions, Task
 from monai_sr_bundle.cli.events import LAST_EVENTS, Event
 from monai_sr_bundle.cli.exit_codes import raise_terminated
+from monai_sr_bundle.cli.lines import log_lines
 from monai_sr_bundle.cli.parallel import LostProcess
 from monai_sr_bundle.errors import InternalError, OutOfMemoryError
 
@@ -124,7 +125,7 @@ def _serve(connection: Connection, options: ImageOptions, log_level: int) -> Non
     """Enlarge one image after the other, in a process of `Processes`, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the keyboard reaches all; the first process decides
     signal.signal(signal.SIGTERM, raise_terminated)
-    logging.basicConfig(format="monai-sr: %(message)s", level=log_level)
+    log_lines(log_level)
     _compat.return_large_buffers()
     enlarger = Enlarger(options)
     try:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.cli import enlarging, jobs
-from monai_sr_bundle.cli.console import Terminal, one_line
+from monai_sr_bundle.cli.console import Terminal
+from monai_sr_bundle.cli.lines import one_line
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,15 @@ def test_warnings_are_lines_with_the_name_of_the_program_and_quiet_hides_them(fi
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
         ).stderr
         assert stderr == (f"monai-sr: in: {expected}\n" if expected else "")
+
+
+def test_a_warning_with_a_name_of_a_file_does_not_steer_the_terminal(film, tmp_path):
+    (tmp_path / "\x1b]0;title\x07\nnotes.txt").write_text("no image")
+    command = [sys.executable, "-m", "monai_sr_bundle", "enhance", ".", "out/", "--backend", "onnx"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    expected = "1 file(s) are not images of a kind that is read, and are left out: ?]0;title? notes.txt"
+    assert done.stderr == f"monai-sr: .: {expected}\n"
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly():

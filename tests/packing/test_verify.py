@@ -154,6 +154,15 @@ def test_one_failure_does_not_stop_the_other_checks(folder):
     assert passed == {"necessary files", "no key twice"}
 
 
+def test_what_a_bundle_says_reaches_the_terminal_in_one_line_a_check(folder, capsys):
+    change_metadata(folder, version="9\n\x1b[2Jok   signature")
+    assert main(["verify", str(folder)]) == BundleError.exit_code
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\nok   signature" not in printed
+    assert "FAIL version in the changelog: version 9 ?[2Jok   signature is not in the changelog" in printed
+
+
 def test_a_path_that_is_no_folder(tmp_path):
     with pytest.raises(BundleError, match="is not a folder"):
         list(verify(tmp_path / "nothing"))
