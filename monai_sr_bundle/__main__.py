@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from monai_sr_bundle import __version__, _compat
 from monai_sr_bundle.cli import boxes, bundles, calibrate, demo, enhance, evaluate, federated, label, prepare, train
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a console may lack a letter of a file's name
     previous_handler = signal.signal(signal.SIGTERM, raise_terminated)
     try:
-        code = run_command(list(sys.argv[1:] if arguments is None else arguments))
+        with _folder_kept_out_of_processes():
+            code = run_command(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
     except (SuperResolutionError, MemoryError, KeyboardInterrupt) as error:
@@ -68,6 +70,31 @@ def run_command(arguments: list[str]) -> int:
             f"`monai-sr {options.command}` needs {package}, not installed here. "
             f"Install with `pip install -c constraints.txt '.[{extra}]'` in this package's folder."
         ) from error
+
+
+@contextmanager
+def _folder_kept_out_of_processes() -> Iterator[None]:
+    """Let processes that are started meanwhile import nothing from the current folder, where this one does not.
+
+    Python looks there first for a process that is started by `-m` or `-c`, as those of `--jobs` are. A folder of images
+    that somebody sent may hold a `json.py`.
+    """
+    name = "PYTHONSAFEPATH"
+    if name in os.environ or not {"", _current_folder()}.isdisjoint(sys.path):
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -93,9 +93,10 @@ class DecoderProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             # The same modules as here, wherever they come from: a checkout, a packed bundle, a viewer's own folder.
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            # Without -P, those that lie in the current folder, beside the images, would come first.
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                [sys.executable, "-P", "-m", __name__],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
             )  # fmt: skip
         return self._process

@@ -13,9 +13,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import psutil
+import pydicom
 import pytest
 import SimpleITK
 from PIL import Image
+from pydicom import uid
+from pydicom.data import get_testdata_file
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.cli.console import Terminal
@@ -155,6 +158,23 @@ def test_a_signal_ends_all_processes_and_leaves_nothing_half_written(tmp_path, n
     assert "Traceback" not in message
     assert psutil.wait_procs(processes, timeout=60)[1] == []
     assert sorted(os.listdir(tmp_path)) == ["a.nii", "b.nii"]
+
+
+def test_no_process_imports_a_module_that_lies_beside_the_images(films, tmp_path):
+    compressed = pydicom.dcmread(get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False))
+    compressed.SOPClassUID, compressed.Modality = uid.CTImageStorage, "CT"
+    compressed.RescaleSlope, compressed.RescaleIntercept = 1, 0
+    compressed.save_as(films / "compressed.dcm")
+    for name in ("json", "multiprocessing", "numpy"):
+        (films / f"{name}.py").write_text("raise SystemExit('it was run')")
+    script = tmp_path / "monai-sr"  # as pip installs it: not even this process looks in the current folder
+    script.write_text("if __name__ == '__main__':\n    from monai_sr_bundle.__main__ import main\n    exit(main())")
+    words = [sys.executable, script, "enhance", ".", tmp_path / "out/", "--backend", "onnx", "--bundle", "bicubic"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for jobs in ("1", "2"):
+        command = [*words, "--jobs", jobs, "--overwrite", "--progress", "none"]
+        done = subprocess.run(command, cwd=films, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_every_file_of_a_folder_has_an_event(films, tmp_path):

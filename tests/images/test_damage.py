@@ -286,6 +286,14 @@ def test_what_is_decoded_in_another_process_has_the_numbers_of_the_decoder(name)
     np.testing.assert_array_equal(pixels[0], pixel_array(dataset, raw=True, decoding_plugin="gdcm"))
 
 
+def test_the_decoder_imports_no_module_that_lies_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    dataset = dcmread(shipped(GDCM_ALONE[0]))
+    with DecoderProcess() as process:
+        decode(dataset, Path("x.dcm"), process)
+
+
 def test_one_process_decodes_all_slices_and_ends_with_the_image():
     dataset = dcmread(shipped("JPEGLSNearLossless_16.dcm"))
     with DecoderProcess() as process:
