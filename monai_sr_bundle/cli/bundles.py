@@ -136,6 +136,10 @@ def run_sign(options: argparse.Namespace) -> int:
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr verify`."""
+    parser.description = (
+        "Check a packed bundle as the model zoo does. This runs its configs, which may hold any program: check one "
+        "of others with --signature, or read its configs first."
+    )
     parser.add_argument("dir", type=Path, metavar="DIR", help="folder of a packed bundle")
     parser.add_argument(
         "--signature",

@@ -21,7 +21,11 @@ _SET_BY_OPTIONS = ("bundle_root", "dataset_dir", "output_dir", "initial_weights"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr train`."""
-    parser.add_argument("name", metavar="NAME", help="name or folder of a bundle")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="name or folder of a bundle; its texts are run and may hold any program, so read those of others first",
+    )
     add_data_options(parser, "folder of a prepared data set, or of several", "those of the bundle, or else all")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

@@ -163,6 +163,14 @@ def test_what_a_bundle_says_reaches_the_terminal_in_one_line_a_check(folder, cap
     assert "FAIL version in the changelog: version 9 ?[2Jok   signature is not in the changelog" in printed
 
 
+@pytest.mark.parametrize("command", ["verify", "train"])
+def test_a_command_that_runs_the_texts_of_a_bundle_says_so(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "may hold any program" in text
+
+
 def test_a_path_that_is_no_folder(tmp_path):
     with pytest.raises(BundleError, match="is not a folder"):
         list(verify(tmp_path / "nothing"))
