@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +45,12 @@ class RayCluster:
 
     def __init__(self, options: ImageOptions, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
+        # Ray's processes import from the folder that it is started in. Where this one does not (see `__main__`), it is
+        # started in another: beside images may lie anything.
+        folder = os.path.dirname(sys.executable) if "PYTHONSAFEPATH" in os.environ else os.getcwd()
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with chdir(folder):
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"--address {address}: no Ray cluster answers. Start one with `ray start --head`, and say the address "
@@ -100,7 +106,7 @@ def _enlarge(job: tuple[ImageOptions, str, str], task: Task) -> list[Event]:
             "job was started. Install the same version on every machine."
         )
         return [task.failed(error)]
-    needed = (Path(folder), *task.source.files)
+    needed = (Path(folder), *(Path(folder, file) for file in task.source.files))
     missing = next((path for path in needed if not path.exists()), None)
     if missing is not None:
         error_of_path = InputError(

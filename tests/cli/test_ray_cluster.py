@@ -1,7 +1,10 @@
 """`--engine ray` on two nodes of a Ray cluster on this machine."""
 
+import os
 import platform
 import re
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,3 +109,18 @@ def test_a_machine_that_is_not_set_up_says_so(folder, version, message):
     task = Task(0, Source("png", (path,), path, "f.png"), Path("/nowhere/f_sr.png"), None, (), (), False)
     (event,) = ray_cluster._enlarge((ImageOptions(), folder, version or ray_cluster.__version__), task)
     assert str(event.error).startswith(message)
+
+
+def test_no_process_of_ray_imports_a_module_that_lies_beside_the_images(tmp_path):
+    write_phantom_png(tmp_path / "a.png", size=32)
+    (tmp_path / "pydicom.py").write_text("raise SystemExit('it was run')")
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "monai-sr"  # as pip installs it
+    script.write_text("if __name__ == '__main__':\n    from monai_sr_bundle.__main__ import main\n    exit(main())")
+    words = ["enhance", "a.png", "a_sr.png", "--backend", "onnx", "--bundle", "bicubic", "--engine", "ray"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        [sys.executable, script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
