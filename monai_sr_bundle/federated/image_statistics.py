@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 MINIMUM_IMAGES = 10
 """A site with fewer training images, or of fewer patients than `LEAST_PATIENTS_OF_SITE`, answers without figures: their
 histogram would describe single patients."""
-MOST_BINS = 50
+BINS = 20
+"""Intervals of a histogram. Others, or other ends, would tell the server the sharpness of single images."""
 INTENSITY, SHARPNESS = "intensity", "sharpness"
 _BINS = 4096
 RANGES = {INTENSITY: (0, 1), SHARPNESS: (-8, 2)}
@@ -141,14 +142,15 @@ def _list_statistic(name: str, values: Any) -> dict[str, dict[str, Any]]:
             return dict(values)
     if name not in _STATISTICS or set(values) != {"train"} or not set(values["train"]) <= {INTENSITY, SHARPNESS}:
         raise ValueError("a statistic has unlisted names.")
-    return {"train": {feature: _list_value(name, value) for feature, value in values["train"].items()}}
+    return {"train": {feature: _list_value(name, feature, value) for feature, value in values["train"].items()}}
 
 
-def _list_value(name: str, value: Any) -> float | Histogram:
+def _list_value(name: str, feature: str, value: Any) -> float | Histogram:
     if name != StC.STATS_HISTOGRAM:
         return float(value)
-    if len(value.bins) > MOST_BINS:
-        raise ValueError(f"a histogram has {len(value.bins)} intervals, expected {MOST_BINS} at most.")
+    edges = [*(each.low_value for each in value.bins), *(each.high_value for each in value.bins[-1:])]
+    if len(edges) != BINS + 1 or not np.allclose(edges, np.linspace(*RANGES[feature], BINS + 1)):
+        raise ValueError("a histogram has other intervals than those of this study's histograms.")
     bins = [Bin(float(each.low_value), float(each.high_value), float(each.sample_count)) for each in value.bins]
     return Histogram(HistogramType.STANDARD, bins)
 

@@ -14,7 +14,7 @@ from typing import Any
 from nvflare.fuel.flare_api.flare_api import Session
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.image_statistics import INTENSITY, MINIMUM_IMAGES, RANGES, ImageStatistics
+from monai_sr_bundle.federated.image_statistics import BINS, INTENSITY, MINIMUM_IMAGES, RANGES, ImageStatistics
 from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.submit import explain_loss, run_to_result
 from monai_sr_bundle.images.staging import write_file
@@ -28,7 +28,7 @@ _CONFIG: dict[str, Any] = {
     "sum": {},  # NVFlare needs it for the mean
     "mean": {},
     "stddev": {},
-    "histogram": {feature: {"bins": 20, "range": [*ends]} for feature, ends in RANGES.items()},
+    "histogram": {feature: {"bins": BINS, "range": [*ends]} for feature, ends in RANGES.items()},
 }
 
 

@@ -152,7 +152,7 @@ def test_figures_and_curves_of_enough_patients_leave(listed_only):
 
 def test_histograms_leave_without_any_other_name(listed_only):
     fobs_registration()
-    histogram = Histogram(HistogramType.STANDARD, [Bin(0.0, 0.5, 7), Bin(0.5, 1.0, 5)])
+    histogram = Histogram(HistogramType.STANDARD, [Bin(start / 20, (start + 1) / 20, 7) for start in range(20)])
     for name, is_listed in (("intensity", True), (SECRET, False)):
         counted = {"count": {"train": {name: 12}}, "histogram": {"train": {name: histogram}}}
         task = StatisticsConstants.STATS_2nd_STATISTICS

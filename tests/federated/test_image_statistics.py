@@ -1,5 +1,7 @@
 """Statistics that a site sends of its images: histograms of at least ten images, and nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -75,12 +77,17 @@ def test_the_job_has_no_code(tmp_path):
     assert sorted(path.suffix for path in folder.rglob("*") if path.is_file()) == [".json"] * 4
 
 
+def histogram_over(low, high, bins=20):
+    edges = [low + (high - low) * index / bins for index in range(bins + 1)]
+    return Histogram(HistogramType.STANDARD, [Bin(*ends, 3.0) for ends in pairwise(edges)])
+
+
 def answer(statistics, **more):
     return {StC.STATISTICS_TASK_KEY: StC.STATS_2nd_STATISTICS, StC.STATS_2nd_STATISTICS: fobs.dumps(statistics), **more}
 
 
 def test_statistics_pass_as_they_are():
-    histogram = Histogram(HistogramType.STANDARD, [Bin(0.0, 0.5, 3.0), Bin(0.5, 1.0, 7.0)])
+    histogram = histogram_over(0, 1)
     statistics = {StC.STATS_VAR: {"train": {SHARPNESS: 0.5}}, StC.STATS_HISTOGRAM: {"train": {INTENSITY: histogram}}}
     listed = list_statistics(answer(statistics, image="pixels"))
     assert fobs.loads(listed[StC.STATS_2nd_STATISTICS]) == statistics
@@ -103,7 +110,10 @@ def test_features_pass_as_nvflare_sends_them(tmp_path):
         answer({StC.STATS_VAR: {"one_patient": {SHARPNESS: 1.0}}}),
         answer({StC.STATS_VAR: {"train": {"name": 1.0}}}),
         answer({StC.STATS_VAR: {"train": {SHARPNESS: "a file"}}}),
-        answer({StC.STATS_HISTOGRAM: {"train": {SHARPNESS: Histogram(HistogramType.STANDARD, [Bin(0, 1, 1)] * 51)}}}),
+        answer({StC.STATS_HISTOGRAM: {"train": {SHARPNESS: histogram_over(-8, 2, 21)}}}),
+        answer({StC.STATS_HISTOGRAM: {"train": {SHARPNESS: histogram_over(-3.5, -3.4)}}}),
+        answer({StC.STATS_HISTOGRAM: {"train": {SHARPNESS: histogram_over(0, 1)}}}),
+        answer({StC.STATS_HISTOGRAM: {"train": {SHARPNESS: Histogram(HistogramType.STANDARD, [])}}}),
         {StC.STATISTICS_TASK_KEY: "another"},
     ],
 )
