@@ -1,8 +1,9 @@
 """Decode compressed pixels in a process of its own, which a damaged file may end instead of this one.
 
 GDCM, the decoder of a free licence for lossless JPEG and JPEG-LS, calls `abort` on some damaged files, and so may
-libjpeg: nothing in Python catches that. The process has a bound of memory and, for each request, of time. It is started
-once for an image, however many slices it has, and ends with it.
+libjpeg: nothing in Python catches that. OpenJPEG takes the memory for whatever size the compressed pixels state, and
+the header may state another. The process has a bound of memory and, for each request, of time. It is started once for
+an image, however many slices it has, and ends with it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ BYTES_A_SECOND = 1_000_000
 """Slowest that a decoder may be: a hundredth of what GDCM does."""
 SPARE_BYTES = 512 * 1024**2
 """Memory of the process beside the decoded pixels."""
-_COPIES = 4
+_COPIES = 12
+"""Of the decoded pixels; OpenJPEG holds those of 8 bits as numbers of 32, twice."""
 
 
 class DecoderError(RuntimeError):

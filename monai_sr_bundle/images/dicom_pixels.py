@@ -111,20 +111,19 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
 
 
 def _decode(dataset: Dataset, syntax: UID, frames: int, expected: int, process: DecoderProcess) -> np.ndarray:
-    """Decode by the one decoder that is chosen for a transfer syntax, in a process of its own if it may abort."""
+    """Decode by the one decoder of a transfer syntax, in a process of its own if it may abort or take any memory."""
     # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
     options: dict[str, Any] = {"raw": True, "correct_unused_bits": False}
     if not syntax.is_encapsulated:
         return pixel_array(dataset, **options)
     if syntax in RLETransferSyntaxes:
         return pixel_array(dataset, decoding_plugin="pydicom", **options)
-    if syntax in JPEG2000TransferSyntaxes or "High-Throughput" in syntax.name:
-        return pixel_array(dataset, decoding_plugin="pylibjpeg", **options)
     if syntax == JPEGBaseline8Bit or (syntax == JPEGExtended12Bit and dataset.BitsStored == 8):
         return pixel_array(dataset, decoding_plugin="pillow", **options)
+    is_jpeg2000 = syntax in JPEG2000TransferSyntaxes or "High-Throughput" in syntax.name
     description = {
         "syntax": str(syntax),
-        "decoding_plugin": "pylibjpeg" if syntax == JPEGExtended12Bit else "gdcm",
+        "decoding_plugin": "pylibjpeg" if is_jpeg2000 or syntax == JPEGExtended12Bit else "gdcm",
         "correct_unused_bits": False,
         "number_of_frames": frames,
         "photometric_interpretation": str(dataset.PhotometricInterpretation),

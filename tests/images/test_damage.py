@@ -278,12 +278,29 @@ def test_an_array_of_enormous_values_is_refused(value):
         check_pixels(image_from_array(np.full((9, 9), value, np.float32)))
 
 
-@pytest.mark.parametrize("name", GDCM_ALONE)
+@pytest.mark.parametrize("name", [*GDCM_ALONE, "MR_small_jp2klossless.dcm", "JPEG2000.dcm"])
 def test_what_is_decoded_in_another_process_has_the_numbers_of_the_decoder(name):
     dataset = dcmread(shipped(name))
     with DecoderProcess() as process:
         pixels, _ = decode(dataset, shipped(name), process)
-    np.testing.assert_array_equal(pixels[0], pixel_array(dataset, raw=True, decoding_plugin="gdcm"))
+    plugin = "gdcm" if name in GDCM_ALONE else "pylibjpeg"
+    np.testing.assert_array_equal(pixels[0], pixel_array(dataset, raw=True, decoding_plugin=plugin))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no bound for the memory of a process")
+def test_jpeg_2000_that_states_a_larger_image_than_its_header_takes_no_memory():
+    import resource
+
+    dataset = dcmread(shipped("MR_small_jp2klossless.dcm"))
+    size = struct.pack(">I", 16_000)
+    start = dataset.PixelData.index(b"\xff\x4f\xff\x51") + 8  # Xsiz, Ysiz, XOsiz, YOsiz, XTsiz, YTsiz
+    larger = 2 * size + dataset.PixelData[start + 8 : start + 16] + 2 * size
+    dataset.PixelData = dataset.PixelData[:start] + larger + dataset.PixelData[start + 24 :]
+    peaks = {who: resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)}
+    with DecoderProcess() as process, pytest.raises(InputError, match="x.dcm: the pixel data .* cannot be decoded"):
+        decode(dataset, Path("x.dcm"), process)
+    for who, peak in peaks.items():
+        assert resource.getrusage(who).ru_maxrss <= max(peak, 2 * decoder_process.SPARE_BYTES / 1024)
 
 
 def test_the_decoder_imports_no_module_that_lies_in_the_current_folder(tmp_path, monkeypatch):
