@@ -146,8 +146,10 @@ class Installation:
         if self._isCancelled:
             raise InputError("")
         self._step, self._lines, self.text = step, [], text
-        temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder)  # of which a pip that is ended leaves some
-        process = ChildProcess([self._python, *words], {**environmentFor(self._python), **temporary}, self._folder)
+        environment = {name: value for name, value in environmentFor(self._python).items() if name[:4] != "PIP_"}
+        environment["PIP_CONFIG_FILE"] = os.devnull  # the user's settings may send packages elsewhere, or none
+        environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder))  # an ended pip leaves files there
+        process = ChildProcess([self._python, *words], environment, self._folder)
         process.closeInput()  # the worker gets ready and ends, because there is no request
         yield process
         self._lines += process.lastLines

@@ -236,6 +236,23 @@ def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(
     assert done.text == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
 
 
+def test_settings_of_pip_that_send_packages_elsewhere_or_ask_for_more_are_not_used(
+    bare, perform, wheels, monkeypatch, tmp_path
+):
+    settings, constraints = tmp_path / "pip.conf", tmp_path / "constraints.txt"
+    constraints.write_text("helper==0.7\n")
+    settings.write_text(f"[global]\nrequire-virtualenv = true\n[install]\nuser = true\nconstraint = {constraints}\n")
+    for name, value in (
+        ("CONFIG_FILE", settings), ("ROOT", tmp_path / "root"), ("NO_DEPS", 1), ("DRY_RUN", 1), ("PYTHON", "/nowhere"),
+        ("REQUIRE_HASHES", 1), ("PREFIX", tmp_path / "prefix"), ("FIND_LINKS", tmp_path),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"PIP_{name}", str(value))
+    draw(tmp_path, "helper", "1.1")
+    done = perform(wheels)
+    assert done.isInstalled, done.text
+    assert installed(bare) == BOTH
+
+
 def test_too_little_room_is_told_before_anything_is_installed(bare, perform, wheels, monkeypatch):
     monkeypatch.setattr(install, "UNPACKED", 1e15)
     failed = perform(wheels)
