@@ -115,7 +115,7 @@ class Installation:
             raise InputError(text.format(folder=self._packages.parent, reason=error.strerror)) from error
         yield from self._run("inspect", _("Looking at what is installed…"), "-c", _INSPECT, str(self._packages))
         version, torch = json.loads(self._lines[0])
-        if version.split("+")[0] == VERSION and (torch or self._kind == "base"):
+        if (version.split("+")[0] == VERSION and self._kind == "base") or (version == VERSION and torch):  # no viewer's
             process = yield from self._try(self._packages)
             if process.returnCode == 0:
                 self.text, self.isInstalled = _("The models are installed. Nothing is missing."), True
@@ -235,7 +235,7 @@ class Installation:
 
 def explainFailure(lines: Sequence[str], source: Path | str) -> str:
     """Return why pip has failed, and what to do, from its output and the folder or address of the wheels."""
-    missing = re.search(r"No matching distribution found for ([^\s,]+)", "\n".join(lines))
+    missing = re.search(r"No matching distribution found for (\S+)", "\n".join(lines))
     if missing:
         text = _("{source} has no wheel of {name} for this Python, or cannot be read. Use Slicer 5.10 or newer, and "
                  "fill a folder as the user page says.")  # fmt: skip

@@ -184,6 +184,18 @@ def test_a_wheel_that_is_exchanged_after_the_question_is_refused(bare, perform, 
     assertUnchanged(bare, failed)
 
 
+def test_pytorch_of_slicer_does_not_make_the_models_for_pytorch_of_those_without(bare, perform, wheels):
+    assert perform(wheels).isInstalled
+    run(bare, "-m", "pip", "install", "--no-index", draw(wheels.parent, "torch", "2.0"))
+    try:
+        full = Installation("full", bare, str(wheels))
+        waitFor(lambda: not full.step(), what="the end of the installation")
+        assert full.text.startswith(f"{wheels} has no wheel of monai-sr-bundle[dicom,torch]===0.2.0 for this Python")
+        assert not full.isInstalled
+    finally:
+        run(bare, "-m", "pip", "uninstall", "-y", "torch")
+
+
 def test_other_versions_in_slicers_python_neither_stop_it_nor_are_they_seen_by_the_models(bare, perform, wheels):
     folder = Path(run(bare, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
     run(bare, "-m", "pip", "install", "--no-index", draw(wheels.parent, "helper", "0.5", files={"helper/old.py": ""}))
