@@ -508,10 +508,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 isAgreed = slicer.util.confirmOkCancelDisplay(question, _("Install the models"))
             finally:  # a question that cannot be shown must not be waited for
                 (installation.confirm if isAgreed else installation.cancel)()
+            if isAgreed:  # Windows does not exchange files that a process uses, and elsewhere it would mix old and new
+                self.logic.enhancer.stop(_("The models are being installed."))
         showText(ui.installProgressLabel, installation.text)
         ui.installButton.enabled, ui.cancelInstallButton.enabled = not isRunning, isRunning
         if not isRunning:
             self._installation = None
+            self.logic.enhancer.controller.retry()
         if installation.isInstalled:
             self.logic.enhancer.controller.setAbsent("")
 

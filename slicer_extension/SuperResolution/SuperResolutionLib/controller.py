@@ -131,6 +131,11 @@ class Controller:
             self._note = _("Canceled. The scene was not changed.")
         self._drop()
 
+    def setStopped(self, message: str) -> None:
+        """Record why there is no worker until `retry`; the one after it may have other models."""
+        self._bundles = self._plan = None
+        self._failure = None, message
+
     def setSent(self, do: str, enhancement: Enhancement | None = None) -> None:
         """Record that the request of `nextRequest` was sent."""
         self._pending = (do, enhancement)

@@ -108,6 +108,12 @@ class Enhancer:
         self._worker.cancel()
         self.controller.setCanceled()
 
+    def stop(self, message: str) -> None:
+        """End the work and the worker, and start none until the controller's `retry`; the panel shows the message."""
+        self.cancel()
+        self._worker.endProcess()
+        self.controller.setStopped(message)
+
     def remove(self, resultNode):
         """Remove a result from the scene, and return the removal. Live mode makes it again only after a change."""
         self.controller.forget()

@@ -32,6 +32,7 @@ REQUIREMENTS = {"base": f"{PACKAGE}[dicom]=={VERSION}", "full": f"{PACKAGE}[dico
 """What is installed; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
 SUMS = "SHA256SUMS"  # file in a folder of wheels with their hashes, as `sha256sum *.whl` prints them
 UNPACKED = 4  # free space that is needed, in sizes of the download: the wheels and what they unpack to
+SCANNED_WITHIN = 20.0  # seconds for which a virus scanner may keep new files open
 _PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color")
 _INSPECT = f"""
 import importlib.metadata, json, sys
@@ -129,16 +130,7 @@ class Installation:
         if process.returnCode:
             text = _("The packages do not run ({lines}). Update Slicer, or report this.")
             raise InputError(text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
-        old = Path(self._folder, "old")
-        try:
-            if self._packages.exists():
-                self._packages.rename(old)
-            new.rename(self._packages)
-        except OSError as error:  # Windows does not rename what a process uses
-            if old.exists():
-                old.rename(self._packages)
-            text = _("{folder} is in use ({reason}). Restart Slicer, and press Install… before you enlarge anything.")
-            raise InputError(text.format(folder=self._packages, reason=error.strerror)) from error
+        yield from self._exchange(new)
         self.text, self.isInstalled = _("The models are installed: {names}.").format(names=names), True
 
     def _run(self, step: str, text: str, *words: str) -> Generator[ChildProcess, None, ChildProcess]:
@@ -205,6 +197,23 @@ class Installation:
                          "folder again from where it was made.")  # fmt: skip
                 raise InputError(text.format(file=sums, **entry))
 
+    def _exchange(self, new: Path) -> Generator[None, None, None]:
+        """Put a new folder into the place of the packages. Windows renames nothing that a process has open."""
+        old, limit = Path(self._folder, "old"), time.monotonic() + SCANNED_WITHIN
+        while True:
+            try:
+                if self._packages.exists():
+                    self._packages.rename(old)
+                new.rename(self._packages)
+                return
+            except OSError as error:
+                if old.exists():
+                    old.rename(self._packages)
+                if self._isCancelled or time.monotonic() > limit:
+                    text = _("{folder} is in use ({reason}). Close every other Slicer, and press Install… again.")
+                    raise InputError(text.format(folder=self._packages, reason=error.strerror)) from error
+            yield None
+
     def _ask(self, entries: Sequence[dict[str, str]], names: str) -> Generator[None, None, None]:
         """Tell the user what would be installed, and wait for the answer."""
         files = [url2pathname(urlsplit(entry["url"]).path) for entry in entries]
@@ -214,7 +223,8 @@ class Installation:
             text = _("{free:.1f} GB are free in {folder}, and about {need:.1f} GB are needed. Make room there.")
             raise InputError(text.format(free=free, folder=self._packages.parent, need=need))
         text = _("{count} packages would be installed from {source} into {folder}, {size}: {names}.\nWhat Slicer or "
-                 "another extension has installed is not touched.")  # fmt: skip
+                 "another extension has installed is not touched. Until it is over nothing can be enlarged, and what "
+                 "is being enlarged now is canceled.")  # fmt: skip
         sizeText = _("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size")
         facts = {"source": self._wheels or RELEASE, "folder": self._packages, "size": sizeText, "names": names}
         self._step, self.question = "ask", text.format(count=len(entries), **facts)

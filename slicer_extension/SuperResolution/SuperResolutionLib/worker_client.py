@@ -126,8 +126,15 @@ class WorkerClient:
     def cancel(self) -> None:
         """Cancel the request, and return at once. If the worker has it already, this ends the process."""
         if self._request is not None and self._request.isSent:
-            self._endProcess()
+            self.endProcess()
         self._forgetRequest()
+
+    def endProcess(self) -> None:
+        """End the worker. The next request starts a new one."""
+        if self._process is not None:
+            self._process.end()
+            self._ending.append(self._process)
+            self._process = None
 
     @property
     def isEnding(self) -> bool:
@@ -207,11 +214,11 @@ class WorkerClient:
                          "older of the two.")  # fmt: skip
                 facts = {"version": event.get("version"), "theirs": event.get("protocol"), "ours": PROTOCOL}
                 self._fail("installation", text.format(**facts))
-                self._endProcess()
+                self.endProcess()
         elif name == "failed" and event.get("id") is None:
             # The installation is broken, or a line was lost: the request will never be answered.
             self._fail(str(event.get("kind")), str(event.get("message")))
-            self._endProcess()
+            self.endProcess()
         elif request is not None and event.get("id") == request.fields["id"]:
             self._events.append(event)
             if name != "progress":
@@ -234,14 +241,7 @@ class WorkerClient:
             message = _("the worker was not ready within {seconds:g} seconds.{lines} Try again, or restart Slicer.")
             lines = _quoteLastLines(list(process.lastLines))
             self._fail("installation", message.format(seconds=READY_WITHIN, lines=lines))
-            self._endProcess()
-
-    def _endProcess(self) -> None:
-        """End the worker. The next request starts a new one."""
-        if self._process is not None:
-            self._process.end()
-            self._ending.append(self._process)
-            self._process = None
+            self.endProcess()
 
     def _fail(self, kind: str, message: str) -> None:
         if self._request is not None:

@@ -150,7 +150,8 @@ def test_a_folder_is_planned_with_its_size_installed_and_then_nothing_is_missing
     size = sum(path.stat().st_size for path in wheels.iterdir()) / 1e6
     assert done.asked == (
         f"2 packages would be installed from {wheels} into {packagesOf(bare)}, {size:.0f} MB: monai-sr-bundle "
-        "0.2.0+viewer, helper 1.0.\nWhat Slicer or another extension has installed is not touched."
+        "0.2.0+viewer, helper 1.0.\nWhat Slicer or another extension has installed is not touched. Until it is over "
+        "nothing can be enlarged, and what is being enlarged now is canceled."
     )
     assert any(text.endswith("(2/2)") for text in texts)
     assert done.text == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
@@ -263,6 +264,34 @@ def test_settings_of_pip_that_send_packages_elsewhere_or_ask_for_more_are_not_us
     done = perform(wheels)
     assert done.isInstalled, done.text
     assert installed(bare) == BOTH
+
+
+@pytest.mark.parametrize("isFreed", [True, False])
+def test_files_that_a_virus_scanner_or_another_slicer_has_open_are_waited_for_and_the_old_ones_stay(
+    bare, perform, wheels, monkeypatch, isFreed
+):
+    """As on Windows, which refuses to rename a folder with an open file."""
+    Path(packagesOf(bare), "older").mkdir(parents=True)
+    rename, tries = Path.rename, []
+
+    def refuse(path, target):
+        if path.name == "packages":
+            tries.append(target)
+            if not isFreed or len(tries) < 4:
+                raise PermissionError(13, "Access is denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(install, "SCANNED_WITHIN", 60 if isFreed else 0.1)
+    done = perform(wheels)
+    assert done.isInstalled == isFreed, done.text
+    assert installed(bare) == (BOTH if isFreed else set())
+    if not isFreed:
+        assert Path(packagesOf(bare), "older").is_dir()
+        assert done.text == (
+            f"{packagesOf(bare)} is in use (Access is denied). Close every other Slicer, and press Install… again. "
+            "Nothing was changed."
+        )
 
 
 def test_too_little_room_is_told_before_anything_is_installed(bare, perform, wheels, monkeypatch):

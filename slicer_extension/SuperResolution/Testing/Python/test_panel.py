@@ -816,7 +816,7 @@ def test_without_the_models_the_panel_offers_to_install_them_and_no_means_no(uni
     clickInstall(uninstalled)
     (question,) = slicer.app.asked
     assert question.startswith(f"2 packages would be installed from {tmp_path / 'wheels'} into ")
-    assert question.endswith("What Slicer or another extension has installed is not touched.")
+    assert question.endswith("nothing can be enlarged, and what is being enlarged now is canceled.")
     assert ui.installProgressLabel.text == "Nothing was changed."
     reopened = Opened(module, worker)
     assert reopened.ui.wheelFolderLineEdit.text == str(tmp_path / "wheels")
@@ -863,6 +863,25 @@ def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
     uninstalled.settle()
     assert uninstalled.ui.installCollapsibleButton.collapsed
     assert uninstalled.ui.bundleComboBox.count > 1
+
+
+def test_while_models_are_exchanged_no_worker_runs_of_which_files_are_open_and_then_a_new_one_is_asked(withBox):
+    ui, worker, before = withBox.ui, withBox.worker, withBox.worker._process
+    slicer.app.asked, slicer.app.answer = [], True
+    assert ui.runButton.enabled
+    going = types.SimpleNamespace(
+        step=lambda: going.text == "", question="?", text="", confirm=list, close=list, isInstalled=False
+    )
+    withBox.widget._installation = going
+    withBox.widget._showInstallation()
+    withBox.until(lambda: before.isOver and ui.messageLabel.text == "The models are being installed.", "its end")
+    withBox.settle()
+    assert worker._process is None
+    assert not ui.runButton.enabled
+    going.text, going.isInstalled = "They are installed.", True
+    withBox.until(lambda: ui.runButton.enabled, "the new worker")
+    assert worker._process not in (None, before)
+    assert ui.bundleComboBox.count > 1
 
 
 def test_a_drawn_radiograph_is_offered_once_slicer_has_started(application, module, monkeypatch):
