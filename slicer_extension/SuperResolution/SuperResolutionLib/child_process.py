@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import queue
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -55,7 +57,8 @@ def packagesOf(python: str) -> str:
         data = os.path.expanduser("~/Library/Application Support")
     else:
         data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(data, "monai-sr-bundle", hashlib.sha256(os.fsencode(python)).hexdigest()[:8])
+    name = os.path.normcase(python)  # on Windows, a launcher is told its path as it was typed
+    return os.path.join(data, "monai-sr-bundle", hashlib.sha256(os.fsencode(name)).hexdigest()[:8])
 
 
 def commandOf(python: str, module: str, *words: str, packages: str | None = None) -> list[str]:
@@ -208,23 +211,28 @@ def parseEvent(line: str) -> dict[str, Any]:
 
 def makeFolder(parent: str | None = None) -> str:
     """Make a private folder whose name says which process it belongs to, by default among the temporary files."""
-    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
+    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{_computer()}-", dir=parent)
+
+
+def _computer() -> str:
+    """Return letters for this computer: others may use the same home, and have other processes."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 def removeStaleFolders(parent: str | None = None) -> None:
-    """Remove the folders of `makeFolder` whose processes are gone."""
+    """Remove the folders of `makeFolder` whose processes, of this computer, are gone."""
     if os.name == "nt":  # os.kill with 0 would end the process on Windows
         return
     for entry in os.scandir(parent or tempfile.gettempdir()):
-        number = entry.name[len(PREFIX) :].split("-")[0]
-        if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
+        name = re.fullmatch(rf"{PREFIX}(\d+)-{_computer()}-.*", entry.name)
+        if name is None or _isRunning(int(name[1])):
             continue
         try:
             isOurs = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
         except OSError:
             continue  # another process has just removed it
         if isOurs:
-            shutil.rmtree(entry.path, ignore_errors=True)
+            discard(entry.path)
 
 
 def discard(path: str) -> None:

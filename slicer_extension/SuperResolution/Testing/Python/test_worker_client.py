@@ -2,6 +2,7 @@
 
 import json
 import math
+import ntpath
 import os
 import shutil
 import signal
@@ -297,8 +298,13 @@ def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folde
     (tmp_path / "sr-notes").mkdir()
     (tmp_path / f"sr-{os.getpid()}-mine").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as other:  # a computer with the same home, where this number is nobody's
+        other.setattr(processes.socket, "gethostname", lambda: "other")
+        theirs = os.path.basename(processes.makeFolder())
+        os.rename(tmp_path / theirs, tmp_path / (theirs := theirs.replace(str(os.getpid()), str(child.pid))))
     removeStaleFolders()
-    assert sorted(os.listdir(tmp_path)) == [f"sr-{os.getpid()}-mine", "sr-notes"]
+    waitFor(lambda: not os.path.isdir(folder), what="the removal of the folder")
+    assert sorted(os.listdir(tmp_path)) == sorted([f"sr-{os.getpid()}-mine", "sr-notes", theirs])
 
 
 def test_a_viewer_that_ends_without_closing_removes_all(client):
@@ -382,3 +388,11 @@ def test_the_python_of_slicer_is_its_launcher_where_there_is_one(monkeypatch, tm
     monkeypatch.setenv("PATH", str(tmp_path))
     assert pythonOfSlicer() == str(launcher)
     assert workerCommand()[0] == str(launcher)
+
+
+def test_the_packages_of_a_python_are_in_one_place_however_windows_spells_its_path(monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", "D:/data")
+    monkeypatch.setattr(os, "path", ntpath)
+    assert processes.packagesOf(r"C:\Slicer\bin\PythonSlicer.EXE") == processes.packagesOf(
+        "c:/slicer/bin/PythonSlicer.exe"
+    )
