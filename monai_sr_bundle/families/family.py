@@ -474,8 +474,8 @@ class InPlaneFamily(ModelFamily):
         It is a pass of its own; the arguments are those of `predict`, with a single slice ``[rows, columns]``.
         """
         run = partial(networks.run, ARTIFACTS.name)
-        found, tile = infer_tiled(low_res, run, scale=1, halo=self.halo, grid=self.grid, tile=tile, region=region)
-        return found[0], tile
+        images, tile = infer_tiled(low_res, run, scale=1, halo=self.halo, grid=self.grid, tile=tile, region=region)
+        return images[0], tile
 
     def enlarge_slice(
         self,

@@ -300,8 +300,8 @@ def _own_image_sets(bundle: Bundle, settings: SiteSettings) -> dict[str, Any]:
 
 def site_seed(seed: int, site: str, rounds_before: int = 0) -> int:
     """Return a seed of a site's own; a later job of a study has another one, and draws other patches than the first."""
-    place = f":{rounds_before}" if rounds_before else ""
-    return zlib.crc32(f"{seed}:{site}{place}".encode()) % 2**31
+    suffix = f":{rounds_before}" if rounds_before else ""
+    return zlib.crc32(f"{seed}:{site}{suffix}".encode()) % 2**31
 
 
 def normalisation_keys(network: torch.nn.Module) -> set[str]:

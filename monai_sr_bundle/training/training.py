@@ -469,11 +469,11 @@ def _own_errors(overrides: Mapping[str, Any]) -> Iterator[None]:
         causes: list[BaseException] = [error]
         while further := causes[-1].__cause__ or causes[-1].__context__:
             causes.append(further)
-        own = next((cause for cause in causes if isinstance(cause, SuperResolutionError | KeyboardInterrupt)), None)
-        if own is error or (own is None and not overrides):
+        reason = next((cause for cause in causes if isinstance(cause, SuperResolutionError | KeyboardInterrupt)), None)
+        if reason is error or (reason is None and not overrides):
             raise
-        if own is not None:
-            raise own from error
+        if reason is not None:
+            raise reason from error
         settings = ", ".join(f"{key} {quote(value)}" for key, value in overrides.items())
         raise InputError(
             f"the training cannot be set up with {settings} ({quote(causes[-1])}). Correct the values, or leave them "

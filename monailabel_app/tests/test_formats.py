@@ -186,7 +186,7 @@ def test_unknown_findings_and_images_are_listed():
     assert imported.unknown_images == ["elsewhere.png"]
 
 
-def found(names, text, **unreadable):
+def image_of(names, text, **unreadable):
     def facts(name):
         if name in unreadable.values():
             raise InputError(f"{name} cannot be decoded")
@@ -198,17 +198,17 @@ def found(names, text, **unreadable):
 
 def test_a_path_is_that_of_the_image_below_the_folder_and_never_another_file_of_the_same_name():
     names = ["film.png", safe_name("ada/film.png"), safe_name("bob/film.png")]
-    assert [found(names, f"{folder}film.png") for folder in ("", "ada/", "/data/chest/bob/", "images\\")] == [
+    assert [image_of(names, f"{folder}film.png") for folder in ("", "ada/", "/data/chest/bob/", "images\\")] == [
         (names[0], None), (names[1], None), (names[2], None), (names[0], None),
     ]  # fmt: skip
-    assert found(names[1:], "eve/film.png") is None
-    assert found(["film.png"], "film.dcm") == ("film.png", None)
-    assert found(["film.png", "film.dcm"], "film.jpg") is None  # one of the two, and nobody knows which
+    assert image_of(names[1:], "eve/film.png") is None
+    assert image_of(["film.png"], "film.dcm") == ("film.png", None)
+    assert image_of(["film.png", "film.dcm"], "film.jpg") is None  # one of the two, and nobody knows which
 
 
 def test_an_image_that_cannot_be_read_hides_no_uid_of_another():
-    assert found(["broken.png", "ct"], "1.2.3.4", unreadable="broken.png") == ("ct", 4)
-    assert found(["broken.png", "ct"], "1.2.9", unreadable="broken.png") is None
+    assert image_of(["broken.png", "ct"], "1.2.3.4", unreadable="broken.png") == ("ct", 4)
+    assert image_of(["broken.png", "ct"], "1.2.9", unreadable="broken.png") is None
 
 
 def test_a_wrong_image_is_not_told_as_a_wrong_file():

@@ -400,10 +400,10 @@ def test_a_browser_lets_an_allowed_page_read_the_answers_and_no_other(serve, stu
     viewer, other = "https://viewer.example", "https://elsewhere.example"
     monkeypatch.setenv("MONAI_LABEL_CORS_ORIGINS", json.dumps([viewer]))
     server = serve(studies, tmp_path / "store", bundles="chest_xray_edsr_x4", readers={"ada": "reader"})
-    asked = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,content-type"}
+    wishes = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,content-type"}
 
     def answers(origin):
-        preflight = requests.options(f"{server.url}/boxes/chest0.png", headers={"Origin": origin, **asked}, timeout=60)
+        preflight = requests.options(f"{server.url}/boxes/chest0.png", headers={"Origin": origin, **wishes}, timeout=60)
         headers = {"Origin": origin, "Authorization": f"Bearer {server.tokens['ada']}"}
         answer = requests.get(f"{server.url}/boxes/", headers=headers, timeout=60)
         allowed = [each.headers.get("Access-Control-Allow-Origin") for each in (preflight, answer)]

@@ -467,8 +467,8 @@ def test_the_command_of_an_image_outside_the_limits_makes_the_same_result_again(
     expected = enhance(tmp_path / "noisy.png", str(limited), force_model=force_model, spacing_mm=(0.7, 0.3))
     command = expected.report()["run"]["command"]
     # The command names the bundle, as it is shipped, and no folder.
-    places = {"noisy.png": str(tmp_path / "noisy.png"), "OUT": str(tmp_path / "out.png"), limited.name: str(limited)}
-    assert main([places.get(word, word) for word in command.split()[1:]]) == 0
+    paths = {"noisy.png": str(tmp_path / "noisy.png"), "OUT": str(tmp_path / "out.png"), limited.name: str(limited)}
+    assert main([paths.get(word, word) for word in command.split()[1:]]) == 0
     np.testing.assert_array_equal(read_one(tmp_path / "out.png").pixels, expected.image.pixels)
     assert "--spacing-mm 0.7 0.3" in command
     assert ("bicubic" in command, "--force-model" in command) == (False, force_model)

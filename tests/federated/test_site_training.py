@@ -95,8 +95,8 @@ def test_every_job_of_a_study_draws_other_patches(sites, tmp_path):
         site = open_site(study().task, sites, tmp_path / str(number), rounds_before=rounds_before)
         site.load(start())
         rounds.append(site.run_round(1).difference)
-    first, again, later = rounds
-    assert all(torch.equal(first[key], again[key]) for key in first)  # what follows is not chance
+    first, repeated, later = rounds
+    assert all(torch.equal(first[key], repeated[key]) for key in first)  # what follows is not chance
     assert not any(torch.equal(first[key], later[key]) for key in first)
 
 

@@ -282,14 +282,14 @@ def test_join_refuses_an_impossible_budget(kit, provisioned, tmp_path):
 def test_join_refuses_a_study_whose_differences_would_leave_without_their_noise(
     kit, provisioned, tmp_path, privacy, policy, budget, reason
 ):
-    own = Path(shutil.copytree(policy_folder("site"), tmp_path / "policy"))
-    (own / "privacy.json").write_text((own / "privacy.json").read_text().replace("ListedOnly", policy))
+    folder = Path(shutil.copytree(policy_folder("site"), tmp_path / "policy"))
+    (folder / "privacy.json").write_text((folder / "privacy.json").read_text().replace("ListedOnly", policy))
     content = {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}
     study = parse_study("drawn", content | ({"privacy": {"protect": privacy}} if privacy else {}), "test")
     with pytest.raises(InputError, match=reason):
         join(
             kit, tmp_path / "machine", provisioned.fingerprint,
-            study=study, data=tmp_path, policy=own, budget=budget,
+            study=study, data=tmp_path, policy=folder, budget=budget,
         )  # fmt: skip
     assert [*(tmp_path / "machine").iterdir()] == []
 
