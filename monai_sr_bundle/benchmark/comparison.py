@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from monai_sr_bundle.benchmark.detection import DetectionRow, Detections, compare_detection
+from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.benchmark.protocol import Protocol
 from monai_sr_bundle.benchmark.training_curve import TrainingTime
 
@@ -160,6 +161,11 @@ class Comparison:
         """Return the patients of the images, over whom intervals and tests are; None if one alone has the figures."""
         measured = np.isfinite(np.sum(figures, axis=0))
         return self.patients if len(set(np.asarray(self.patients)[measured])) > 1 else None
+
+    def compare(self, result: MethodResult, figure: str) -> Paired:
+        """Return the difference of a figure to the protocol's reference; both have it for some image."""
+        both = result.figures[figure], self.result(self.protocol.reference).figures[figure]
+        return Paired.of(*both, self.patients_of(*both), lower_is_better=figure in LOWER_IS_BETTER)
 
     @property
     def processors(self) -> str:

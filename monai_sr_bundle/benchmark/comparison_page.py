@@ -17,7 +17,6 @@ from monai_sr_bundle.benchmark.detection import DETECTION_FIGURES
 from monai_sr_bundle.benchmark.detection_tables import DETECTION_NOTE, detection_cells, difference_cells
 from monai_sr_bundle.benchmark.film_comparison import FilmComparison
 from monai_sr_bundle.benchmark.film_page import film_section
-from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.benchmark.plots import Look, format_amount, format_signed
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
 from monai_sr_bundle.benchmark.sheet import process_sheet, sample_sheets
@@ -185,30 +184,26 @@ def _main_finding(comparison: Comparison) -> str:
     if len(results) < 2 or reference not in results:
         return ""
     results = [result for result in results if not result.saw_original]
+    above = {result.method: comparison.compare(result, "psnr") for result in results}
     best = max(results, key=lambda result: Mean.of(result.figures["psnr"]).mean)
     words = f"Highest PSNR: <strong>{escape_name(best.label)}</strong> with {Mean.of(best.figures['psnr']).mean:.2f} dB"
     if best is not reference:
-        above = _paired(comparison, best)
-        gain = above.difference
+        gain = above[best.method].difference
         words += (
             f", {gain.mean:.2f} dB [{format_signed(gain.low)}, {format_signed(gain.high)}] above "
-            f"{escape_name(reference.label)} and better in {above.better} of {count_words(above.count, 'image')}"
+            f"{escape_name(reference.label)} and better in {above[best.method].better} of "
+            f"{count_words(gain.count, 'image')}"
         )
     if best is reference and reference.method not in INTERPOLATIONS:
         others = [result for result in results if result is not reference]
-        close = [escape_name(result.label) for result in others if _paired(comparison, result).difference.high >= 0]
+        close = [escape_name(result.label) for result in others if above[result.method].difference.high >= 0]
         words += f". Not clearly below it: {', '.join(close)}" if close else ". All are below it"
         return f"<p>{words}.</p>"
     trained = [result for result in results if result.method not in INTERPOLATIONS and result is not reference]
-    below = [escape_name(result.label) for result in trained if _paired(comparison, result).difference.low <= 0]
+    below = [escape_name(result.label) for result in trained if above[result.method].difference.low <= 0]
     if below:
         words += f". Not clearly above {escape_name(reference.label)} in PSNR: {', '.join(below)}"
     return f"<p>{words}.</p>"
-
-
-def _paired(comparison: Comparison, result: MethodResult) -> Paired:
-    psnr = result.figures["psnr"], comparison.result(comparison.protocol.reference).figures["psnr"]
-    return Paired.of(*psnr, comparison.patients_of(*psnr))
 
 
 def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
@@ -343,7 +338,7 @@ def _difference(comparison: Comparison, result: MethodResult) -> str:
         return "reference"
     if not result.has("psnr"):
         return _NOTHING
-    above = _paired(comparison, result)
+    above = comparison.compare(result, "psnr")
     gain, p = above.difference, format_p_value(above.p_value)
     interval = f"<small>[{format_signed(gain.low)}, {format_signed(gain.high)}]</small>"
     return f"{format_signed(gain.mean)}{interval}<small>{escape(p)}</small>"

@@ -19,7 +19,6 @@ from matplotlib.transforms import Bbox
 
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.detection import BLOBS, describe_blobs
-from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.uncertainty.blobs import FALSE_PER_IMAGE, froc
@@ -108,9 +107,8 @@ def gain_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
     figure, axes = _axes(rows=len(results))
     axes.axvline(0.0, color=INK, linewidth=1.0)
     for row, result in enumerate(results, start=1):
-        psnr = result.figures["psnr"], reference.figures["psnr"]
-        paired = Paired.of(*psnr, comparison.patients_of(*psnr)).difference
-        difference = np.subtract(*psnr)
+        paired = comparison.compare(result, "psnr").difference
+        difference = np.subtract(result.figures["psnr"], reference.figures["psnr"])
         spread = np.percentile(difference[np.isfinite(difference)], [5, 95])
         colour = look[result.method].colour
         axes.plot(spread, [row, row], color=colour, linewidth=1.0, alpha=0.6, gid="images")

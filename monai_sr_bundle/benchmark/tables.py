@@ -45,14 +45,12 @@ def paired(comparison: Comparison, method: str) -> dict[str, Paired]:
     reference = comparison.protocol.reference
     if method == reference:
         return {}
-    ours, theirs = comparison.result(method).figures, comparison.result(reference).figures
-    differences = {}
-    for figure in FIGURES:
-        both = ours.get(figure, []), theirs.get(figure, [])
-        if np.isfinite(np.add(*both)).any():
-            patients = comparison.patients_of(*both)
-            differences[figure] = Paired.of(*both, patients, lower_is_better=figure in LOWER_IS_BETTER)
-    return differences
+    result, theirs = comparison.result(method), comparison.result(reference).figures
+    return {
+        figure: comparison.compare(result, figure)
+        for figure in FIGURES
+        if np.isfinite(np.add(result.figures.get(figure, []), theirs.get(figure, []))).any()
+    }
 
 
 def write_figures_csv(comparison: Comparison, path: Path) -> None:

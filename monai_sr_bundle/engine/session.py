@@ -341,8 +341,11 @@ class CheckedOptions:
     interpolated: bool = False
 
 
+MOST_SESSIONS = 3
+
+
 class SessionCache:
-    """Sessions that stay open, the three most recently used ones.
+    """Sessions that stay open, the `MOST_SESSIONS` most recently used ones.
 
     Args:
         backend, device, calibration: see `Session`.
@@ -362,7 +365,7 @@ class SessionCache:
         # Its files may have been replaced meanwhile.
         if session is None or (session.bundle.facts, session.bundle.metadata) != (bundle.facts, bundle.metadata):
             session = Session(bundle, self.backend, self._device, self._calibration)
-            while len(self._sessions) >= 3:
+            while len(self._sessions) >= MOST_SESSIONS:
                 self._sessions.popitem(last=False)
         self._sessions[key] = session
         return session

@@ -199,6 +199,7 @@ def film_noise_textures(films: Iterable[np.ndarray]) -> np.ndarray:
     textures, size = [], 96
     for film in films:
         film = np.asarray(film, dtype=np.float32)
+        # The standard deviation, in pixels, of the Gaussian that makes the smooth version.
         down, across = (blur_matrix(2.5, side) for side in film.shape)
         smoothed = down @ film @ across.T
         residual = film - smoothed

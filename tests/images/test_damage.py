@@ -287,7 +287,10 @@ def test_what_is_decoded_in_another_process_has_the_numbers_of_the_decoder(name)
     np.testing.assert_array_equal(pixels[0], pixel_array(dataset, raw=True, decoding_plugin=plugin))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no bound for the memory of a process")
+@pytest.mark.skipif(
+    sys.platform == "win32",
+    reason="WINDOWS: nothing bounds the memory of a decoder, so read only files that you trust there",
+)
 def test_jpeg_2000_that_states_a_larger_image_than_its_header_takes_no_memory():
     import resource
 
