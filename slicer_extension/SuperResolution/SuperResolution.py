@@ -9,7 +9,6 @@ From Slicer's Python console:
 
 import html
 import logging
-import os
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +109,6 @@ class SuperResolutionParameterNode:
     steps: Annotated[int, WithinRange(0, 1000)] = 0
     seed: Annotated[int, WithinRange(0, 2147483647)] = 0
     errorBars: bool = True
-    live: bool = False
     result: slicer.vtkMRMLScalarVolumeNode
     tolerance: Annotated[float, WithinRange(0, 100000)] = 0.0
     reader: str = ""
@@ -149,7 +147,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._wasOpened = self._isOpen = False
         self._choiceChanged = self._boxesChanged = True
         self._shownPanel = None
-        self._isMarking = False
         self._drawing = None
         self._windows, self._windowed, self._keys = [], None, {}
         self._removedResults, self._removedBoxes = deque(maxlen=UNDOABLE), deque(maxlen=UNDOABLE)
@@ -194,10 +191,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.cancelButton, self.onCancel), (ui.removeButton, self.onRemoveResult),
             (ui.undoButton, self.onUndoResult), (ui.detailsButton, self._showResult),
             (ui.exportButton, self.onExport), (ui.removeBoxButton, self.onRemoveBoxes),
-            (ui.undoBoxButton, self.onUndoBoxes), (ui.saveBoxesButton, self.onSaveBoxes),
-            (ui.loadBoxesButton, self.onLoadBoxes), (ui.saveReportButton, self.onSaveReport),
-            (ui.loadReportButton, self.onLoadReport), (ui.sendBoxesButton, self.onSendBoxes),
-            (ui.fetchBoxesButton, self.onFetchBoxes),
+            (ui.undoBoxButton, self.onUndoBoxes), (ui.loadReportButton, self.onLoadReport),
+            (ui.sendBoxesButton, self.onSendBoxes), (ui.fetchBoxesButton, self.onFetchBoxes),
         ):  # fmt: skip
             button.connect("clicked()", function)
         for kind, button in self.compareButtons.items():
@@ -210,8 +205,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.windowComboBox.connect("activated(int)", self.onWindow)
         ui.dragWindowButton.connect("clicked(bool)", self.onDragWindow)
         ui.toleranceSpinBox.connect("valueChanged(double)", self.onTolerance)
-        ui.showErrorBarsCheckBox.connect("clicked(bool)", self.onOverlay)
-        ui.showMaskCheckBox.connect("clicked(bool)", self.onOverlay)
+        ui.showErrorBarsCheckBox.connect("clicked(bool)", self.onErrorBars)
         ui.boxesTable.connect("itemChanged(QTableWidgetItem*)", self.onBoxEdited)
         ui.boxesTable.connect("itemSelectionChanged()", self.onBoxChosen)
         for event in (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent):
@@ -532,8 +526,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._choose()
         for node in enhancer.step():
             self._newResult(node)
-        if self._isMarking:
-            self._showUncertainShare()
         labels = {"_export": self.ui.exportLabel, "_report": self.ui.boxLabel, "_exchange": self.ui.serverLabel}
         for name, label in labels.items():
             job = getattr(self, name)
@@ -551,7 +543,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if panel != self._shownPanel:
             self._show(panel)
         running = (self._export, self._report, self._exchange, self._installation)
-        isBusy = enhancer.isBusy or self._isMarking or any(each is not None for each in running)
+        isBusy = enhancer.isBusy or any(each is not None for each in running)
         if not (self._isOpen or isBusy):
             self.timer.stop()
         elif self.timer.interval != (TICK_MS if isBusy else IDLE_MS):
@@ -565,15 +557,15 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _choose(self):
         chosen = self._parameterNode
         node = {BOX: chosen.region, SLICE: chosen.sliceView, WHOLE: None}[chosen.regionKind]
-        choice = Choice(chosen.bundle, chosen.texture, chosen.steps, chosen.seed, chosen.errorBars, chosen.live)
+        choice = Choice(chosen.bundle, chosen.texture, chosen.steps, chosen.seed, chosen.errorBars)
         self.logic.enhancer.choose(chosen.inputVolume, chosen.regionKind, node, choice)
 
     def _show(self, panel):
         ui = self.ui
-        if self._shownPanel is None or panel.installed != self._shownPanel.installed:
-            ui.installCollapsibleButton.collapsed = panel.installed
+        if self._shownPanel is None or panel.absence != self._shownPanel.absence:
+            ui.installCollapsibleButton.collapsed = not panel.absence
             ui.installLabel.text = panel.absence or _("The models are installed.")
-        ui.inputsCollapsibleButton.enabled = ui.modelCollapsibleButton.enabled = panel.installed
+        ui.inputsCollapsibleButton.enabled = ui.modelCollapsibleButton.enabled = not panel.absence
         if self._shownPanel is None or panel.bundles != self._shownPanel.bundles:
             ui.bundleComboBox.clear()
             for index, (name, title, description) in enumerate(panel.bundles):
@@ -609,31 +601,26 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # The result.
 
     def _newResult(self, node):
-        isFollowing = node is self._parameterNode.result and self.logic.enhancer.controller.isLive
         self._parameterNode.result = node
         self._boxesChanged = True
-        if isFollowing:  # the views show its new voxels already, and stay as the user has put them
-            self.viewing.follow()
-            self.onOverlay()
-        else:
-            self._compare(self.viewing.kind or IN_PLACE)
+        self._compare(self.viewing.kind or IN_PLACE)
 
     def _showResult(self):
         ui, result = self.ui, self._parameterNode.result
         report = result_nodes.reportOf(result) if result else None
         showText(ui.trustLabel, trustText(report) if report else "")
         showText(ui.resultLabel, resultText(report) if report and ui.detailsButton.checked else "")
-        hasBars = result is not None and result_nodes.errorBarsOf(result) is not None
+        hasBars = result_nodes.errorBarsOf(result) is not None
         for widget in (*self.compareButtons.values(), ui.originalButton, ui.detailsButton, ui.removeButton):
             widget.enabled = result is not None
-        ui.exportButton.enabled = result is not None or self._export is not None  # it cancels too
-        if self._export is None:
+        hasSomething, isFree = result is not None or bool(self._boxNodes()), self._export is None
+        ui.exportButton.enabled = hasSomething or not isFree  # it cancels too
+        if isFree:
             ui.exportButton.text = _("Export DICOM…")
-        ui.sendToDatabaseButton.enabled = (result is not None or bool(self._boxNodes())) and self._export is None
-        for widget in (ui.showErrorBarsCheckBox, ui.showMaskCheckBox, ui.toleranceSpinBox):
-            widget.enabled = hasBars
+        ui.sendToDatabaseButton.enabled = hasSomething and isFree
+        ui.showErrorBarsCheckBox.enabled = ui.toleranceSpinBox.enabled = hasBars
         ui.undoButton.enabled = bool(self._removedResults)
-        if result is None:
+        if not hasBars:
             showText(ui.toleranceLabel, "")
         hasSource = result_nodes.sourceOf(result) is not None
         if self.viewing.kind and (self.viewing.result is not result or not hasSource):  # selected, or removed
@@ -652,7 +639,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         view = self._parameterNode.sliceView
         with showInputErrors(self.ui.messageLabel, self._shownPanel.message if self._shownPanel else ""):
             self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red", fit)
-            self.onOverlay()
+            self.onErrorBars()
 
     def onCompare(self, kind, on, fit=None):
         """Start a comparison, or end it. The views are fitted to the region when the first one starts."""
@@ -662,27 +649,27 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.viewing.stop()
         self._showKind()
 
-    def onOverlay(self, on=None):
-        """Show or hide error bars and trust mask, as the check boxes say."""
-        ui, result = self.ui, self._parameterNode.result
-        showBars, showMask = ui.showErrorBarsCheckBox.checked, ui.showMaskCheckBox.checked
-        self._isMarking = False
-        showText(ui.toleranceLabel, "")
+    def onErrorBars(self, on=None):
+        """Show or hide the error bars of the result, as the check box says."""
+        ui, result, tolerance = self.ui, self._parameterNode.result, self._parameterNode.tolerance
+        isShown = ui.showErrorBarsCheckBox.checked and result_nodes.errorBarsOf(result) is not None
+        text = ""
         with showInputErrors(ui.messageLabel, self._shownPanel.message if self._shownPanel else ""):
-            self.viewing.showOverlays(result, self._parameterNode.tolerance, showBars, showMask)
-            if showMask:
-                self._showUncertainShare()
+            if isShown:
+                self.viewing.showErrorBars(result, tolerance)
+            else:
+                self.viewing.hideErrorBars()
+        if isShown and tolerance > 0:
+            text = _("{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}.")
+            share, unit = result_nodes.widerShare(result, tolerance), result_nodes.unitOf(result)
+            text = text.format(share=share, tolerance=tolerance, unit=unit)
+        showText(ui.toleranceLabel, text)
         self._showKind()
 
     def onTolerance(self, tolerance):
         self._parameterNode.tolerance = tolerance
-        if self.ui.showErrorBarsCheckBox.checked or self.ui.showMaskCheckBox.checked:
-            self.onOverlay()
-
-    def _showUncertainShare(self):
-        """Show how much the trust mask marks. A large result is marked over several ticks."""
-        text, self._isMarking = self.viewing.maskText(self._parameterNode.result)
-        showText(self.ui.toleranceLabel, text)
+        if self.ui.showErrorBarsCheckBox.checked:
+            self.onErrorBars()
 
     def onRemoveResult(self):
         result = self._parameterNode.result
@@ -690,7 +677,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self.viewing.stop()
         self._parameterNode.result = None
-        self._removedResults.append((self.logic.enhancer.remove(result), result))
+        self._removedResults.append((result_nodes.remove(result), result))
         self._boxesChanged = True
 
     def onUndoResult(self):
@@ -713,26 +700,24 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.startExport(folder)
 
     def startExport(self, folder):
-        """Write the result as a DICOM series into a new folder inside `folder`."""
-        with showInputErrors(self.ui.exportLabel):
-            fileOf = headers.existingDatabase().fileForInstance
-            self._export = newCommand(dicom_jobs.Export, self._parameterNode.result, folder, fileOf)
-            self.ui.exportButton.text = _("Cancel export")
+        """Write the result and the boxes as DICOM into a new folder inside `folder`."""
+        self._startExport(dicom_jobs.Export, _("Cancel export"), folder)
 
     def onSendToDatabase(self):
         """Put the result and the boxes into Slicer's DICOM database."""
-        if self._export is not None:
-            return
+        if self._export is None:
+            self._startExport(dicom_jobs.SendToDatabase, _("Cancel sending"))
+
+    def _startExport(self, kind, text, *folder):
         chosen = self._parameterNode
         with showInputErrors(self.ui.exportLabel):
             volume = result_nodes.existingSource(chosen.result) if chosen.result else chosen.inputVolume
             if volume is not chosen.inputVolume and self._boxNodes():
-                text = _("The result is one of '{name}', and the boxes are not. Choose '{name}' as the volume.")
-                raise InputError(text, name=volume.GetName())
+                message = _("The result is one of '{name}', and the boxes are not. Choose '{name}' as the volume.")
+                raise InputError(message, name=volume.GetName())
             boxes = box_nodes.boxesOf(slicer.mrmlScene, volume)
-            arguments = volume, chosen.result, boxes, headers.existingDatabase()
-            self._export = newCommand(dicom_jobs.SendToDatabase, *arguments)
-            self.ui.exportButton.text = _("Cancel sending")
+            self._export = newCommand(kind, volume, chosen.result, boxes, headers.existingDatabase(), *folder)
+            self.ui.exportButton.text = text
         self._boxesChanged = True
 
     # Anomaly boxes.
@@ -753,12 +738,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                     table.setItem(row, column, qt.QTableWidgetItem(text))
         table.blockSignals(False)
         self._observe()
-        isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
+        hasVolume = self._parameterNode.inputVolume is not None
         for button, isOffered in (
             (self.ui.removeBoxButton, bool(nodes)), (self.ui.undoBoxButton, bool(self._removedBoxes)),
-            (self.ui.saveBoxesButton, bool(nodes)),
-            (self.ui.addBoxButton, hasVolume), (self.ui.loadBoxesButton, hasVolume),
-            (self.ui.saveReportButton, bool(nodes) and isFree), (self.ui.loadReportButton, hasVolume and isFree),
+            (self.ui.addBoxButton, hasVolume), (self.ui.loadReportButton, hasVolume and self._report is None),
             (self.ui.sendBoxesButton, hasVolume and self._exchange is None),
             (self.ui.fetchBoxesButton, hasVolume and self._exchange is None),
         ):  # fmt: skip
@@ -791,38 +774,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
 
-    def onSaveBoxes(self):
-        kinds = f"Markups (*{box_nodes.SUFFIX})"
-        path = qt.QFileDialog.getSaveFileName(None, _("Save boxes"), "boxes" + box_nodes.SUFFIX, kinds)
-        if path:
-            with showInputErrors(self.ui.boxLabel):
-                box_nodes.saveBoxes(self._boxNodes(), path)
-
-    def onLoadBoxes(self):
-        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes"), "", f"Markups (*{box_nodes.SUFFIX})")
-        if path:
-            with showInputErrors(self.ui.boxLabel):
-                box_nodes.loadBoxes(path, self._parameterNode.inputVolume)
-
-    def onSaveReport(self):
-        title, kinds = _("Save boxes as a DICOM report"), f"DICOM SR (*{dicom_jobs.SUFFIX})"
-        path = qt.QFileDialog.getSaveFileName(None, title, "boxes" + dicom_jobs.SUFFIX, kinds)
-        if path:
-            self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace the file
-
     def onLoadReport(self):
         kinds = f"DICOM SR (*.dcm);;{_('All files')} (*)"
         path = qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", kinds)
         if path:
             self.startLoadingReport(path)
-
-    def startSavingReport(self, path, overwrite=False):
-        """Write the boxes of the input volume as a DICOM Structured Report."""
-        with showInputErrors(self.ui.boxLabel):
-            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, headers.existingDatabase(), overwrite
-            self._report = newCommand(dicom_jobs.SaveReport, *arguments)
-            showText(self.ui.boxLabel, _("Writing the report…"))
-        self._boxesChanged = True
 
     def startLoadingReport(self, path):
         """Put the boxes of a DICOM Structured Report on the input volume."""
@@ -964,7 +920,7 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
         try:
             result = logic.enhance(volume, box)
         except InputError as error:
-            if logic.enhancer.controller.panel().installed:
+            if not logic.enhancer.controller.panel().absence:
                 raise
             # As in a Slicer that was just built: nothing more can be tested.
             logging.info("The models are not installed, so nothing was enhanced: %s", error)

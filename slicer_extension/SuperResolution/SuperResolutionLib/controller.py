@@ -8,7 +8,6 @@ from typing import Any
 
 from SuperResolutionLib.errors import _
 
-LIVE_SECONDS = 3.0  # longest estimated time, in seconds, at which Live follows a region
 GREEN, AMBER, RED = "green", "amber", "red"
 COLORS = {GREEN: "#1e7d32", AMBER: "#b36b00", RED: "#c22f1d"}  # of trust, readable on a light ground
 
@@ -41,7 +40,6 @@ class Choice:
     steps: int = 0
     seed: int = 0
     errorBars: bool = True
-    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,6 @@ class Enhancement:
 class Panel:
     """Everything that a panel shows, except the user's own choices."""
 
-    installed: bool = False
     absence: str = ""
     bundles: tuple = ()
     bundleText: str = ""
@@ -100,7 +97,6 @@ class Controller:
     _pending: tuple | None = None
     _plan: tuple | None = None
     _failure: tuple | None = None
-    _answered: Enhancement | None = None
     _progress: tuple = (0.0, None)
     _note: str = ""
 
@@ -156,18 +152,18 @@ class Controller:
         if kind == "progress":
             self._progress = (float(event["fraction"]), event.get("secondsLeft"))
             return None
+        self._pending = None
+        if kind == "done":
+            return enhancement
         if kind == "bundles":
             self._bundles = list(event["bundles"])
         elif kind == "planned":
             self._plan = (enhancement, event)
-        elif kind == "done":
-            self._answered = enhancement
         elif event["kind"] == "installation":
             self.setAbsent(event["message"])
         else:
             self._failure = enhancement, event["message"]
-        self._pending = None
-        return enhancement if kind == "done" else None
+        return None
 
     # Requests.
 
@@ -179,12 +175,7 @@ class Controller:
         choice, bundle = self._choice, self._bundle() or {}
         texture = round(choice.texture, 3) if bundle.get("textures") else 0.0
         steps = choice.steps if self._hasSteps(bundle) else 0
-        return Enhancement(self._subject, replace(choice, texture=texture, steps=steps, live=False))
-
-    @property
-    def isLive(self) -> bool:
-        """True if the result follows the region."""
-        return self._choice.live
+        return Enhancement(self._subject, replace(choice, texture=texture, steps=steps))
 
     @property
     def isBusy(self) -> bool:
@@ -194,9 +185,7 @@ class Controller:
     def nextRequest(self) -> tuple | None:
         """Return ``("bundles" | "plan" | "enhance", Enhancement or None)``, or None if there is nothing to ask.
 
-        Requests are sent one at a time, so positions that a moving region has left are never requested. A newer region
-        does not cancel running work: that would end the worker, and a new one takes longer to start than the work that
-        Live follows.
+        Requests are sent one at a time, so positions that a moving region has left are never requested.
         """
         if self._absence or self._pending is not None:
             return None
@@ -207,19 +196,11 @@ class Controller:
             return None
         if self._isRunRequested:
             return ("enhance", enhancement)
-        plan = self._currentPlan()
-        if plan is None:
-            return ("plan", enhancement)
-        follows = self._choice.live and plan["seconds"] <= LIVE_SECONDS and not self._tooLarge()
-        return ("enhance", enhancement) if follows and self._answered != enhancement else None
+        return ("plan", enhancement) if self._currentPlan() is None else None
 
     def retry(self) -> None:
         """Allow a request again that has failed."""
         self._failure = None
-
-    def forget(self) -> None:
-        """Record that a result was removed. Live mode makes it again only after a change."""
-        self._answered = self.enhancement
 
     # The panel.
 
@@ -229,12 +210,11 @@ class Controller:
             bundle = None  # its properties are not known
         message, isError = self._message()
         subject = self._subject
-        fraction, left = self._progress
-        progressText = f"{fraction:.0%}"
+        fraction, left = self._progress if self._isPending("enhance") else (None, None)
+        progressText = "" if fraction is None else f"{fraction:.0%}"
         if left is not None:
             progressText = _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
         return Panel(
-            installed=not self._absence,
             absence=self._absence,
             bundles=self._choices(),
             bundleText=_describeBundle(bundle, automatic=not self._choice.bundle) if bundle else "",
@@ -247,8 +227,8 @@ class Controller:
             messageIsError=isError,
             canRun=self._canRun(),
             canCancel=self._isPending("enhance") or self._isPending("plan"),
-            progress=fraction if self._isPending("enhance") else None,
-            progressText=progressText if self._isPending("enhance") else "",
+            progress=fraction,
+            progressText=progressText,
         )
 
     def _canRun(self) -> bool:
@@ -265,7 +245,6 @@ class Controller:
 
     def _drop(self) -> None:
         self._pending, self._isRunRequested = None, False
-        self._answered = self.enhancement  # live mode continues after a change, not at once
 
     def _problemOf(self, enhancement: Enhancement | None) -> str:
         """Return why an enhancement, or for None the list of models, failed: it is not requested again by itself."""
@@ -291,11 +270,7 @@ class Controller:
         if self._note:
             return (self._note, False)
         plan = self._currentPlan() or {}
-        warnings = list(plan.get("warnings") or ())
-        if self._choice.live and plan.get("seconds", 0) > LIVE_SECONDS:
-            text = _("Live follows regions that take up to {seconds:g} s. Press Run, or shrink it.")
-            warnings.insert(0, text.format(seconds=LIVE_SECONDS))
-        return (" ".join(warnings), False)
+        return (" ".join(plan.get("warnings") or ()), False)
 
     def _objection(self) -> str:
         """Return why the chosen model does not suit the subject; empty if it does."""
@@ -373,7 +348,7 @@ def resultText(done: dict) -> str:
     """
     unit = done["consistency"]["unit"]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
-    scale, time = scaleInWords(done["scaleZYX"]), inSeconds(done["seconds"])
+    scale, time = describeScale(done["scaleZYX"]), inSeconds(done["seconds"])
     text = _("Enlarged {scale} by {bundle} {version} in {time}.")
     lines = [text.format(scale=scale, bundle=done["bundle"], version=done["version"], time=time)]
     if rms is not None:
@@ -415,14 +390,10 @@ def trustOf(done: dict) -> tuple[str, str]:
     return GREEN, text.format(share=coverage["promised"])
 
 
-def scaleInWords(scaleZyx: Sequence[int]) -> str:
-    """Return a scale in words, for instance "4 times in plane"."""
-    z, y, x = scaleZyx
-    if z == 1 and y == x:
-        return _("{y} times in plane").format(y=y)
-    if y == x == 1:
-        return _("{z} times along the slices").format(z=z)
-    return _("{z} x {y} x {x} times").format(z=z, y=y, x=x)
+def describeScale(scaleZyx: Sequence[int]) -> str:
+    """Return "x4" if every enlarged axis is enlarged by four, otherwise the factors of slices, rows and columns."""
+    enlarged = {factor for factor in scaleZyx if factor != 1}
+    return f"x{enlarged.pop()}" if len(enlarged) == 1 else "x" + "x".join(map(str, scaleZyx))
 
 
 def inSeconds(seconds: float) -> str:

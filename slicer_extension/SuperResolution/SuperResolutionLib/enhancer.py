@@ -68,7 +68,6 @@ class Enhancer:
         self._worker = worker
         self._volume = None
         self._source = None  # volume of the running request
-        self._liveResult = None  # result that follows the region in live mode
 
     def choose(self, volumeNode, kind: str, regionNode, choice: Choice) -> None:
         """Pass the user's current choice to the controller. Bad input becomes its message; the scene is not changed."""
@@ -114,11 +113,6 @@ class Enhancer:
         self._worker.endProcess()
         self.controller.setStopped(message)
 
-    def remove(self, resultNode):
-        """Remove a result from the scene, and return the removal. Live mode makes it again only after a change."""
-        self.controller.forget()
-        return result_nodes.remove(resultNode)
-
     def close(self) -> None:
         """End the worker."""
         self._worker.close()
@@ -150,7 +144,7 @@ class Enhancer:
         while not (added := self.step()):
             panel = self.controller.panel()
             isDropped = isRequested and panel.message and not self.controller.isBusy
-            if not panel.installed or panel.messageIsError or isDropped:
+            if panel.absence or panel.messageIsError or isDropped:
                 raise InputError(panel.message or panel.absence)
             if not isRequested and panel.canRun:
                 self.controller.requestRun()
@@ -193,14 +187,10 @@ class Enhancer:
         if dropped:
             self.controller.setDropped(dropped.format(name=subject.name))
             return []
-        followed = self._liveResult if self.controller.isLive else None
-        if followed is not None and (followed.GetScene() is None or result_nodes.sourceOf(followed) is not source):
-            followed = None
         array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
         node = result_nodes.addResult(
             source, array, subject.extent, done, errorBars, texture=enhancement.choice.texture,
-            seed=enhancement.choice.seed, replace=followed,
+            seed=enhancement.choice.seed,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
-        self._liveResult = node if self.controller.isLive else None
         return [node]

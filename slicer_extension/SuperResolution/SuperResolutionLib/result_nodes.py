@@ -1,53 +1,56 @@
 """Results in the scene: finer volumes exactly in place, linked to their source, with their error bars.
 
 A result has the node reference `SOURCE` and the attributes `SuperResolution.{Model, Version, Scale, BundleSHA, Texture,
-Seed, Synthetic, Report}`. Volumes derived from it (error bars, trust mask, difference) have the reference `RESULT` and
-the attribute `KIND`. All of this is saved with the scene, so a scene that is loaded again is complete.
+Seed, Synthetic, Report}`. Volumes derived from it (error bars, difference) have the reference `RESULT` and the
+attribute `KIND`. All of this is saved with the scene, so a scene that is loaded again is complete.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import slicer
 import vtk
 from slicer.util import NodeModify
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from SuperResolutionLib import display, filling, nodes
+from SuperResolutionLib.controller import describeScale
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.volumes import (
     SPACING_SOURCE,
     check,
     ijkToRasOf,
     outerCorners,
-    resample,
     resultAffine,
     shapeOf,
     shapeOfExtent,
+    toWorldOf,
+    transformPoints,
 )
 
 SOURCE = "SuperResolution.Source"
 RESULT = "SuperResolution.Result"
 KIND = "SuperResolution.Kind"
-ERROR_BARS, MASK, DIFFERENCE = "ErrorBars", "TrustMask", "Difference"
+ERROR_BARS, DIFFERENCE = "ErrorBars", "Difference"
 _PREFIX = "SuperResolution."
 _NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's answer, with paths of temporary files
+_SAMPLES = 1_000_000  # error bars that a share is counted from
+_PIECE = 1 << 17  # voxels of a difference that are computed at a time, in some milliseconds
 
 
 def addResult(
     sourceNode, array: np.ndarray, extent: Sequence[int], done: dict, errorBars: np.ndarray | None = None,
-    texture: float = 0.0, seed: int = 0, replace=None, spacingSource: str = "",
+    texture: float = 0.0, seed: int = 0, spacingSource: str = "",
 ):  # fmt: skip
     """Put a result into the scene, and return its volume node; its source is not changed.
 
     The node keeps the array ``[slices, rows, columns]`` and the error bars (half-widths on the same grid, or None)
     without a copy: do not change them afterwards. `extent` is the region of the source, and `done` the worker's event
-    "done". In live mode, `replace` is the result that takes the new voxels; by default it is one of the same region by
-    the same model with the same options, or a new one. Its mask and difference are updated by `filling.step`, or
-    removed if there are no error bars any more. `spacingSource` is as `volumes.SPACING_SOURCE` names it.
+    "done". A result of the same region by the same model with the same options takes the new voxels, and loses its
+    difference. `spacingSource` is as `volumes.SPACING_SOURCE` names it.
     """
     check(sourceNode)
     scale = [int(factor) for factor in done["scaleZYX"]]
@@ -57,8 +60,8 @@ def addResult(
             raise ValueError(f"shape {each.shape}, expected {expected}: region {list(extent)} times {scale}.")
     scene = sourceNode.GetScene()
     affine = resultAffine(ijkToRasOf(sourceNode), extent, scale)
-    isFollowing, replace = replace is not None, replace or _findRepeated(sourceNode, extent, done, texture, seed)
-    node = replace or slicer.vtkMRMLScalarVolumeNode()
+    repeated = _findRepeated(sourceNode, extent, done, texture, seed)
+    node = repeated or slicer.vtkMRMLScalarVolumeNode()
     with NodeModify(node):
         fill(node, array, affine)
         node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
@@ -72,14 +75,8 @@ def addResult(
             node.SetAttribute(_PREFIX + name, value)
         if spacingSource:
             node.SetAttribute(SPACING_SOURCE, spacingSource)
-    name = nameOf(sourceNode, extent, done, texture, seed)
-    if isFollowing and not node.GetName().startswith(name):
-        before = node.GetName()
-        node.SetName(scene.GenerateUniqueName(name))
-        for derived in derivedNodes(node):
-            derived.SetName(derived.GetName().replace(before, node.GetName()))
-    if replace is None:
-        node.SetName(scene.GenerateUniqueName(name))
+    if repeated is None:
+        node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
         node.SetVoxelValueUnits(sourceNode.GetVoxelValueUnits())
         node.SetVoxelValueQuantity(sourceNode.GetVoxelValueQuantity())
         scene.AddNode(node)
@@ -87,14 +84,15 @@ def addResult(
         display.addDisplay(node)
         display.copyDisplay(sourceNode, node)
         nodes.putBeside(sourceNode, node)
-    _updateDerived(node, errorBars)
+    for derived in derivedNodes(node):
+        if derived.GetAttribute(KIND) == DIFFERENCE or errorBars is None:
+            _removeVolume(nodes.Removal(scene), derived, node)
+    if errorBars is not None:
+        bars = _addDerived(node, errorBars.astype(np.float32, copy=False), ERROR_BARS, _("error bars"))
+        if repeated is None:
+            display.colorErrorBars(bars)
+    _removeUnusedColors(nodes.Removal(scene))
     return node
-
-
-def describeScale(scale: Sequence[int]) -> str:
-    """Return "x4" if every enlarged axis is enlarged by four, otherwise the factors of slices, rows and columns."""
-    enlarged = {factor for factor in scale if factor != 1}
-    return f"x{enlarged.pop()}" if len(enlarged) == 1 else "x" + "x".join(map(str, scale))
 
 
 def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: int) -> str:
@@ -165,8 +163,13 @@ def reportOf(resultNode) -> dict:
     return json.loads(resultNode.GetAttribute(_PREFIX + "Report"))
 
 
+def unitOf(resultNode) -> str:
+    """Return the unit of a result's voxels: "grey levels" or "HU"."""
+    return reportOf(resultNode)["consistency"]["unit"]
+
+
 def derivedNodes(resultNode, kind: str | None = None) -> list:
-    """Return the volumes derived from a result: those of one kind (`ERROR_BARS`, `MASK`, `DIFFERENCE`), or all."""
+    """Return the volumes derived from a result: those of one kind (`ERROR_BARS`, `DIFFERENCE`), or all."""
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", resultNode.GetScene())
     return [
         node
@@ -177,83 +180,78 @@ def derivedNodes(resultNode, kind: str | None = None) -> list:
 
 def errorBarsOf(resultNode):
     """Return the error bars of a result (half-widths, in the unit of its voxels), or None."""
-    return next(iter(derivedNodes(resultNode, ERROR_BARS)), None)
+    return next(iter(derivedNodes(resultNode, ERROR_BARS)), None) if resultNode else None
 
 
-def existingErrorBars(resultNode):
-    """Return the error bars of a result, or raise an InputError: it has none."""
-    bars = errorBarsOf(resultNode)
-    if bars is None:
-        text = _("'{name}' has no error bars. Enhance with a model that has them.")
-        raise InputError(text.format(name=resultNode.GetName()))
-    return bars
-
-
-def addTrustMask(resultNode, tolerance: float):
-    """Mark the voxels whose error bar is wider than `tolerance`, in the unit of the voxels.
-
-    `filling.step` marks them. Returns a label map on the grid of the result, 1 where the error bar is wider; it
-    replaces an earlier mask.
-    """
-    widths = slicer.util.arrayFromVolume(existingErrorBars(resultNode))
-    if not tolerance > 0:
-        text = _("The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU.")
-        raise InputError(text.format(tolerance=tolerance))
-    array = np.zeros(widths.shape, np.uint8)
-    node = _addDerived(resultNode, array, MASK, _("trust mask"), slicer.vtkMRMLLabelMapVolumeNode)
-    node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))
-    node.GetDisplayNode().SetAndObserveColorNodeID(display.colors(node.GetScene(), "Mask").GetID())
-    filling.begin(node, array, lambda extent: widths[_slices(extent)] > tolerance)
-    return node
-
-
-def toleranceOf(maskNode) -> float:
-    """Return the widest error bar that a trust mask does not mark, in the unit of the voxels."""
-    return float(maskNode.GetAttribute(_PREFIX + "Tolerance"))
-
-
-def uncertainShare(maskNode) -> float:
-    """Return the marked share of a trust mask, 0 to 1."""
-    mask = slicer.util.arrayFromVolume(maskNode)
-    marks = mask.view(bool) if mask.dtype == np.uint8 else mask  # counting booleans is ten times as fast
-    return float(np.count_nonzero(marks)) / mask.size
+def widerShare(resultNode, tolerance: float) -> float:
+    """Return the share of a result's pixels, 0 to 1, whose error bar is wider than `tolerance`, by a sample of them."""
+    widths = slicer.util.arrayFromVolume(errorBarsOf(resultNode)).ravel()
+    return float((widths[:: max(1, widths.size // _SAMPLES)] > tolerance).mean())
 
 
 def addDifference(resultNode):
     """Subtract the interpolated (cubic) source from a result: what super-resolution added.
 
-    `filling.step` computes the voxels. Returns a float32 volume on the grid of the result; it replaces an earlier
-    difference.
+    `filling.step` computes the voxels. Returns a float32 volume on the grid of the result.
     """
     source = existingSource(resultNode)
     check(source)
-    after, affine = slicer.util.arrayFromVolume(resultNode), ijkToRasOf(resultNode)
-    array = np.zeros(after.shape, np.float32)
-
-    def subtract(extent) -> np.ndarray:
-        return after[_slices(extent)].astype(np.float32) - resample(source, affine, extent)
-
+    array = np.zeros(shapeOf(resultNode), np.float32)
     node = _addDerived(resultNode, array, DIFFERENCE, _("difference"))
-    filling.begin(node, array, subtract, lambda: display.colorDifference(node))
-    # Preliminary colours until all voxels are computed.
-    display.colorDifference(node, samples=filling.fillingOf(node).step())
+    pieces = _subtractSource(resultNode, source, node, array)
+    filling.begin(node, pieces)
+    display.colorDifference(node, samples=next(pieces))  # until all voxels are computed
     return node
 
 
-def _slices(extent) -> tuple[slice, slice, slice]:
-    return tuple(slice(*extent[first : first + 2]) for first in (0, 2, 4))
+def _subtractSource(resultNode, source, differenceNode, array: np.ndarray) -> Iterator[np.ndarray]:
+    """Compute a difference piece by piece, and yield the pieces; slices in view come first."""
+    after, affine = slicer.util.arrayFromVolume(resultNode), ijkToRasOf(resultNode)
+    slices, rows, columns = array.shape
+    views = slicer.util.getNodesByClass("vtkMRMLSliceNode", resultNode.GetScene())
+    centers = [slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3] for view in views] or [np.zeros(3)]
+    seen = transformPoints(np.linalg.inv(toWorldOf(source) @ affine), centers)[:, 2]
+    height = max(1, _PIECE // columns)
+    for k in sorted(range(slices), key=lambda k: np.abs(seen - k).min()):
+        for row in range(0, rows, height):
+            stop = min(row + height, rows)
+            piece = after[k, row:stop] - interpolate(source, affine, [k, k + 1, row, stop, 0, columns])[0]
+            array[k, row:stop] = piece
+            yield piece
+    display.colorDifference(differenceNode)
+
+
+def interpolate(sourceNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:
+    """Interpolate a volume (cubic) on an extent of a finer grid: the comparison without super-resolution.
+
+    The affine of the grid is in the volume's own coordinates, before its parent transform. Returns ``[slices, rows,
+    columns]`` float32.
+    """
+    gridToIndex = vtk.vtkTransform()
+    gridToIndex.SetMatrix(slicer.util.vtkMatrixFromArray(np.linalg.inv(ijkToRasOf(sourceNode)) @ ijkToRas))
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(sourceNode.GetImageData())
+    reslice.SetResliceTransform(gridToIndex)
+    reslice.SetInterpolationModeToCubic()
+    reslice.BorderOn()  # the outer half of the outermost voxels belongs to the volume
+    reslice.SetOutputScalarType(vtk.VTK_FLOAT)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetOutputSpacing(1, 1, 1)
+    k0, k1, r0, r1, c0, c1 = extent
+    reslice.SetOutputExtent(c0, c1 - 1, r0, r1 - 1, k0, k1 - 1)
+    reslice.Update()
+    return vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(shapeOfExtent(extent))
 
 
 def remove(resultNode) -> nodes.Removal:
     """Remove a result and all volumes derived from it from the scene. Views that showed it show its source again.
 
-    Returns the removal, whose `undo` brings back the result and its error bars. Mask and difference are made anew when
-    they are asked for.
+    Returns the removal, whose `undo` brings back the result and its error bars. The difference is made anew when it is
+    asked for.
     """
     scene, source = resultNode.GetScene(), sourceOf(resultNode)
-    for kind in (MASK, DIFFERENCE):
-        for node in derivedNodes(resultNode, kind):
-            _removeVolume(nodes.Removal(scene), node, source)
+    for node in derivedNodes(resultNode, DIFFERENCE):
+        _removeVolume(nodes.Removal(scene), node, source)
     removal = nodes.Removal(scene)
     for node in [*derivedNodes(resultNode, ERROR_BARS), resultNode]:
         _removeVolume(removal, node, source)
@@ -274,29 +272,10 @@ def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
 
 
-def _updateDerived(resultNode, errorBars) -> None:
-    """Update the volumes derived from an earlier state of a result."""
-    scene = resultNode.GetScene()
-    if errorBars is not None:
-        isNew = errorBarsOf(resultNode) is None
-        bars = _addDerived(resultNode, errorBars.astype(np.float32, copy=False), ERROR_BARS, _("error bars"))
-        if isNew:
-            display.colorErrorBars(bars)
-    masks = derivedNodes(resultNode, MASK)
-    if errorBars is None:
-        for node in [*derivedNodes(resultNode, ERROR_BARS), *masks]:
-            _removeVolume(nodes.Removal(scene), node, resultNode)
-    elif masks:
-        addTrustMask(resultNode, toleranceOf(masks[0]))
-    if derivedNodes(resultNode, DIFFERENCE):
-        addDifference(resultNode)
-    _removeUnusedColors(nodes.Removal(scene))
-
-
-def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=None):
+def _addDerived(resultNode, array: np.ndarray, kind: str, name: str):
     """Add a volume on the grid of a result. It replaces an earlier one of its kind."""
     replaced = next(iter(derivedNodes(resultNode, kind)), None)
-    node = replaced or (nodeClass or slicer.vtkMRMLScalarVolumeNode)()
+    node = replaced or slicer.vtkMRMLScalarVolumeNode()
     with NodeModify(node):
         fill(node, array, ijkToRasOf(resultNode))
         node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())

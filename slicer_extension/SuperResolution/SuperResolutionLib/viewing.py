@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from slicer.util import NodeModify
 
 from SuperResolutionLib import compare, display, filling, headers, result_nodes, volumes
+from SuperResolutionLib.controller import describeScale
 from SuperResolutionLib.errors import _
 from SuperResolutionLib.framing import FittedViews, Frame
 
 IN_PLACE, SIDE_BY_SIDE, DIFFERENCE = "inPlace", "sideBySide", "difference"  # the kinds of comparison
-_BARS_OPACITY, _MASK_OPACITY = 0.55, 0.5
+_BARS_OPACITY = 0.55
 
 
 class Viewing:
@@ -24,7 +25,7 @@ class Viewing:
     def __init__(self, applicationLogic):
         self._logic = applicationLogic
         self.kind, self.result, self.isOriginal = "", None, False
-        self._bars, self._mask, self._legend, self._parts = None, None, None, []
+        self._bars, self._legend, self._parts = None, None, []
 
     def show(self, kind: str, resultNode, viewName: str = "Red", fit: bool = True) -> None:
         """Show a result with its source around it, framed, captioned, with one window and level for both.
@@ -66,7 +67,6 @@ class Viewing:
     def stop(self) -> None:
         """Show what the views showed before; their zoom stays. Calling it again does nothing."""
         self.showOriginal(False)
-        self.hideMask()
         if not self.kind:
             return
         self.hideErrorBars()
@@ -77,12 +77,6 @@ class Viewing:
         self._saved.restore()
         self.kind, self.result, self._legend, self._parts = "", None, None, []
 
-    def follow(self) -> None:
-        """Show that the result has new voxels, perhaps at another place (live mode). The views stay."""
-        if self.kind:
-            self._frame.setCaption(self._caption())  # texture may have come in
-            self._frame.update()
-
     def showOriginal(self, isOriginal: bool) -> None:
         """Show the original in place of the result, or the result again: one change of every view."""
         if not self.kind or isOriginal == self.isOriginal:
@@ -92,30 +86,25 @@ class Viewing:
             for composite in _compositesOf(self._overlaidLogics()):
                 changes.enter_context(NodeModify(composite))
                 composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
-            for overlay in filter(None, (self._bars, self._mask)):
-                overlay.setVisible(not isOriginal)
+            if self._bars is not None:
+                self._bars.setVisible(not isOriginal)
         self._frame.setCaption(self._caption())
 
-    def showOverlays(self, resultNode, tolerance: float, errorBars: bool, mask: bool) -> None:
-        """Show or hide error bars and trust mask of a result, if it has them, as `showErrorBars` and `showMask` do."""
-        hasBars = resultNode is not None and result_nodes.errorBarsOf(resultNode) is not None
-        self.hideErrorBars()
-        self.hideMask()
-        if hasBars and errorBars:
-            self.showErrorBars(resultNode, tolerance)
-        if hasBars and mask:
-            self.showMask(resultNode, tolerance)
-
     def showErrorBars(self, resultNode, tolerance: float) -> None:
-        """Lay the error bars over the image where they are wider than `tolerance`; 0 shows the widest quarter."""
-        bars = result_nodes.existingErrorBars(resultNode)
+        """Lay the error bars of a result over the image where they are wider than `tolerance`; 0: the widest quarter.
+
+        A result without error bars changes nothing.
+        """
+        bars = result_nodes.errorBarsOf(resultNode)
         self.hideErrorBars()
+        if bars is None:
+            return
         if not self.kind:
             self.show(IN_PLACE, resultNode)
         self.showOriginal(False)
         display.colorErrorBars(bars, threshold=tolerance or None)
         self._bars = display.Overlay(_compositesOf(self._overlaidLogics()), bars, _BARS_OPACITY)
-        self._showLegend(bars, _("± {unit}").format(unit=_unitOf(resultNode)))
+        self._showLegend(bars, _("± {unit}").format(unit=result_nodes.unitOf(resultNode)))
 
     def hideErrorBars(self) -> None:
         """Hide the error bars."""
@@ -127,40 +116,13 @@ class Viewing:
         if self.kind == DIFFERENCE and self._difference.GetScene() is not None:
             self._showDifferenceLegend()
 
-    def showMask(self, resultNode, tolerance: float) -> None:
-        """Mark the pixels whose error bar is wider than `tolerance`.
-
-        A large result is marked by `filling.step`; `maskText` says when that is done.
-        """
-        mask = result_nodes.addTrustMask(resultNode, tolerance)
-        filling.step()
-        self.hideMask()
-        self._mask = display.Overlay(_compositesOf(self._overlaidLogics()), mask, _MASK_OPACITY)
-
-    def maskText(self, resultNode) -> tuple[str, bool]:
-        """Describe how much of a result its trust mask marks. Also return whether it is still being marked."""
-        mask = next(iter(result_nodes.derivedNodes(resultNode, result_nodes.MASK)), None) if resultNode else None
-        if mask is None:
-            return "", False
-        if filling.fillingOf(mask) is not None:
-            return _("Marking…"), True
-        text = _("{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}.")
-        share, tolerance = result_nodes.uncertainShare(mask), result_nodes.toleranceOf(mask)
-        return text.format(share=share, tolerance=tolerance, unit=_unitOf(resultNode)), False
-
-    def hideMask(self) -> None:
-        """Hide the trust mask."""
-        if self._mask is not None:
-            self._mask.stop()
-            self._mask = None
-
     def _caption(self) -> str:
         if self.isOriginal:
             return _("original")
         if self.kind == DIFFERENCE:
             return _("what super-resolution added to interpolation")
         report = result_nodes.reportOf(self.result)
-        scale = result_nodes.describeScale(report["scaleZYX"])
+        scale = describeScale(report["scaleZYX"])
         if report["provenance"].get("instead_of"):
             return _("interpolated {scale}, nothing added").format(scale=scale)
         if report.get("synthetic"):
@@ -168,7 +130,7 @@ class Viewing:
         return _("enhanced {scale}, predicted detail").format(scale=scale)
 
     def _showDifferenceLegend(self) -> None:
-        self._showLegend(self._difference, _("added {unit}").format(unit=_unitOf(self.result)))
+        self._showLegend(self._difference, _("added {unit}").format(unit=result_nodes.unitOf(self.result)))
 
     def _showLegend(self, volumeNode, title: str) -> None:
         if self._legend is not None:
@@ -203,7 +165,3 @@ class Viewing:
 
 def _compositesOf(sliceLogics) -> list:
     return [logic.GetSliceCompositeNode() for logic in sliceLogics]
-
-
-def _unitOf(resultNode) -> str:
-    return result_nodes.reportOf(resultNode)["consistency"]["unit"]

@@ -61,7 +61,7 @@ def addResult(source, errorBars=BARS, **options):
 
 
 def fillAll():
-    """Compute all voxels of masks and differences."""
+    """Compute all voxels of differences."""
     filling.step(math.inf)
 
 
@@ -73,4 +73,4 @@ def world(slices, row, column):
 def interpolateSource(result):
     """Interpolate the source of a result on the result's grid."""
     extent = [edge for size in volumes.shapeOf(result) for edge in (0, size)]
-    return volumes.resample(result_nodes.sourceOf(result), volumes.ijkToRasOf(result), extent)
+    return result_nodes.interpolate(result_nodes.sourceOf(result), volumes.ijkToRasOf(result), extent)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from SuperResolutionLib import controller as trust
-from SuperResolutionLib.controller import Choice, Controller, Subject, inBytes, inSeconds, resultText, scaleInWords
+from SuperResolutionLib.controller import Choice, Controller, Subject, describeScale, inBytes, inSeconds, resultText
 
 FLOW = {
     "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,
@@ -85,8 +85,6 @@ def test_a_region_larger_than_memory_cannot_be_run(controller):
     assert not panel.canRun
     controller.requestRun()
     assert controller.nextRequest() is None
-    controller.choose(CHEST, "", Choice(live=True))
-    assert controller.nextRequest() is None
 
 
 def test_texture_and_steps_can_be_set_where_they_do_something(controller):
@@ -103,27 +101,9 @@ def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     assert (controller.enhancement.choice.texture, controller.enhancement.choice.steps) == (0.0, 8)
 
 
-def test_live_does_not_follow_what_takes_long_and_says_so(controller):
-    controller.choose(CHEST, "", Choice(live=True))
-    answered(controller, planned(seconds=40))
-    assert controller.nextRequest() is None
-    assert controller.panel().message == "Live follows regions that take up to 3 s. Press Run, or shrink it."
-    assert controller.panel().canRun
-
-
-def test_live_does_not_make_a_removed_or_canceled_result_again(controller):
-    controller.choose(CHEST, "", Choice(live=True))
-    answered(controller, planned())
-    answered(controller, DONE)
-    controller.forget()
-    assert controller.nextRequest() is None
-    controller.setCanceled()
-    assert controller.nextRequest() is None
-
-
 def test_a_result_is_told_with_its_consistency_and_coverage():
     assert resultText(DONE) == (
-        "Enlarged 4 times in plane by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey "
+        "Enlarged x4 by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey "
         "levels (root mean square; at most 2). Before data consistency: 4.12 grey levels, at most 30. Error bars hold "
         "the truth of 90% of the pixels, on average over images like those they were calibrated on: 80 images of 71 "
         "patients.\nNote: The spacing is unknown."
@@ -154,7 +134,7 @@ def test_trust_is_one_colour_and_the_most_serious_reason(changes, color, reason)
 @pytest.mark.parametrize(("text", "words"), [
     (inSeconds(0.02), "0.1 s"), (inSeconds(9.94), "9.9 s"), (inSeconds(75), "75 s"), (inSeconds(600), "10 min"),
     (inSeconds(9000), "2.5 h"), (inBytes(5e5), "1 MB"), (inBytes(1.25e9), "1.2 GB"),
-    (scaleInWords([4, 1, 1]), "4 times along the slices"), (scaleInWords([2, 4, 4]), "2 x 4 x 4 times"),
+    (describeScale([4, 1, 1]), "x4"), (describeScale([2, 4, 4]), "x2x4x4"),
 ])  # fmt: skip
 def test_numbers_are_told_in_words(text, words):
     assert text == words

@@ -53,11 +53,9 @@ def test_a_repeated_run_takes_the_place_of_the_first_one_and_another_one_stands_
     repeated = result_nodes.addResult(
         source, half, phantom_volumes.EXTENT, phantom_volumes.DONE, phantom_volumes.BARS, texture=0.5, seed=7
     )
-    phantom_volumes.fillAll()
     assert repeated is result
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), half)
-    expected = half - phantom_volumes.interpolateSource(result)
-    np.testing.assert_allclose(slicer.util.arrayFromVolume(difference), expected, atol=1e-3)
+    assert difference.GetScene() is None  # it was that of the former voxels
     assert result_nodes.resultsOf(source) == [result]
     done = {**phantom_volumes.DONE, "sha256": "cd" * 32}
     others = [
@@ -101,15 +99,14 @@ def test_a_result_is_removed_without_a_trace_and_undo_brings_it_back_with_all_th
     before = application.nodeIds(), hierarchy.GetNumberOfItems()
     first, second = phantom_volumes.addResult(source), phantom_volumes.addResult(source, seed=1)
     for result in (first, second):
-        mask = result_nodes.addTrustMask(result, 60.0)
-        result_nodes.addDifference(result)
+        difference = result_nodes.addDifference(result)
         result.AddDefaultStorageNode()
     state = first.GetName(), result_nodes.reportOf(first), first.GetDisplayNode().GetWindow()
     bars, otherBars = result_nodes.errorBarsOf(first), result_nodes.errorBarsOf(second)
     assert bars.GetDisplayNode().GetColorNode() is otherBars.GetDisplayNode().GetColorNode()
     view.SetBackgroundVolumeID(second.GetID())
     view.SetForegroundVolumeID(otherBars.GetID())
-    view.SetLabelVolumeID(mask.GetID())
+    view.SetLabelVolumeID(difference.GetID())
 
     removal = result_nodes.remove(first)
     assert result_nodes.resultsOf(source) == [second]
@@ -137,21 +134,6 @@ def test_a_result_is_removed_without_a_trace_and_undo_brings_it_back_with_all_th
     assert (application.nodeIds(), hierarchy.GetNumberOfItems()) == before
 
 
-def test_the_trust_mask_marks_what_is_wider_than_the_tolerance_and_needs_both(source, result):
-    mask = result_nodes.addTrustMask(result, 60.0)
-    phantom_volumes.fillAll()
-    wider = phantom_volumes.BARS > 60
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), wider)
-    assert result_nodes.uncertainShare(mask) == wider.mean()
-    assert result_nodes.addTrustMask(result, 20.0) is mask
-    phantom_volumes.fillAll()
-    assert result_nodes.uncertainShare(mask) > wider.mean()
-    with pytest.raises(InputError, match="The tolerance is nan. Enter the widest error bar"):
-        result_nodes.addTrustMask(result, float("nan"))
-    with pytest.raises(InputError, match="'chest x4, .*' has no error bars. Enhance with a model"):
-        result_nodes.addTrustMask(phantom_volumes.addResult(source, None), 10)
-
-
 def test_the_difference_is_what_interpolation_has_not_and_needs_the_source(application, source, result):
     difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
     phantom_volumes.fillAll()
@@ -163,29 +145,6 @@ def test_the_difference_is_what_interpolation_has_not_and_needs_the_source(appli
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest x4, .*' is no longer in the scene"):
         result_nodes.addDifference(result)
-
-
-def test_live_mode_gives_a_result_new_voxels_in_place(application, source, result):
-    mask = result_nodes.addTrustMask(result, 60.0)
-    difference = result_nodes.addDifference(result)
-    application.move(source, makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
-    before = application.nodeIds()
-    elsewhere = [0, 2, 0, 16, 4, 20]
-    crop = (slice(0, 2), slice(0, 64), slice(16, 80))
-    fine, bars = phantom_volumes.FINE[crop], phantom_volumes.errorBars(phantom_volumes.FINE)[crop]
-    replaced = result_nodes.addResult(source, fine, elsewhere, phantom_volumes.DONE, bars, replace=result)
-    phantom_volumes.fillAll()
-    assert replaced is result
-    assert application.nodeIds() == before
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), fine)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), bars > 60)
-    assert slicer.util.arrayFromVolume(difference).shape == (2, 64, 64)
-    for node in (result, mask, difference, result_nodes.errorBarsOf(result)):
-        error = worldCorners(node, [0, 2, 0, 64, 0, 64]) - worldCorners(source, elsewhere)
-        assert np.abs(error).max() < 1e-6
-    phantom_volumes.addResult(source, None, replace=result)
-    assert result_nodes.derivedNodes(result, result_nodes.ERROR_BARS) == []
-    assert result_nodes.derivedNodes(result, result_nodes.MASK) == []
 
 
 def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, source):
@@ -212,7 +171,6 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     source.GetDisplayNode().SetAutoWindowLevel(0)
     source.GetDisplayNode().SetWindowLevel(1400, -400)
     result = phantom_volumes.addResult(source)
-    result_nodes.addTrustMask(result, 60.0)
     result_nodes.addDifference(result)
     phantom_volumes.fillAll()
     report = result_nodes.reportOf(result)
@@ -240,9 +198,7 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     # MRML keeps six digits.
     assert (barsDisplay.GetWindowLevelMax(), barsDisplay.GetLowerThreshold()) == pytest.approx(window, rel=1e-5)
     assert barsDisplay.GetColorNode().GetLookupTable().GetTableValue(200) == pytest.approx(color, abs=0.01)
-    [mask] = result_nodes.derivedNodes(result, result_nodes.MASK)
-    assert mask.GetDisplayNode().GetColorNode().GetColorName(1) == "uncertain"
-    assert len(result_nodes.derivedNodes(result)) == 3
+    assert len(result_nodes.derivedNodes(result)) == 2
     hierarchy = application.subjectHierarchy
     parents = [hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in (result, source)]
     assert parents[0] == parents[1]

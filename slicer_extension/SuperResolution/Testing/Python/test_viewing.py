@@ -1,6 +1,5 @@
 """Real slice views during a comparison: what they show, and that they show what they did before when it ends."""
 
-import math
 import types
 
 import numpy as np
@@ -8,7 +7,7 @@ import phantom_volumes
 import pytest
 import slicer
 from sliceview import difference
-from SuperResolutionLib import compare, filling, framing, result_nodes
+from SuperResolutionLib import compare, framing, result_nodes
 from SuperResolutionLib.viewing import Viewing
 from SuperResolutionLib.volumes import resultAffine
 
@@ -307,46 +306,6 @@ def test_the_letters_of_a_film_lie_at_its_edges_and_turn_with_it(application, vi
     assert positions["L"][0] < positions["H"][0] < positions["R"][0]  # the film says that it is mirrored
     assert positions["F"][1] < positions["L"][1] < positions["original"][1] < positions["H"][1]
     application.move(result_nodes.sourceOf(film), np.diag([-1.0, 1, 1, 1]))
-    film.SetAndObserveTransformNodeID(result_nodes.sourceOf(film).GetTransformNodeID())
-    viewing.follow()
+    viewing.show("inPlace", film)
     positions = labelPositions()
     assert positions["R"][0] < positions["H"][0] < positions["L"][0]
-
-
-@pytest.mark.parametrize("kind", ["", "inPlace", "difference"])
-def test_the_mask_marks_what_is_wide_over_all_that_the_user_has_in_the_view(kind, application, viewing, red, result):
-    labels = application.addVolume((phantom_volumes.COARSE > 0).astype(np.uint8), phantom_volumes.GRID, "lungs",
-                                   "vtkMRMLLabelMapVolumeNode")  # fmt: skip
-    red.composite.SetLabelVolumeID(labels.GetID())
-    if kind:
-        viewing.show(kind, result)
-    before, plain = layersOf(red), red.picture()
-    assert viewing.maskText(None) == viewing.maskText(result) == ("", False)
-    viewing.showMask(result, 20.0)
-    filling.step(math.inf)
-    picture, region = red.picture(), insideOf(red)
-    marked = difference(plain, picture)[region] > 4
-    assert marked.mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.15)
-    color = picture[region][marked].mean(axis=0)
-    assert color[0] > color[1] + 40  # pink
-    share = (phantom_volumes.BARS > 20).mean()
-    text = f"{share:.1%} of the pixels have an error bar wider than 20 grey levels."
-    assert viewing.maskText(result) == (text, False)
-    viewing.showMask(result, 30.0)
-    assert layersOf(red) == [*before[:4], 1]
-    (mask,) = result_nodes.derivedNodes(result, result_nodes.MASK)
-    assert red.composite.GetNthLayerVolumeID(3) == mask.GetID()
-    viewing.hideMask()
-    assert layersOf(red) == before
-    viewing.showMask(result, 20.0)
-    if kind:
-        for isOriginal in (True, False):
-            viewing.showOriginal(isOriginal)
-            assert red.composite.GetNthLayerOpacity(3) == (0 if isOriginal else 0.5)
-        viewing.show("inPlace", result)  # which ends what was shown
-        assert layersOf(red)[4] == 0
-        viewing.showMask(result, 20.0)
-    result_nodes.remove(result)  # and with it the mask
-    viewing.stop()
-    assert layersOf(red)[4] == 0
-    assert red.composite.GetLabelVolumeID() == labels.GetID()
