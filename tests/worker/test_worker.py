@@ -506,16 +506,16 @@ def test_an_older_result_is_never_replaced(worker, tmp_path):
 
 
 def test_a_result_larger_than_the_free_memory_is_refused_before_it_is_begun(worker, tmp_path):
-    """400 slices of 8192 pixels, of which the file system stores nothing."""
-    shape = (400, 8192, 8192)
-    request = request_in(tmp_path, b"", modality="CT", region=[0, 400, 0, 8192, 0, 8192])
+    """1,000 slices of 2,048 pixels, of which the file system stores nothing."""
+    shape = (1000, 2048, 2048)
+    request = request_in(tmp_path, b"", modality="CT", region=[0, 1000, 0, 2048, 0, 2048])
     with (tmp_path / "in.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
         file.truncate(file.tell() + 2 * int(np.prod(shape)))
     answer = worker.ask(request)
     assert answer["kind"] == "memory"
     assert answer["message"].endswith(
-        "the result of 32768 x 32768 x 400 pixels does not fit into memory. Choose a smaller region, or use another "
+        "the result of 8192 x 8192 x 1000 pixels does not fit into memory. Choose a smaller region, or use another "
         "machine."
     )
 

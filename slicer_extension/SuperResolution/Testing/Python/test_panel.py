@@ -115,7 +115,7 @@ def test_run_brings_the_result_of_the_engine_into_the_scene_and_into_view(withBo
     assert chest.GetImageData().GetMTime() == before
     assert withBox.ui.resultLabel.text == ""
     withBox.ui.detailsButton.click()
-    assert "times in plane by chest_xray_blind" in withBox.ui.resultLabel.text
+    assert "Enlarged x4 by chest_xray_blind" in withBox.ui.resultLabel.text
     assert "Error bars hold the truth of 90%" in withBox.ui.resultLabel.text
     assert re.match("<b style='color: #[0-9a-f]{6}'>● (green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text)
     assert withBox.ui.inPlaceButton.checked
