@@ -716,7 +716,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 message = _("The result is one of '{name}', and the boxes are not. Choose '{name}' as the volume.")
                 raise InputError(message, name=volume.GetName())
             boxes = box_nodes.boxesOf(slicer.mrmlScene, volume)
-            self._export = newCommand(kind, volume, chosen.result, boxes, headers.existingDatabase(), *folder)
+            self._export = newCommand(kind, chosen.result, volume, boxes, *folder, headers.existingDatabase())
             self.ui.exportButton.text = text
         self._boxesChanged = True
 
