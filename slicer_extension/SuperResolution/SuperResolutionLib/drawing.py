@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import slicer
 
-from SuperResolutionLib import box_nodes, display, region
+from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.framing import YELLOW
-from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf, transformPoints
+from SuperResolutionLib.volumes import check, ijkToWorldOf, shapeOf, transformPoints
 
 REGION_PIXELS, BOX_PIXELS = 128, 32  # sides of a region and of an anomaly box that are drawn by a click alone
+_PRESS, _MOVE, _RELEASE = "LeftButtonPressEvent", "MouseMoveEvent", "LeftButtonReleaseEvent"
 _FIRST = 10.0  # priority of our observers: above those of Slicer's views, whose mouse modes rest meanwhile
 _CLICK = 3  # largest distance of the mouse, in pixels of the screen, that counts as a click
+_TURNED = 0.01  # voxels by which a corner of an upright box may lie beside its bounding box
 
 
 class BoxDrawing:
@@ -31,60 +33,49 @@ class BoxDrawing:
         self.volume, self._pixels, self._onEnd, self._onError = volumeNode, pixels, onEnd, onError
         self._start, self._preview, self._observed = None, None, []
         for view, interactor in views:
-            self._observe(view, interactor, "LeftButtonPressEvent", self._press)
-            self._observe(view, interactor, "MouseMoveEvent", self._move)
-            self._observe(view, interactor, "LeftButtonReleaseEvent", self._release)
+            for event in (_PRESS, _MOVE, _RELEASE):
+                self._observe(view, interactor, event)
 
     def stop(self) -> None:
         """End the drawing without a box. Calling it again does nothing."""
-        for observed, tag in self._observed:
-            observed.RemoveObserver(tag)
+        for interactor, tag in self._observed:
+            interactor.RemoveObserver(tag)
         self._observed, self._start = [], None
         if self._preview is not None and self._preview.GetScene() is not None:
-            box_nodes.removeBox(self._preview)
+            nodes.Removal(self._preview.GetScene()).remove(self._preview)
         self._preview = None
 
-    def _observe(self, view, interactor, event, function) -> None:
-        def called(caller, name):
-            command = interactor.GetCommand(tag)
-            if function(view, interactor.GetEventPosition()):
-                command.SetAbortFlag(1)  # Slicer's own mouse modes must not act on it
+    def _observe(self, view, interactor, event: str) -> None:
+        def onMouse(caller, name):
+            position = interactor.GetEventPosition()
+            if event == _PRESS:
+                self._start = view, position
+            if self._start is None:
+                return
+            interactor.GetCommand(tag).SetAbortFlag(1)  # Slicer's own mouse modes must not act on it
+            if event != _PRESS:
+                self._drag(position, isEnd=event == _RELEASE)
 
-        tag = interactor.AddObserver(event, called, _FIRST)
+        tag = interactor.AddObserver(event, onMouse, _FIRST)
         self._observed.append((interactor, tag))
 
-    def _press(self, view, position) -> bool:
-        self._start = (view, position)
-        return True
-
-    def _move(self, view, position) -> bool:
-        if self._start is None or self._start[0] is not view:
-            return False
-        extent = self._extent(position)
-        if extent and self._preview is None:
-            self._preview = addRegion(self.volume, extent, isHidden=True)
-        elif extent:
-            region.placeBox(self._preview, self.volume, extent)
-        return True
-
-    def _release(self, view, position) -> bool:
-        if self._start is None:
-            return False
-        extent = self._extent(position)
-        self._start = None
-        if extent:
-            self.stop()
-            self._onEnd(extent)
-        return True
-
-    def _extent(self, position):
+    def _drag(self, position, isEnd: bool) -> None:
         view, start = self._start
         isClick = max(abs(a - b) for a, b in zip(start, position)) <= _CLICK
+        if isEnd:
+            self._start = None
         try:
-            return extentBetween(view, self.volume, start, position, self._pixels if isClick else 0)
+            extent = extentBetween(view, self.volume, start, position, self._pixels if isClick else 0)
         except InputError as error:
             self._onError(str(error))
-            return None
+            return
+        if isEnd:
+            self.stop()
+            self._onEnd(extent)
+        elif self._preview is None:
+            self._preview = addRegion(self.volume, extent, isHidden=True)
+        else:
+            region.placeBox(self._preview, self.volume, extent)
 
 
 def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int], pixels: int = 0) -> list[int]:
@@ -94,8 +85,7 @@ def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int
     of that side around `end`, as far as it lies in the volume.
     """
     first, last = np.reshape(region.ofSlice(sliceNode, volumeNode), (3, 2))[::-1].T
-    worldToIndex = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    xyToIndex = worldToIndex @ slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS())
+    xyToIndex = np.linalg.inv(ijkToWorldOf(volumeNode)) @ slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS())
     points = transformPoints(xyToIndex, np.array([[*start, 0.0], [*end, 0.0]])) + 0.5
     if ((points.max(axis=0) < first - 0.5) | (points.min(axis=0) > last + 0.5)).any():
         raise InputError(_("The mouse was outside '{name}'. Drag over the image."), name=volumeNode.GetName())
@@ -105,7 +95,7 @@ def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int
         high = low + pixels
     low = np.clip(low, first, last - 1)
     bounds = np.stack([low, np.clip(high, low + 1, last)], axis=1)
-    return [int(edge) for edge in bounds[::-1].ravel()]
+    return bounds[::-1].astype(int).ravel().tolist()
 
 
 def addRegion(volumeNode, extent: Sequence[int], isHidden: bool = False):
@@ -122,20 +112,18 @@ def addRegion(volumeNode, extent: Sequence[int], isHidden: bool = False):
 
 
 def snap(roiNode, volumeNode) -> None:
-    """Move the edges of a box onto the nearest edges of pixels; a box that is turned against the volume stays."""
+    """Move the edges of a box onto the nearest edges of pixels.
+
+    A box that is turned against the volume, or lies outside, stays.
+    """
     try:
-        worldToIndex = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-        boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
-    except InputError:
+        corners, counts = region.cornersZyx(roiNode, volumeNode), np.array(shapeOf(volumeNode))
+    except InputError:  # bent by a transform, which is told when the box is used
         return
-    axes = (worldToIndex @ boxToWorld)[:3, :3]
-    axes = np.abs(axes / np.linalg.norm(axes, axis=0))
-    if np.abs(axes - axes.round()).max() > region.TOLERANCE:
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    isTurned = np.minimum(corners - low, high - corners).max() > _TURNED
+    if isTurned or (high <= 0).any() or (low >= counts).any():
         return
-    counts = np.array(shapeOf(volumeNode))
-    low, high = np.reshape(box_nodes.boundsIn(roiNode, volumeNode), (3, 2)).T
-    if (high <= 0).any() or (low >= counts).any():
-        return  # it lies outside, which is told when it is used
     low = np.clip(np.round(low), 0, counts - 1)
     high = np.clip(np.maximum(np.round(high), low + 1), 1, counts)
     region.placeBox(roiNode, volumeNode, np.stack([low, high], axis=1).ravel())

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.geometry import crop_affine, scale_affine, spacing_xyz
@@ -25,7 +24,6 @@ MODALITIES = {"CT": "CT", **dict.fromkeys(("CR", "DX", "RG", "RF", "DR", "XR"), 
 AIR_HU = -200  # A chest CT holds air, which lies below this value in HU
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _ENGINE_DTYPES = (np.uint8, np.int16, np.uint16, np.float32)
-_EXACT_IN_FLOAT32 = 2**24
 _SAMPLES = 100_000
 
 
@@ -33,31 +31,24 @@ def check(volumeNode) -> None:
     """Check that the engine can take a volume, or raise an InputError that says why it cannot."""
     if volumeNode is None:
         raise InputError(_("No volume is chosen. Load a chest radiograph or a chest CT and choose it as the input."))
-    image = volumeNode.GetImageData() if volumeNode.IsA("vtkMRMLScalarVolumeNode") else None
-    dicomModality, count = (_dicomModality(volumeNode), image.GetNumberOfScalarComponents()) if image else ("", 0)
-    if volumeNode.IsA("vtkMRMLSequenceNode") or _showsSequence(volumeNode):
+    image = volumeNode.GetImageData() if volumeNode.IsA("vtkMRMLVolumeNode") else None
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", volumeNode.GetScene())
+    if any(browser.IsProxyNodeID(volumeNode.GetID()) for browser in browsers):
         problem = _("'{name}' is a sequence: its voxels change with the time point. Clone the time point you want "
                     "(Data module, right click, Clone) and choose the clone.")  # fmt: skip
     elif volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
         problem = _("'{name}' is a label map: its numbers are names. Choose the image it belongs to.")
-    elif volumeNode.IsA("vtkMRMLTensorVolumeNode"):
+    elif image is None or image.GetPointData().GetScalars() is None:
+        problem = _("'{name}' holds no image. Load it again from its file.")
+    elif image.GetNumberOfScalarComponents() != 1:
         problem = _("'{name}' has several values per voxel (colour, vector or diffusion). Convert it with the module "
                     "Vector to Scalar Volume and choose the result.")  # fmt: skip
-    elif not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
-        problem = _("'{name}' is no volume ({kind}). Choose a radiograph or a CT.")
-    elif image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
-        problem = _("'{name}' holds no image. Load it again from its file.")
-    elif count != 1:
-        problem = _("'{name}' has {count} values per voxel, expected one. Convert it with the module Vector to Scalar "
-                    "Volume and choose the result.")  # fmt: skip
-    elif dicomModality and dicomModality not in MODALITIES:
-        problem = _("'{name}' is of DICOM modality {dicomModality}. The models know chest radiographs ({known}) and "
-                    "CT. Choose another volume.")  # fmt: skip
+    elif _dicomModality(volumeNode) not in ("", *MODALITIES):
+        problem = _("'{name}' is of DICOM modality {modality}. The models know chest radiographs and CT. Choose "
+                    "another volume.")  # fmt: skip
     else:
         return
-    radiographs = ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")
-    name, kind = volumeNode.GetName(), volumeNode.GetNodeTagName()
-    raise InputError(problem.format(name=name, kind=kind, count=count, dicomModality=dicomModality, known=radiographs))
+    raise InputError(problem, name=volumeNode.GetName(), modality=_dicomModality(volumeNode))
 
 
 def shapeOf(volumeNode) -> tuple[int, int, int]:
@@ -80,6 +71,15 @@ def modality(volumeNode) -> str:
     return fileModality
 
 
+def statedModality(volumeNode) -> str:
+    """Return "CXR", "CT" or "unknown" by the DICOM modality or the unit of the voxels."""
+    dicomModality = _dicomModality(volumeNode)
+    if dicomModality:
+        return MODALITIES.get(dicomModality, UNKNOWN)
+    units = volumeNode.GetVoxelValueUnits()
+    return "CT" if units is not None and units.GetCodeValue() == "[hnsf'U]" else UNKNOWN
+
+
 def isFilm(volumeNode) -> bool:
     """Return whether a volume is one slice that is no CT: Slicer knows no direction of a patient in it."""
     return shapeOf(volumeNode)[0] == 1 and modality(volumeNode) != "CT"
@@ -92,17 +92,13 @@ def setModality(volumeNode, answer: str) -> None:
 
 def questionOf(volumeNode) -> str:
     """Return why the user is to say what a volume is; empty if it is known, or was said."""
-    name = volumeNode.GetName()
-    if volumeNode.GetAttribute(MODALITY):
-        return ""
+    text = ""
     if modality(volumeNode) == UNKNOWN:
         text = _("'{name}' does not say whether it is a radiograph or a CT. Choose it under 'This is'.")
-        return text.format(name=name)
-    if statedModality(volumeNode) == "CT" and not _holdsAir(volumeNode):
+    elif not volumeNode.GetAttribute(MODALITY) and statedModality(volumeNode) == "CT" and not _holdsAir(volumeNode):
         text = _("'{name}' calls itself CT, but no value lies below {air} HU, where air would be: it may be a "
                  "radiograph. Choose what it is under 'This is'.")  # fmt: skip
-        return text.format(name=name, air=AIR_HU)
-    return ""
+    return text.format(name=volumeNode.GetName(), air=AIR_HU)
 
 
 def spacingZyx(volumeNode) -> tuple[float, float, float] | None:
@@ -140,39 +136,18 @@ def voxelsOf(volumeNode) -> np.ndarray:
 def narrow(array: np.ndarray, name: str) -> np.ndarray:
     """Convert the voxels of a volume to a type that the engine takes; read-only.
 
-    Wider integers become the narrowest type that holds them exactly, and float64 becomes float32; other voxels are not
-    copied. This uses numpy alone, so a thread may do it.
+    Wider integers become the narrowest type that holds them, and float64 becomes float32; other voxels are not copied.
+    This uses numpy alone, so a thread may do it.
     """
     if array.dtype not in _ENGINE_DTYPES:
-        array = _narrowDtype(array, name)
+        with np.errstate(over="ignore"):  # overflow becomes infinite, which is refused
+            array = array.astype(_engineDtype(array))
     if array.dtype == np.float32 and not np.isfinite(array).all():
         text = _("'{name}' holds {count} values that are not numbers or are too large. Replace them first (for example "
                  "with the module Simple Filters, Clamp).")  # fmt: skip
-        raise InputError(text.format(name=name, count=int((~np.isfinite(array)).sum())))
+        raise InputError(text, name=name, count=int((~np.isfinite(array)).sum()))
     array.flags.writeable = False
     return array
-
-
-def resample(volumeNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:
-    """Interpolate a volume (cubic) on an extent of a finer grid: the comparison without super-resolution.
-
-    The affine of the grid is in the volume's own coordinates, before its parent transform. Returns ``[slices, rows,
-    columns]`` float32; 0 outside the volume.
-    """
-    gridToIndex = vtk.vtkTransform()
-    gridToIndex.SetMatrix(slicer.util.vtkMatrixFromArray(np.linalg.inv(ijkToRasOf(volumeNode)) @ ijkToRas))
-    reslice = vtk.vtkImageReslice()
-    reslice.SetInputData(volumeNode.GetImageData())
-    reslice.SetResliceTransform(gridToIndex)
-    reslice.SetInterpolationModeToCubic()
-    reslice.BorderOn()  # the outer half of the outermost voxels belongs to the volume
-    reslice.SetOutputScalarType(vtk.VTK_FLOAT)
-    reslice.SetOutputOrigin(0, 0, 0)
-    reslice.SetOutputSpacing(1, 1, 1)
-    k0, k1, r0, r1, c0, c1 = extent
-    reslice.SetOutputExtent(c0, c1 - 1, r0, r1 - 1, k0, k1 - 1)
-    reslice.Update()
-    return vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(shapeOfExtent(extent))
 
 
 def ijkToRasOf(volumeNode) -> np.ndarray:
@@ -188,8 +163,13 @@ def toWorldOf(node) -> np.ndarray:
     if parent is not None and not parent.IsTransformToWorldLinear():
         text = _("'{name}' is bent by the transform '{transform}'. Take it out of the transform (Transforms module), "
                  "or harden a clone of it and use the clone.")  # fmt: skip
-        raise InputError(text.format(name=node.GetName(), transform=parent.GetName()))
+        raise InputError(text, name=node.GetName(), transform=parent.GetName())
     return np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
+
+
+def ijkToWorldOf(volumeNode) -> np.ndarray:
+    """Return the affine ``[4, 4]`` from voxel index to the world, through the volume's parent transforms."""
+    return toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
 
 
 def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
@@ -232,46 +212,23 @@ def _isPicture(volumeNode) -> bool:
     return ((storage and storage.GetFileName()) or "").lower().endswith(_PICTURES)
 
 
-def _narrowDtype(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype == np.float64:
-        with np.errstate(over="ignore"):  # overflow becomes infinite, which `narrow` refuses
-            return array.astype(np.float32)
-    lowest, highest = int(array.min()), int(array.max())
-    for narrow in (np.int16, np.uint16):
-        if np.iinfo(narrow).min <= lowest and highest <= np.iinfo(narrow).max:
-            return array.astype(narrow)
-    if max(-lowest, highest) > _EXACT_IN_FLOAT32:
-        text = _("'{name}' holds integers from {lowest} to {highest}, expected at most {limit} in size: more cannot be "
-                 "kept exactly. Cast it to float first (for example with the module Cast Scalar Volume).")  # fmt: skip
-        raise InputError(text.format(name=name, lowest=lowest, highest=highest, limit=_EXACT_IN_FLOAT32))
-    return array.astype(np.float32)
-
-
-def _showsSequence(volumeNode) -> bool:
-    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", volumeNode.GetScene())
-    return any(browser.IsProxyNodeID(volumeNode.GetID()) for browser in browsers)
+def _engineDtype(array: np.ndarray) -> type:
+    if array.dtype.kind in "iu":
+        lowest, highest = int(array.min()), int(array.max())
+        for dtype in (np.int16, np.uint16):
+            if np.iinfo(dtype).min <= lowest and highest <= np.iinfo(dtype).max:
+                return dtype
+    return np.float32
 
 
 def _dicomModality(volumeNode) -> str:
     """Return the Modality (0008,0060) that Slicer's DICOM reader wrote into the subject hierarchy, or nothing."""
-    scene = volumeNode.GetScene()
-    hierarchy = scene and slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    if not hierarchy:
-        return ""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
     attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
     return hierarchy.GetItemAttribute(hierarchy.GetItemByDataNode(volumeNode), attribute)
 
 
-def statedModality(volumeNode) -> str:
-    """Return "CXR", "CT" or "unknown" by the DICOM modality or the unit of the voxels."""
-    dicomModality = _dicomModality(volumeNode)
-    if dicomModality:
-        return MODALITIES.get(dicomModality, UNKNOWN)
-    units = volumeNode.GetVoxelValueUnits()
-    return "CT" if units is not None and units.GetCodeValue() == "[hnsf'U]" else UNKNOWN
-
-
 def _holdsAir(volumeNode) -> bool:
     """Return whether a volume has values of air in HU. Some voxels are enough: a chest CT holds much of it."""
-    voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars())
+    voxels = slicer.util.arrayFromVolume(volumeNode).ravel()
     return bool(voxels[:: max(voxels.size // _SAMPLES, 1)].min() < AIR_HU)

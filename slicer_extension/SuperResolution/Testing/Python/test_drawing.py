@@ -7,7 +7,6 @@ import slicer
 from grids import makeGrid
 from sliceview import difference
 from SuperResolutionLib import box_nodes, display, drawing, region
-from SuperResolutionLib.errors import InputError
 
 
 def at(view, row, column):
@@ -66,14 +65,6 @@ def test_a_coronal_view_draws_through_slices(sliceView, source):
     assert draw(view, source, start, end) == ([[1, 4, 9, 10, 10, 30]], [])
 
 
-def test_a_view_that_is_turned_against_the_voxels_is_told(application, sliceView):
-    source = application.addVolume(phantom_volumes.COARSE, makeGrid((0.4, 0.3, 0.2), (2, 2, 5), (0, 0, 0)))
-    view = sliceView("Red", 420, 340)
-    view.composite.SetBackgroundVolumeID(source.GetID())
-    with pytest.raises(InputError, match="is turned against the voxels"):
-        drawing.extentBetween(view.node, source, (10, 10), (90, 90))
-
-
 def test_a_box_whose_handle_is_let_go_snaps_to_pixels(application, red, source):
     application.move(source, makeGrid((0, 0, 0), (1, 1, 1), (5, 6, 0)))
     box = drawing.addRegion(source, [2, 3, 8, 24, 8, 32])
@@ -101,16 +92,3 @@ def test_snapping_leaves_turned_boxes_and_those_outside_alone_and_keeps_one_pixe
     region.placeBox(box, source, [2.4, 2.6, 8.2, 23.6, 8.4, 8.5])
     drawing.snap(box, source)
     assert box_nodes.boundsIn(box, source) == pytest.approx([2, 3, 8, 24, 8, 9], abs=1e-3)
-
-
-def test_handles_are_small_and_leave_the_middle_free(application, red, source):
-    roi = application.addRoi(source, phantom_volumes.EXTENT)
-    display.outlineOnly(roi, (1, 1, 0))
-    display.showHandles(roi, False)
-    outlined = red.picture()
-    display.showHandles(roi, True)
-    picture = red.picture()
-    changed = difference(outlined, picture) > 20
-    assert 0 < changed.mean() < 0.004
-    column, row = (round(at) for at in red.pixel(phantom_volumes.world(2, 63.5, 79.5)))
-    assert not changed[row - 20 : row + 20, column - 20 : column + 20].any()
