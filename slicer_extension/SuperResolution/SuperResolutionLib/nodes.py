@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import slicer
-import vtk
 
 
 def putBelow(parentNode, node) -> None:
-    """Put a node below another one in the subject hierarchy. Slicer may have made its item already."""
+    """Put a node below another one in the subject hierarchy."""
     hierarchy = _hierarchyOf(node.GetScene())
-    _putUnder(hierarchy, hierarchy.GetItemByDataNode(parentNode), node)
+    hierarchy.CreateItem(hierarchy.GetItemByDataNode(parentNode), node)  # or moves the item that there is
 
 
 def putBeside(siblingNode, node) -> None:
     """Put a node beside another one in the subject hierarchy: under the same study, if there is one."""
     hierarchy = _hierarchyOf(node.GetScene())
-    sibling = hierarchy.GetItemByDataNode(siblingNode)
-    _putUnder(hierarchy, hierarchy.GetItemParent(sibling) if sibling else hierarchy.GetSceneItemID(), node)
+    hierarchy.CreateItem(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(siblingNode)), node)
 
 
 class Removal:
-    """Nodes that are removed from a scene together; `undo` brings them back."""
+    """Nodes that are removed from a scene together, each before those it refers to; `undo` brings them back."""
 
     def __init__(self, scene):
         self.scene, self._removed = scene, []
@@ -28,60 +26,36 @@ class Removal:
     def remove(self, node) -> None:
         """Remove a node with its display nodes (a legend is one of them), storage nodes and item."""
         hierarchy = _hierarchyOf(self.scene)
+        belonging = [
+            node.GetNthNodeReference(role, n)
+            for role in ("display", "storage")
+            for n in range(node.GetNumberOfNodeReferences(role))
+        ]
         item = hierarchy.GetItemByDataNode(node)
         parent = hierarchy.GetItemParent(item) if item else None
-        belonging = [node.GetNthStorageNode(n) for n in range(node.GetNumberOfStorageNodes())]
-        if node.IsA("vtkMRMLDisplayableNode"):
-            belonging += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
-        belonging = [other for other in belonging if other is not None]
-        nodesWithReferences = [(each, each.GetID(), _referencesOf(each)) for each in (*belonging, node)]
+        self._removed.append((node, belonging, parent, hierarchy.GetItemDataNode(parent) if item else None))
         if item:
             hierarchy.RemoveItem(item, False, False)
         for each in (node, *belonging):
-            if self.scene.IsNodePresent(each):
-                self.scene.RemoveNode(each)
-        self._removed.append((nodesWithReferences, node, parent, hierarchy.GetItemDataNode(parent) if item else None))
+            self.scene.RemoveNode(each)
 
     def undo(self) -> None:
         """Put the nodes back into their scene, with their references to each other and to others, and their items."""
-        newIds = {}
-        for nodesWithReferences, *_ in reversed(self._removed):
-            for node, identity, _ in nodesWithReferences:
-                self.scene.AddNode(node)
-                newIds[identity] = node.GetID()  # another one, if a new node has taken the old one
-        hierarchy = _hierarchyOf(self.scene)
-        for nodesWithReferences, main, parent, parentNode in reversed(self._removed):
-            for node, _, references in nodesWithReferences:
-                for role, identities in references:
-                    for n, identity in enumerate(identities):
-                        identity = newIds.get(identity, identity)
-                        if node.GetNthNodeReferenceID(role, n) != identity:
-                            node.SetNthNodeReferenceID(role, n, identity)
+        hierarchy, newIds = _hierarchyOf(self.scene), {}
+        for node, belonging, parent, parentNode in reversed(self._removed):
+            for each in (*belonging, node):
+                oldId = each.GetID()
+                newIds[oldId] = self.scene.AddNode(each).GetID()
+            if parentNode is not None:  # whose item may have another number now
+                parent = hierarchy.GetItemByDataNode(parentNode)
             if parent is not None:
-                if parentNode is not None:  # whose item may have another number now
-                    parent = hierarchy.GetItemByDataNode(parentNode)
-                everyItem = vtk.vtkIdList()
-                hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), everyItem, True)
-                isThere = everyItem.IsId(parent) >= 0
-                _putUnder(hierarchy, parent if isThere else hierarchy.GetSceneItemID(), main)
+                hierarchy.CreateItem(parent, node)
+        for node, belonging, *_ in self._removed:
+            for each in (*belonging, node):
+                for oldId, newId in newIds.items():  # they differ if a scene that was loaded meanwhile has the old one
+                    each.UpdateReferenceID(oldId, newId)
         self._removed = []
-
-
-def _referencesOf(node) -> list:
-    roles = [node.GetNthNodeReferenceRole(n) for n in range(node.GetNumberOfNodeReferenceRoles())]
-    return [
-        (role, [node.GetNthNodeReferenceID(role, n) for n in range(node.GetNumberOfNodeReferences(role))])
-        for role in roles
-    ]
 
 
 def _hierarchyOf(scene):
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-
-
-def _putUnder(hierarchy, parent, node) -> None:
-    item = hierarchy.GetItemByDataNode(node)
-    if item:
-        hierarchy.SetItemParent(item, parent)
-    else:
-        hierarchy.CreateItem(parent, node)
