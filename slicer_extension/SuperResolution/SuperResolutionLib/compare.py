@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
 import slicer
 from slicer.util import NodeModify, VTKObservationMixin
@@ -15,6 +14,7 @@ BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"  # layout names 
 _VIEW_GROUP = 7
 _OF_COMPOSITE = "BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"
 _OF_VIEW = "RulerType", "OrientationMarkerType"
+_OF_LAYOUT = ("ViewArrangement",)
 
 
 class SavedViews:
@@ -25,18 +25,16 @@ class SavedViews:
     """
 
     def __init__(self, sliceLogics: Sequence, layoutNode=None):
-        nodes = [(logic.GetSliceCompositeNode(), _OF_COMPOSITE) for logic in sliceLogics]
-        nodes += [(logic.GetSliceNode(), _OF_VIEW) for logic in sliceLogics]
-        self._states = [(node, {name: getattr(node, f"Get{name}")() for name in names}) for node, names in nodes]
-        self._layout = layoutNode
-        self._arrangement = layoutNode.GetViewArrangement() if layoutNode else None
+        saved = [(logic.GetSliceCompositeNode(), _OF_COMPOSITE) for logic in sliceLogics]
+        saved += [(logic.GetSliceNode(), _OF_VIEW) for logic in sliceLogics]
+        if layoutNode is not None:
+            saved.append((layoutNode, _OF_LAYOUT))
+        self._states = [(node, {name: getattr(node, f"Get{name}")() for name in names}) for node, names in saved]
 
     def restore(self) -> None:
-        if self._layout and self._layout.GetScene() and self._layout.GetViewArrangement() == LAYOUT:
-            self._layout.SetViewArrangement(self._arrangement)
         for node, state in self._states:
             scene = node.GetScene()
-            if scene is None:
+            if scene is None or (node.IsA("vtkMRMLLayoutNode") and node.GetViewArrangement() != LAYOUT):
                 continue
             with NodeModify(node):
                 for name, value in state.items():
@@ -51,7 +49,7 @@ def layoutNode(scene):
 
 def layoutText(orientation: str = "Axial") -> str:
     """Return Slicer's XML description of two slice views side by side."""
-    views = ((BEFORE, escape(_("Before")), "#8a8a8a"), (AFTER, escape(_("After")), "#e0a030"))
+    views = ((BEFORE, _("Before"), "#8a8a8a"), (AFTER, _("After"), "#e0a030"))
     items = "".join(
         f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
         f'<property name="orientation" action="default">{orientation}</property>'
@@ -69,13 +67,10 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "
     The orientation is "Axial", "Coronal" or "Sagittal". Returns the previous layout, to be restored at the end.
     """
     layout = layoutNode(afterNode.GetScene())
-    # The views of our own layout need not be saved: they show nothing else.
-    saved = SavedViews([], layout)
+    saved = SavedViews([], layout)  # the views of our own layout show nothing else
     if layout is not None:
-        if layout.IsLayoutDescription(LAYOUT):
-            layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
-        else:
-            layout.AddLayoutDescription(LAYOUT, layoutText(orientation))
+        layout.AddLayoutDescription(LAYOUT, "")  # has no effect on one that there is
+        layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
         layout.SetViewArrangement(LAYOUT)
     logics = pairOf(applicationLogic)
     if not logics:

@@ -17,7 +17,6 @@ CONTEXT = 1.6  # size of what a fitted view shows, in sizes of the region
 YELLOW = (1.0, 0.85, 0.2)
 _INVISIBLE = 0.01
 _BESIDE = 0.08  # of the size of the region, from the frame to a letter; twice as far above, for the caption
-_TEXT_SCALE = 3.0
 
 
 class Frame:
@@ -29,12 +28,12 @@ class Frame:
     """
 
     def __init__(self, volumeNode, captions: Sequence[tuple[str, str | None]], letters: Sequence[str] = ()):
-        self._volume, self._letters = volumeNode, letters
-        self._box = _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsROINode())
-        self._edges = _addTexts(volumeNode.GetScene())
+        self._volume, self._letters, scene = volumeNode, letters, volumeNode.GetScene()
+        self._box = _addMarkups(scene, slicer.vtkMRMLMarkupsROINode())
+        self._edges = _addMarkups(scene, slicer.vtkMRMLMarkupsFiducialNode())
         self._captions = []
         for words, view in captions:
-            points = _addTexts(volumeNode.GetScene())
+            points = _addMarkups(scene, slicer.vtkMRMLMarkupsFiducialNode())
             if view:
                 points.GetDisplayNode().AddViewNodeID(view)
             self._captions.append((words, points))
@@ -79,13 +78,6 @@ class Frame:
                 nodes.Removal(node.GetScene()).remove(node)
 
 
-def _addTexts(scene):
-    points = _addMarkups(scene, slicer.vtkMRMLMarkupsFiducialNode())
-    points.GetDisplayNode().SetGlyphScale(_INVISIBLE)
-    points.GetDisplayNode().SetTextScale(_TEXT_SCALE)
-    return points
-
-
 def _addMarkups(scene, node):
     node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
@@ -96,8 +88,7 @@ def _addMarkups(scene, node):
     displayNode.SetSaveWithScene(False)
     displayNode.SetVisibility3D(False)
     displayNode.SetHandlesInteractive(False)
-    displayNode.SetPropertiesLabelVisibility(False)
-    displayNode.SetColor(*YELLOW)
+    displayNode.SetGlyphScale(_INVISIBLE)
     displayNode.SetSelectedColor(*YELLOW)
     return node
 
@@ -115,27 +106,22 @@ class FittedViews(VTKObservationMixin):
             self.addObserver(logic.GetSliceNode(), vtk.vtkCommand.ModifiedEvent, self._onModified)
 
     def _fit(self, logic) -> None:
-        fitTo(logic, self._volume)
-        view = logic.GetSliceNode()
-        self._fits[view.GetID()] = logic, view.GetDimensions()[:2], view.GetFieldOfView()[1]
+        """Fit a view to the volume, with a little context; a slice that goes through the volume already stays."""
+        view, offset, bounds = logic.GetSliceNode(), logic.GetSliceOffset(), [0.0] * 6
+        size = view.GetDimensions()[:2]
+        logic.GetVolumeSliceBounds(self._volume, bounds)
+        with NodeModify(view):
+            logic.FitSliceToVolume(self._volume, *size)
+            width, height, depth = view.GetFieldOfView()
+            view.SetFieldOfView(CONTEXT * width, CONTEXT * height, depth)
+            if bounds[4] <= offset <= bounds[5]:
+                logic.SetSliceOffset(offset)
+            else:  # the middle of a voxel, where a view shows no mixture of two slices
+                logic.SnapSliceOffsetToIJK()
+            self._fits[view.GetID()] = logic, size, CONTEXT * height
 
     def _onModified(self, view, event=None) -> None:
         logic, size, height = self._fits[view.GetID()]
         isSameZoom = np.isclose(view.GetFieldOfView()[1], height)  # Slicer keeps it when it resizes a view
         if view.GetDimensions()[:2] != size and isSameZoom and self._volume.GetScene() is not None:
-            self._fits[view.GetID()] = logic, view.GetDimensions()[:2], height
             self._fit(logic)
-
-
-def fitTo(sliceLogic, volumeNode) -> None:
-    """Fit a slice view to a volume, with a little context; a slice that goes through the volume already stays."""
-    view, offset, bounds = sliceLogic.GetSliceNode(), sliceLogic.GetSliceOffset(), [0.0] * 6
-    sliceLogic.GetVolumeSliceBounds(volumeNode, bounds)
-    width, height, _ = view.GetDimensions()
-    with NodeModify(view):
-        sliceLogic.FitSliceToVolume(volumeNode, width, height)
-        view.SetFieldOfView(*(CONTEXT * size for size in view.GetFieldOfView()[:2]), view.GetFieldOfView()[2])
-        if bounds[4] <= offset <= bounds[5]:
-            sliceLogic.SetSliceOffset(offset)
-        else:  # the middle of a voxel, where a view shows no mixture of two slices
-            sliceLogic.SnapSliceOffsetToIJK()
