@@ -1,4 +1,4 @@
-"""The display of volumes in slice views: window and level, colours of error bars, differences and masks, legends."""
+"""The display of volumes in slice views: window and level, colours of error bars and differences, legends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import slicer
 import vtk
 from slicer.util import NodeModify, VTKObservationMixin
 
-from SuperResolutionLib.errors import _
-
-COLORS = "SuperResolution.Colors"  # attribute of our colour tables: "ErrorBars", "Difference" or "Mask", one of each
+COLORS = "SuperResolution.Colors"  # attribute of our colour tables: "ErrorBars" or "Difference", one of each
 
 # Colours at even steps from the lowest to the highest value. They differ in lightness too, so that they can be
 # distinguished without colour vision. No change is black, as an empty view is.
@@ -20,7 +18,7 @@ _STEPS = {
     "ErrorBars": [(1.00, 1.00, 0.70), (1.00, 0.90, 0.25), (1.00, 0.60, 0.05), (0.95, 0.25, 0.05), (0.75, 0.00, 0.25)],
     "Difference": [(0.55, 0.85, 1.0), (0.10, 0.40, 0.95), (0.0, 0.0, 0.0), (0.90, 0.35, 0.05), (1.0, 0.85, 0.45)],
 }
-_MASK = (1.0, 0.25, 0.65)  # unlike lung and bone
+_COLORS = 256  # colours of a table
 _LAYERS = 3  # layers of every view: background, foreground and label
 _HANDLE_SCALE = 1.5  # size of the handles in percent of the view; Slicer's own is 3
 
@@ -30,9 +28,6 @@ def addDisplay(volumeNode) -> None:
 
     Slicer's own `CreateDefaultDisplayNodes` sorts the voxels for an automatic window: a second per 100 million.
     """
-    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
-        volumeNode.CreateDefaultDisplayNodes()
-        return
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     display.SetAutoWindowLevel(0)
     volumeNode.GetScene().AddNode(display)
@@ -97,7 +92,7 @@ def showHandles(roiNode, visible: bool) -> None:
 
 
 def colors(scene, kind: str):
-    """Return the scene's colour table "ErrorBars", "Difference" or "Mask"; make it if it is missing."""
+    """Return the scene's colour table "ErrorBars" or "Difference"; make it if it is missing."""
     for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode", scene):
         if node.GetAttribute(COLORS) == kind:
             return node
@@ -107,34 +102,27 @@ def colors(scene, kind: str):
     node.SetAttribute("Category", "Super-resolution")
     node.SetAttribute(COLORS, kind)
     node.SetHideFromEditors(False)
-    if kind == "Mask":
-        node.SetNumberOfColors(2)
-        node.SetColor(0, _("certain"), 0, 0, 0, 0)
-        node.SetColor(1, _("uncertain"), *_MASK, 1)
-    else:
-        steps = np.array(_STEPS[kind])
-        node.SetNumberOfColors(256)
-        positions = np.linspace(0, len(steps) - 1, 256)
-        for index, position in enumerate(positions):
-            rgb = [float(np.interp(position, range(len(steps)), steps[:, channel])) for channel in range(3)]
-            node.SetColor(index, str(index), *rgb, 1)
+    node.SetNumberOfColors(_COLORS)
+    steps = np.array(_STEPS[kind])
+    positions = np.linspace(0, len(steps) - 1, _COLORS)
+    channels = [np.interp(positions, range(len(steps)), channel) for channel in steps.T]
+    for index, rgb in enumerate(np.stack(channels, axis=1).tolist()):
+        node.SetColor(index, str(index), *rgb, 1)
     return scene.AddNode(node)
 
 
-def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
+def colorErrorBars(errorBarsNode, threshold: float = 0.0) -> None:
     """Colour a volume of error bars from 0 to their 99th percentile, and show nothing where they are below `threshold`.
 
-    The threshold is in the unit of the voxels; 0 shows all. Default None: the widest quarter is shown.
+    The threshold is in the unit of the voxels. Default 0: the widest quarter is shown.
     """
-    bars = _subsample(slicer.util.arrayFromVolume(errorBarsNode))
-    if threshold is None:
-        threshold = float(np.percentile(bars, 75))
-    _colorBetween(errorBarsNode, "ErrorBars", 0, float(np.percentile(bars, 99)) or 1.0)
+    widestQuarter, widest = np.percentile(_subsample(slicer.util.arrayFromVolume(errorBarsNode)), (75, 99)).tolist()
+    _colorBetween(errorBarsNode, "ErrorBars", 0, widest or 1.0)
     display = errorBarsNode.GetDisplayNode()
     with NodeModify(display):
         display.SetAutoThreshold(0)
-        display.SetThreshold(threshold, np.finfo(np.float32).max)
-        display.SetApplyThreshold(threshold > 0)
+        display.SetThreshold(threshold or widestQuarter, np.finfo(np.float32).max)
+        display.SetApplyThreshold(True)
 
 
 def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
@@ -165,24 +153,22 @@ class Legend(VTKObservationMixin):
 
     def __init__(self, markupsDisplayNode, volumeNode, title: str):
         super().__init__()
-        self._markups, self._volume = markupsDisplayNode, volumeNode.GetDisplayNode()
-        markupsDisplayNode.SetScalarRangeFlag(markupsDisplayNode.UseManualScalarRange)
-        markupsDisplayNode.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # else a new legend logs errors
-        markupsDisplayNode.SetScalarRange(self._volume.GetWindowLevelMin(), self._volume.GetWindowLevelMax())
-        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(markupsDisplayNode)
-        self._legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(markupsDisplayNode)
-        self._legend.SetSaveWithScene(False)
-        self._legend.SetTitleText(textwrap.fill(title, 8))  # wider, it would reach into a fitted region
-        self._legend.SetSize(0.05, 0.3)  # share of the view; the letters follow
-        self._legend.SetNumberOfLabels(5)
+        self._markups, self._volume, self._title = markupsDisplayNode, volumeNode.GetDisplayNode(), title
         self.addObserver(self._volume, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
     def _update(self, caller=None, event=None) -> None:
         lowest, highest = self._volume.GetWindowLevelMin(), self._volume.GetWindowLevelMax()
         step = max((highest - lowest) / 4, 1e-6)
-        self._markups.SetAndObserveColorNodeID(self._volume.GetColorNodeID())
+        self._markups.SetScalarRangeFlag(self._markups.UseManualScalarRange)
         self._markups.SetScalarRange(lowest, highest)
+        self._markups.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # else a new legend logs errors
+        # Adds a legend if there is none.
+        self._legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(self._markups)
+        self._legend.SetSaveWithScene(False)
+        self._legend.SetTitleText(textwrap.fill(self._title, 8))  # wider, it would reach into a fitted region
+        self._legend.SetSize(0.05, 0.3)  # share of the view; the letters follow
+        self._legend.SetNumberOfLabels(5)
         self._legend.SetLabelFormat(f"%.{max(0, 1 - int(np.floor(np.log10(step))))}f")
         self._legend.SetVisibility(True)
 
