@@ -70,13 +70,14 @@ class WindowLink(VTKObservationMixin):
 
 
 def outlineOnly(roiNode, color: Sequence[float]) -> None:
-    """Show a region box as an outline in a colour: a fill, a dot or a name would cover the finding."""
+    """Show a region box as an outline in a colour, without handles: a fill, a dot or a name would cover the finding."""
     for point in range(roiNode.GetNumberOfControlPoints()):
         roiNode.SetNthControlPointVisibility(point, False)
     display = roiNode.GetDisplayNode()
     with NodeModify(display):
         display.SetFillVisibility(False)
         display.SetPropertiesLabelVisibility(False)
+        display.SetHandlesInteractive(False)
         display.SetColor(*color)
         display.SetSelectedColor(*color)
 
@@ -189,7 +190,7 @@ class Overlay:
         for composite in compositeNodes:
             layer = _LAYERS + composite.GetNumberOfAdditionalLayers()
             composite.SetNthLayerVolumeID(layer, self._volume)
-            composite.SetNthLayerOpacity(layer, opacity)
+        self.setVisible(True)
 
     def setVisible(self, visible: bool) -> None:
         for composite, layer in self._layers():

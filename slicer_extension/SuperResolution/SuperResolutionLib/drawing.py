@@ -107,7 +107,6 @@ def addRegion(volumeNode, extent: Sequence[int], isHidden: bool = False):
     node.SetHideFromEditors(isHidden)
     scene.AddNode(node)
     display.outlineOnly(node, YELLOW)
-    display.showHandles(node, False)
     return node
 
 

@@ -87,7 +87,6 @@ def _addMarkups(scene, node):
     displayNode = node.GetDisplayNode()
     displayNode.SetSaveWithScene(False)
     displayNode.SetVisibility3D(False)
-    displayNode.SetHandlesInteractive(False)
     displayNode.SetGlyphScale(_INVISIBLE)
     displayNode.SetSelectedColor(*YELLOW)
     return node

@@ -62,13 +62,9 @@ def modality(volumeNode) -> str:
 
     One slice without the values of a CT is taken for a radiograph.
     """
-    answer = volumeNode.GetAttribute(MODALITY)
-    if answer:
-        return answer
-    fileModality = statedModality(volumeNode)
-    if fileModality == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode):
-        return "CXR"
-    return fileModality
+    stated = volumeNode.GetAttribute(MODALITY) or statedModality(volumeNode)
+    isFilm = stated == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode)
+    return "CXR" if isFilm else stated
 
 
 def statedModality(volumeNode) -> str:
@@ -134,7 +130,7 @@ def voxelsOf(volumeNode) -> np.ndarray:
 
 
 def narrow(array: np.ndarray, name: str) -> np.ndarray:
-    """Convert the voxels of a volume to a type that the engine takes; read-only.
+    """Convert the voxels of a volume to a type that the engine takes.
 
     Wider integers become the narrowest type that holds them, and float64 becomes float32; other voxels are not copied.
     This uses numpy alone, so a thread may do it.
@@ -146,7 +142,6 @@ def narrow(array: np.ndarray, name: str) -> np.ndarray:
         text = _("'{name}' holds {count} values that are not numbers or are too large. Replace them first (for example "
                  "with the module Simple Filters, Clamp).")  # fmt: skip
         raise InputError(text, name=name, count=int((~np.isfinite(array)).sum()))
-    array.flags.writeable = False
     return array
 
 

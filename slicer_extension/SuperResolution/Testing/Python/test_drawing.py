@@ -19,9 +19,8 @@ def draw(view, source, start, end, pixels=drawing.REGION_PIXELS, between=None):
     ends, errors = [], []
     boxDrawing = drawing.BoxDrawing([(view.node, view.interactor)], source, pixels, ends.append, errors.append)
     view.drag(start, end, between)
-    if ends:
-        view.drag(start, end)  # the mouse is Slicer's again
-    boxDrawing.stop()
+    if not ends:  # else it has stopped
+        boxDrawing.stop()
     return ends, errors
 
 
@@ -30,15 +29,16 @@ def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, re
     window = source.GetDisplayNode().GetWindow()
     interaction = application.logic.GetInteractionNode()
     interaction.SetCurrentInteractionMode(interaction.AdjustWindowLevel)  # which rests meanwhile
-    ends, errors = [], []
-    drawing.BoxDrawing([(red.node, red.interactor)], source, 8, ends.append, errors.append)
-    red.drag(at(red, 8.3, 7.8), at(red, 23.7, 32.4), lambda: pictures.append(red.picture()))
-    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
-    assert (ends, errors) == ([[2, 3, 8, 24, 8, 32]], [])
+    drag = at(red, 8.3, 7.8), at(red, 23.7, 32.4)
+    drawn = draw(red, source, *drag, between=lambda: pictures.append(red.picture()))
+    assert drawn == ([[2, 3, 8, 24, 8, 32]], [])
     assert difference(plain, pictures[0]).max() > 100  # it is seen while it is drawn
     assert difference(plain, red.picture()).max() == 0
     assert application.nodeIds() == nodes
     assert source.GetDisplayNode().GetWindow() == window
+    red.drag(*drag)
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+    assert source.GetDisplayNode().GetWindow() != window  # the mouse is Slicer's again
 
 
 @pytest.mark.parametrize(("start", "end", "pixels", "extent"), [
@@ -65,12 +65,8 @@ def test_a_coronal_view_draws_through_slices(sliceView, source):
     assert draw(view, source, start, end) == ([[1, 4, 9, 10, 10, 30]], [])
 
 
-def test_a_box_whose_handle_is_let_go_snaps_to_pixels(application, red, source):
-    application.move(source, makeGrid((0, 0, 0), (1, 1, 1), (5, 6, 0)))
+def test_a_box_whose_handle_is_let_go_snaps_to_pixels(red, source):
     box = drawing.addRegion(source, [2, 3, 8, 24, 8, 32])
-    assert box.GetParentTransformNode() is source.GetParentTransformNode()
-    source.SetAndObserveTransformNodeID(None)
-    box.SetAndObserveTransformNodeID(None)
     display.showHandles(box, True)
     box.AddObserver(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, lambda *_: drawing.snap(box, source))
     red.picture()

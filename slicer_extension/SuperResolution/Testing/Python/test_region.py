@@ -46,16 +46,14 @@ def test_a_box_means_the_voxels_that_crop_volume_cuts_out(application, volume, i
         assert np.reshape(extent, (3, 2))[::-1].ravel().tolist() == [n + i % 2 for i, n in enumerate(slicersOwn)]
 
 
-def test_a_thin_box_on_a_radiograph_holds_its_one_slice_and_one_above_it_is_outside(application):
+def test_a_thin_box_on_a_radiograph_holds_its_one_slice(application):
     film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
     for k0, k1 in ((0.45, 0.55), (0.9, 30)):
         assert region.ofRoi(application.addRoi(film, [k0, k1, 8, 24, 16, 48]), film) == [0, 1, 8, 24, 16, 48]
-    with pytest.raises(InputError, match="Region 'R' lies outside 'chest'. Move it onto the volume."):
-        region.ofRoi(application.addRoi(film, [2, 3, 8, 24, 16, 48]), film)
 
 
 @pytest.mark.parametrize(("extent", "message"), [
-    ([0, 9, 0, 40, 61, 70], "Region 'R' lies outside 'chest'. Move it onto the volume."),
+    ([9, 10, 0, 40, 0, 60], "Region 'R' lies outside 'chest'. Move it onto the volume."),
     ([3.2, 3.7, 0, 40, 0, 60], "'R' holds no whole voxel of 'chest'. Make it at least 1.4 wide and 1.4 high, and 5 th"),
     (None, "No region is chosen. Draw one over the image, or choose the whole volume."),
 ])  # fmt: skip

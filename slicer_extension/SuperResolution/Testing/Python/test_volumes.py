@@ -12,22 +12,8 @@ def ramp(dtype, low=0, high=100):
     return np.linspace(low, high, 2 * 3 * 4).reshape(2, 3, 4).astype(dtype)
 
 
-def arrayOf(volume):
-    return volumes.narrow(volumes.voxelsOf(volume), volume.GetName())
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
-def test_what_the_engine_knows_goes_as_it_is_without_a_copy(application, dtype):
-    volume = application.addVolume(ramp(dtype))
-    array = arrayOf(volume)
-    assert array.dtype == dtype
-    np.testing.assert_array_equal(array, ramp(dtype))
-    assert np.shares_memory(array, slicer.util.arrayFromVolume(volume))
-    with pytest.raises(ValueError, match="read-only"):
-        array[0, 0, 0] = 7
-
-
 @pytest.mark.parametrize(("dtype", "low", "high", "expected"), [
+    *((dtype, 0, 100, dtype) for dtype in (np.uint8, np.int16, np.uint16, np.float32)),
     (np.int8, -128, 127, np.int16),
     (np.int32, -1024, 3071, np.int16),
     (np.int32, 0, 65535, np.uint16),
@@ -35,19 +21,25 @@ def test_what_the_engine_knows_goes_as_it_is_without_a_copy(application, dtype):
     (np.int32, -70000, 70000, np.float32),
     (np.float64, -1024.5, 3071.25, np.float32),
 ])  # fmt: skip
-def test_other_types_become_the_narrowest_that_holds_them(application, dtype, low, high, expected):
+def test_voxels_of_a_type_that_the_engine_does_not_know_become_the_narrowest_that_holds_them(
+    application, dtype, low, high, expected
+):
     volume = application.addVolume(ramp(dtype, low, high))
-    array = arrayOf(volume)
+    given, voxels = volumes.voxelsOf(volume), slicer.util.arrayFromVolume(volume)
+    array = volumes.narrow(given, "chest")
     assert array.dtype == expected
-    np.testing.assert_array_equal(array, slicer.util.arrayFromVolume(volume).astype(np.float32))
+    assert np.shares_memory(array, voxels) == (dtype == expected)
+    np.testing.assert_array_equal(array, voxels.astype(np.float32))
+    with pytest.raises(ValueError, match="read-only"):
+        given[0, 0, 0] = 7
 
 
 @pytest.mark.parametrize(("dtype", "value"), [(np.float32, np.nan), (np.float64, -np.inf), (np.float64, 1e300)])
-def test_values_that_float32_cannot_hold_are_refused(application, dtype, value):
+def test_values_that_float32_cannot_hold_are_refused(dtype, value):
     array = ramp(dtype)
     array[0, 1, 1:3] = value
     with pytest.raises(InputError, match="'chest' holds 2 values that are not numbers or are too large. Replace them"):
-        arrayOf(application.addVolume(array))
+        volumes.narrow(array, "chest")
 
 
 def test_what_cannot_be_enhanced_is_told_with_what_to_do(application):
@@ -101,19 +93,14 @@ def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
     assert (volumes.modality(volume), volumes.questionOf(volume)) == ("CXR", "")
 
 
-def test_the_spacing_goes_as_slices_rows_columns(application):
+def test_the_spacing_goes_as_slices_rows_columns_and_is_unknown_where_nothing_says_it(application):
     volume = application.addVolume(ramp(np.int16), GRIDS[1])
     np.testing.assert_allclose(volumes.spacingZyx(volume), (1.0, 0.143, 0.139))
     assert volumes.spacingZyx(application.addVolume(ramp(np.int16))) == (1, 1, 1)  # a CT of one millimetre keeps it
-
-
-def test_spacing_is_unknown_where_nothing_says_it(application):
     film = application.addVolume(np.zeros((1, 3, 4), np.uint8), np.diag([-1, -1, 1, 1]))
-    assert volumes.spacingZyx(film) is None
-    film.SetAttribute(volumes.SPACING_SOURCE, "given by the user")
-    assert volumes.spacingZyx(film) == (1, 1, 1)
-    film.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
-    assert volumes.spacingZyx(film) is None
+    for source, spacing in ((None, None), ("given by the user", (1, 1, 1)), (volumes.UNKNOWN, None)):
+        film.SetAttribute(volumes.SPACING_SOURCE, source)
+        assert volumes.spacingZyx(film) == spacing
     film.RemoveAttribute(volumes.SPACING_SOURCE)
     film.SetSpacing(0.35, 0.35, 1)
     assert volumes.spacingZyx(film) == (1, 0.35, 0.35)
