@@ -61,41 +61,35 @@ class BoxDrawing:
 
     def _drag(self, position, isEnd: bool) -> None:
         view, start = self._start
-        isClick = max(abs(a - b) for a, b in zip(start, position)) <= _CLICK
         if isEnd:
             self._start = None
         try:
-            extent = extentBetween(view, self.volume, start, position, self._pixels if isClick else 0)
+            extent = self._extentBetween(view, start, position)
+            if isEnd:
+                self.stop()
+                self._onEnd(extent)
+            elif self._preview is None:
+                self._preview = addRegion(self.volume, extent, isHidden=True)
+            else:
+                region.placeBox(self._preview, self.volume, extent)
         except InputError as error:
             self._onError(str(error))
-            return
-        if isEnd:
-            self.stop()
-            self._onEnd(extent)
-        elif self._preview is None:
-            self._preview = addRegion(self.volume, extent, isHidden=True)
-        else:
-            region.placeBox(self._preview, self.volume, extent)
 
-
-def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int], pixels: int = 0) -> list[int]:
-    """Return the extent of the voxels between two places of a slice view, on the slice that the view shows.
-
-    The places are in pixels of the screen from the lower left corner of the view. With `pixels` above 0 it is a square
-    of that side around `end`, as far as it lies in the volume.
-    """
-    first, last = np.reshape(region.ofSlice(sliceNode, volumeNode), (3, 2))[::-1].T
-    xyToIndex = np.linalg.inv(ijkToWorldOf(volumeNode)) @ slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS())
-    points = transformPoints(xyToIndex, np.array([[*start, 0.0], [*end, 0.0]])) + 0.5
-    if ((points.max(axis=0) < first - 0.5) | (points.min(axis=0) > last + 0.5)).any():
-        raise InputError(_("The mouse was outside '{name}'. Drag over the image."), name=volumeNode.GetName())
-    low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
-    if pixels:  # near the edge of the volume the square is moved into it
-        low = np.clip(np.round(points[1] - pixels / 2), 0, np.maximum(last - pixels, 0))
-        high = low + pixels
-    low = np.clip(low, first, last - 1)
-    bounds = np.stack([low, np.clip(high, low + 1, last)], axis=1)
-    return bounds[::-1].astype(int).ravel().tolist()
+    def _extentBetween(self, view, start: Sequence[int], end: Sequence[int]) -> list[int]:
+        """Return the extent of the voxels between two pixels of the screen, on the slice that the view shows."""
+        first, last = np.reshape(region.ofSlice(view, self.volume), (3, 2))[::-1].T
+        xyToIndex = np.linalg.inv(ijkToWorldOf(self.volume)) @ slicer.util.arrayFromVTKMatrix(view.GetXYToRAS())
+        points = transformPoints(xyToIndex, np.array([[*start, 0.0], [*end, 0.0]])) + 0.5
+        if ((points.max(axis=0) < first - 0.5) | (points.min(axis=0) > last + 0.5)).any():
+            raise InputError(_("The mouse was outside '{name}'. Drag over the image."), name=self.volume.GetName())
+        low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
+        if np.abs(np.subtract(start, end)).max() <= _CLICK:
+            # Near the edge of the volume the square is moved into it.
+            low = np.clip(np.round(points[1] - self._pixels / 2), 0, np.maximum(last - self._pixels, 0))
+            high = low + self._pixels
+        low = np.clip(low, first, last - 1)
+        bounds = np.stack([low, np.clip(high, low + 1, last)], axis=1)
+        return bounds[::-1].astype(int).ravel().tolist()
 
 
 def addRegion(volumeNode, extent: Sequence[int], isHidden: bool = False):

@@ -52,9 +52,14 @@ def test_a_box_lies_inside_the_volume(red, source, start, end, pixels, extent):
     assert draw(red, source, at(red, *start), at(red, *end), pixels) == ([extent], [])
 
 
-def test_a_drag_beside_the_image_is_told(red, source):
+def test_a_drag_beside_the_image_or_over_one_with_slanting_axes_is_told(red, source):
     ends, errors = draw(red, source, at(red, 8, 41), at(red, 20, 44))
     assert (ends, errors[-1]) == ([], "The mouse was outside 'chest'. Drag over the image.")
+    slanting = phantom_volumes.GRID.copy()
+    slanting[0, 2] = 1.0
+    source.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(slanting))
+    _, errors = draw(red, source, at(red, 8, 8), at(red, 20, 20))
+    assert errors[0].startswith("The axes of 'chest' are not square to each other.")
 
 
 def test_a_coronal_view_draws_through_slices(sliceView, source):
