@@ -62,9 +62,9 @@ def modality(volumeNode) -> str:
 
     One slice without the values of a CT is taken for a radiograph.
     """
-    stated = volumeNode.GetAttribute(MODALITY) or statedModality(volumeNode)
-    isFilm = stated == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode)
-    return "CXR" if isFilm else stated
+    statement = volumeNode.GetAttribute(MODALITY) or statedModality(volumeNode)
+    isRadiograph = statement == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode)
+    return "CXR" if isRadiograph else statement
 
 
 def statedModality(volumeNode) -> str:

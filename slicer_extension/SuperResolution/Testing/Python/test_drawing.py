@@ -30,8 +30,8 @@ def test_a_drag_draws_a_box_of_whole_pixels_on_the_slice_in_view(application, re
     interaction = application.logic.GetInteractionNode()
     interaction.SetCurrentInteractionMode(interaction.AdjustWindowLevel)  # which rests meanwhile
     drag = at(red, 8.3, 7.8), at(red, 23.7, 32.4)
-    drawn = draw(red, source, *drag, between=lambda: pictures.append(red.picture()))
-    assert drawn == ([[2, 3, 8, 24, 8, 32]], [])
+    extents, errors = draw(red, source, *drag, between=lambda: pictures.append(red.picture()))
+    assert (extents, errors) == ([[2, 3, 8, 24, 8, 32]], [])
     assert difference(plain, pictures[0]).max() > 100  # it is seen while it is drawn
     assert difference(plain, red.picture()).max() == 0
     assert application.nodeIds() == nodes
