@@ -23,26 +23,20 @@ _LAYERS = 3  # layers of every view: background, foreground and label
 _HANDLE_SCALE = 1.5  # size of the handles in percent of the view; Slicer's own is 3
 
 
-def addDisplay(volumeNode) -> None:
-    """Give a volume a display node whose window is not automatic.
+def addDisplay(volumeNode, likeNode=None) -> None:
+    """Give a volume a display node whose window is not automatic; it is a copy of that of `likeNode`, if there is one.
 
     Slicer's own `CreateDefaultDisplayNodes` sorts the voxels for an automatic window: a second per 100 million.
     """
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
-    display.SetAutoWindowLevel(0)
     volumeNode.GetScene().AddNode(display)
     display.SetDefaultColorMap()
+    if likeNode is not None:
+        display.CopyContent(likeNode.GetDisplayNode())
+        display.SetAndObserveColorNodeID(likeNode.GetDisplayNode().GetColorNodeID())
+    display.SetAutoWindowLevel(0)
+    display.SetAutoThreshold(0)
     volumeNode.SetAndObserveDisplayNodeID(display.GetID())
-
-
-def copyDisplay(fromNode, toNode) -> None:
-    """Show a volume as another one is shown, but not by an automatic window or threshold."""
-    source, target = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
-    with NodeModify(target):
-        target.CopyContent(source)
-        target.SetAutoWindowLevel(0)
-        target.SetAutoThreshold(0)
-        target.SetAndObserveColorNodeID(source.GetColorNodeID())
 
 
 class WindowLink(VTKObservationMixin):

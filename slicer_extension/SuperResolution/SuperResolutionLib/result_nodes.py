@@ -81,8 +81,7 @@ def addResult(
         node.SetVoxelValueQuantity(sourceNode.GetVoxelValueQuantity())
         scene.AddNode(node)
         node.SetNodeReferenceID(SOURCE, sourceNode.GetID())
-        display.addDisplay(node)
-        display.copyDisplay(sourceNode, node)
+        display.addDisplay(node, likeNode=sourceNode)
         nodes.putBeside(sourceNode, node)
     for derived in derivedNodes(node):
         if derived.GetAttribute(KIND) == DIFFERENCE or errorBars is None:
