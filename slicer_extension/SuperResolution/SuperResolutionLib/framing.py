@@ -28,52 +28,42 @@ class Frame:
     """
 
     def __init__(self, volumeNode, captions: Sequence[tuple[str, str | None]], letters: Sequence[str] = ()):
-        self._volume, self._letters, scene = volumeNode, letters, volumeNode.GetScene()
+        self._volume, scene = volumeNode, volumeNode.GetScene()
         self._box = _addMarkups(scene, slicer.vtkMRMLMarkupsROINode())
-        self._edges = _addMarkups(scene, slicer.vtkMRMLMarkupsFiducialNode())
-        self._captions = []
-        for words, view in captions:
-            points = _addMarkups(scene, slicer.vtkMRMLMarkupsFiducialNode())
-            if view:
-                points.GetDisplayNode().AddViewNodeID(view)
-            self._captions.append((words, points))
         self.displayNode = self._box.GetDisplayNode()  # a legend can be attached to it
-        self.update()
+        slices, rows, columns = shapeOf(volumeNode)
+        try:
+            region.placeBox(self._box, volumeNode, [0, slices, 0, rows, 0, columns])
+        except InputError:
+            self._box.SetDisplayVisibility(False)  # the axes are not square: the caption has to do
+        display.outlineOnly(self._box, YELLOW)
+        # A point is shown in its own slice only.
+        self._captions = [self._addTexts([(words, k, 0, 0) for k in range(slices)], view) for words, view in captions]
+        far = _BESIDE * max(rows, columns)
+        positions = (rows / 2, -far), (rows / 2, columns + far / 4), (-2 * far, columns / 2), (rows + far, columns / 2)
+        self._edges = self._addTexts([(letter, 0, *position) for letter, position in zip(letters, positions)])
 
     def setCaption(self, caption: str) -> None:
         """Change the first caption."""
-        points = self._captions[0][1]
-        self._captions[0] = caption, points
+        points = self._captions[0]
         with NodeModify(points):
             for n in range(points.GetNumberOfControlPoints()):
                 points.SetNthControlPointLabel(n, caption)
 
-    def update(self) -> None:
-        """Follow the volume, which may have another place or size now."""
-        slices, rows, columns = shapeOf(self._volume)
-        try:
-            region.placeBox(self._box, self._volume, [0, slices, 0, rows, 0, columns])
-        except InputError:
-            self._box.SetDisplayVisibility(False)  # the axes are not square: the caption has to do
-        display.outlineOnly(self._box, YELLOW)
-        for words, points in self._captions:  # a point is shown in its own slice only
-            self._write(points, [(words, k, 0, 0) for k in range(slices)])
-        far = _BESIDE * max(rows, columns)
-        positions = (rows / 2, -far), (rows / 2, columns + far / 4), (-2 * far, columns / 2), (rows + far, columns / 2)
-        self._write(self._edges, [(letter, 0, *position) for letter, position in zip(self._letters, positions)])
-
-    def _write(self, points, texts: Sequence) -> None:
-        """Write texts, each with its slice, row and column; 0 is the outer face of the first pixel."""
-        with NodeModify(points):
-            points.RemoveAllControlPoints()
-            points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
-            for text, k, row, column in texts:
-                index = np.array([[column - 0.5, row - 0.5, k]])
-                points.AddControlPoint(vtk.vtkVector3d(*transformPoints(ijkToRasOf(self._volume), index)[0]), text)
+    def _addTexts(self, texts: Sequence, view: str | None = None):
+        """Add texts, each with its slice, row and column; 0 is the outer face of the first pixel."""
+        points = _addMarkups(self._volume.GetScene(), slicer.vtkMRMLMarkupsFiducialNode())
+        if view:
+            points.GetDisplayNode().AddViewNodeID(view)
+        points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+        for text, k, row, column in texts:
+            index = np.array([[column - 0.5, row - 0.5, k]])
+            points.AddControlPoint(vtk.vtkVector3d(*transformPoints(ijkToRasOf(self._volume), index)[0]), text)
+        return points
 
     def stop(self) -> None:
         """Take frame, captions and letters out of the scene. Calling it again does nothing."""
-        for node in (self._box, self._edges, *(points for _, points in self._captions)):
+        for node in (self._box, self._edges, *self._captions):
             if node.GetScene() is not None:
                 nodes.Removal(node.GetScene()).remove(node)
 
