@@ -55,10 +55,11 @@ class Frame:
         points = _addMarkups(self._volume.GetScene(), slicer.vtkMRMLMarkupsFiducialNode())
         if view:
             points.GetDisplayNode().AddViewNodeID(view)
-        points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
-        for text, k, row, column in texts:
-            index = np.array([[column - 0.5, row - 0.5, k]])
-            points.AddControlPoint(vtk.vtkVector3d(*transformPoints(ijkToRasOf(self._volume), index)[0]), text)
+        with NodeModify(points):
+            points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+            for text, k, row, column in texts:
+                index = np.array([[column - 0.5, row - 0.5, k]])
+                points.AddControlPoint(vtk.vtkVector3d(*transformPoints(ijkToRasOf(self._volume), index)[0]), text)
         return points
 
     def stop(self) -> None:
