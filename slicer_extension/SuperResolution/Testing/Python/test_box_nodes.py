@@ -1,12 +1,10 @@
-"""Anomaly boxes: drawn, listed, as rectangles on slices, saved and loaded."""
+"""Anomaly boxes: drawn, listed, as rectangles on slices, and loaded by Slicer."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import phantom_volumes
 import pytest
-import slicer
 from box_lists import assertSameBoxes, boxesOn, removeBoxes
 from grids import GRIDS, makeGrid
 from sliceview import difference
@@ -87,37 +85,21 @@ def test_a_box_on_a_radiograph_is_one_slice_thick(application):
     assert region.ofRoi(flat, film) == [0, 1, 5, 9, 7, 12]
 
 
-def test_boxes_are_saved_in_one_file_and_come_back_also_in_slicer_itself(application, source, tmp_path):
-    path = tmp_path / "case.mrk.json"
-    rotated = addNodule(source, finding="Mass", certainty=1)
-    matrix = slicer.util.arrayFromVTKMatrix(rotated.GetObjectToNodeMatrix())
-    matrix = matrix @ makeGrid((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
-    rotated.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
-    saved = [
-        rotated, addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25),
-        addNodule(source, certainty=None, tracking="2.25.7"),
-    ]  # fmt: skip
-    names = [node.GetName() for node in saved]
-    assert names == ["Mass 100%", "Nodule 80%", 'Größe: "Mass" 25%', "Nodule"]
-    boxes, corners, nodes = boxesOn(source), region.cornersWorld(rotated), application.nodeIds()
-    box_nodes.saveBoxes(saved, path)
-    assert application.nodeIds() == nodes
-    assert list(tmp_path.iterdir()) == [path]
+def test_boxes_that_slicer_loads_from_its_markups_file_come_onto_the_volume(application, source, tmp_path):
+    application.move(source, makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
+    path, box = str(tmp_path / "box.mrk.json"), addNodule(source, finding='Größe: "Mass"', reader="B; <r>")
+    before, outline = boxesOn(source), box.GetDisplayNode().GetFillVisibility()
+    storage = box.CreateDefaultStorageNode()
+    storage.SetFileName(path)
+    assert storage.WriteData(box)
     removeBoxes(source)
-    loadedBoxes = box_nodes.loadBoxes(path, source)
-    assertSameBoxes(boxesOn(source), boxes)
-    np.testing.assert_allclose(region.cornersWorld(loadedBoxes[0]), corners, atol=1e-3)
-    assert all(node.GetStorageNode() is None for node in loadedBoxes)
-    assert len(application.nodeIds()) == len(nodes)
-    box_nodes.describe(loadedBoxes[-1], "Mass", "A", 0.5)
-    assert box_nodes.trackingOf(loadedBoxes[-1]) == "2.25.7"
-    application.clear()
-    assert application.moduleLogics["Markups"].LoadMarkups(str(path), "case")
-    boxesOfSlicer = box_nodes.boxesOf(application.scene)
-    assert {box_nodes.wordsOf(node) for node in boxesOfSlicer} == {words for words, *_ in boxes}
-    assert [node.GetName() for node in boxesOfSlicer] == names
-    assert not boxesOfSlicer[0].GetDisplayNode().GetFillVisibility()
-    np.testing.assert_allclose(region.cornersWorld(boxesOfSlicer[0]), corners, atol=1e-3)
+    assert application.moduleLogics["Markups"].LoadMarkups(path, "box")
+    assertSameBoxes(boxesOn(source), before)
+    (loaded,) = box_nodes.boxesOf(application.scene, source)
+    assert (loaded.GetName(), loaded.GetDisplayNode().GetFillVisibility()) == ('Größe: "Mass" 80%', outline)
+    application.scene.RemoveNode(source)  # its box does not go over to another volume
+    other = application.addVolume(phantom_volumes.COARSE, name="other")
+    assert (box_nodes.boxesOf(application.scene, other), box_nodes.boxesOf(application.scene)) == ([], [loaded])
 
 
 def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source):
@@ -135,48 +117,27 @@ def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source):
 
 
 def draw(**words):
-    return lambda source, path: addNodule(source, **words)
+    return lambda source: addNodule(source, **words)
 
 
-def add(*wrong, **fields):
-    rectangles = [Box("x", 1, 2, 3, 4, 3, "y"), Box("x", *wrong, **fields)]
-    return lambda source, path: box_nodes.addBoxes(rectangles, source)
-
-
-def load(content):
-    return lambda source, path: path.write_text(json.dumps(content)) and box_nodes.loadBoxes(path, source)
-
-
-def save(name, count=1):
-    return lambda source, path: box_nodes.saveBoxes(
-        box_nodes.boxesOf(source.GetScene())[:count], path.with_name("none") / name
-    )
+def add(*wrong):
+    rectangles = [Box("x", 1, 2, 3, 4, 3, "y"), Box("x", *wrong)]
+    return lambda source: box_nodes.addBoxes(rectangles, source)
 
 
 @pytest.mark.parametrize(("action", "message"), [
-    (draw(finding=" "), "The finding is ' ', expected words"),
-    (draw(reader=" "), "The reader is ' ', expected words"),
+    (draw(finding=" "), "A box needs a finding and a reader"),
+    (draw(reader=" "), "A box needs a finding and a reader"),
     (draw(certainty=80), "The certainty is 80, expected a number from 0 to 1"),
     (draw(certainty=float("nan")), "The certainty is nan, expected a number"),
     (add(1, 2, 3, 4), "Box 2 is on slice None, expected one of the 5 of the volume, from 0"),
     (add(1, 2, 3, 4, 5), "Box 2 is on slice 5, expected one of the 5"),
     (add(1, 4, 3, 2, 0), "Box 2: the box is upside down: y_min 4 is not below y_max 2"),
     (add(1, 2, 41, 4, 0), "Box 2: the box goes from x 1 to 41, outside its image of 40 x 32 pixels"),
-    (lambda source, path: box_nodes.loadBoxes(path, source), "cannot be read: No such file"),
-    (load("text"), "'case.mrk.json' is no markups file of Slicer"),
-    (load([]), "is no markups file of Slicer"),
-    (load({"markups": [{"type": "Line"}]}), r"holds no region box \(it holds Line\)"),
-    (load({"markups": []}), r"holds no region box \(it holds nothing\)"),
-    (load({"markups": [{"type": "ROI"}]}), "holds 1 region boxes without finding"),
-    (load({"markups": [{"type": "ROI", "controlPoints": [{"label": "R", "description": "7"}]}]}), "holds 1 region"),
-    (save("case.json"), "'case.json' does not end in .mrk.json"),
-    (save("case.mrk.json", count=0), "There are no boxes to save"),
-    (save("case.mrk.json"), "cannot be written: Slicer has written nothing"),
 ])  # fmt: skip
-def test_what_is_wrong_is_told_and_changes_nothing(application, source, tmp_path, action, message):
+def test_what_is_wrong_is_told_and_changes_nothing(application, source, action, message):
     addNodule(source)
-    before, path = application.nodeIds(), tmp_path / "case.mrk.json"
+    before = application.nodeIds()
     with pytest.raises(InputError, match=message):
-        action(source, path)
+        action(source)
     assert application.nodeIds() == before
-    assert {*tmp_path.iterdir()} <= {path}

@@ -1,0 +1,226 @@
+"""Results and boxes as DICOM in a folder and in Slicer's database, by the package's command line in real processes."""
+
+from unittest.mock import Mock
+
+import pydicom
+import pytest
+import slicer
+from box_lists import assertSameBoxes, boxesOn, removeBoxes
+from dicomfiles import PHANTOM_FILM
+from opened_panel import Shared
+from SuperResolutionLib import box_nodes, dicom_jobs, enhancer, headers, volumes
+from SuperResolutionLib.errors import InputError
+from waiting import waitFor
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder for files; the private folders of commands come into a folder beside it."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "export").mkdir()
+    return tmp_path / "export"
+
+
+@pytest.fixture
+def database(openDatabase):
+    return openDatabase(PHANTOM_FILM)
+
+
+@pytest.fixture
+def film(application, database):
+    return database.load(application, name="4: chest")  # as Slicer's DICOM module names volumes
+
+
+@pytest.fixture
+def result(application, film, worker):
+    """A result of the radiograph, by the default model."""
+    return enhancer.Enhancer(Shared(worker)).enhance(film, application.addRoi(film, [0, 1, 40, 72, 50, 82]))
+
+
+@pytest.fixture
+def box(film):
+    return addBox(film)
+
+
+@pytest.fixture
+def stack(loadDicom):
+    return loadDicom("CT")
+
+
+def addBox(volume, bounds=(0, 1, 3, 9, 2, 7), finding="Nodule", reader="A", certainty=0.8):
+    return box_nodes.addBox(volume, bounds, finding, reader, certainty)
+
+
+@pytest.fixture
+def run(process, folder):
+    """Runs a command of `dicom_jobs` until it is over, or until `afterSteps` says so, and returns it.
+
+    ``run.export(result, volume, boxes)``, ``run.send(result, volume, boxes)``, ``run.load(volume, path)``.
+    """
+
+    class Run:
+        def __call__(self, kind, *arguments, afterSteps=lambda command: False):
+            command = kind(*arguments, slicer.dicomDatabase, **process)
+            waitFor(lambda: not command.step() or afterSteps(command), what="the end of the command")
+            return command
+
+        def export(self, *arguments, folder=folder):
+            return self(dicom_jobs.Export, *arguments, folder)
+
+        def send(self, *arguments, **options):
+            return self(dicom_jobs.SendToDatabase, *arguments, **options)
+
+        def load(self, volume, path=folder / "chest" / "boxes.dcm", **options):
+            return self(dicom_jobs.LoadReport, path, volume, **options)
+
+    return Run()
+
+
+def stored(database):
+    """Return modality and study of each file in the database."""
+    return sorted((header.Modality, header.StudyInstanceUID) for header in database.headers.values())
+
+
+def written(folder):
+    """Return the files in a folder and among the temporary ones."""
+    return {path for path in folder.parent.rglob("*") if path.is_file() and "film" not in path.parts}
+
+
+def test_a_result_and_its_boxes_come_into_a_new_folder(film, result, box, run, folder):
+    name = result.GetName().replace(":", "_")
+    (folder / name).mkdir()
+    export = run.export(result, film, [box])
+    assert export.summary == f"2 files in {folder / name} 2.", export.message
+    assert {path.parent for path in written(folder)} == {folder / f"{name} 2"}
+    assert {pydicom.dcmread(path).Modality for path in written(folder)} == {"DX", "SR"}
+
+
+def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(stack, run, folder):
+    nodule = addBox(stack, [1, 4, 3, 9, 2, 7.5], certainty=None)
+    mass = addBox(stack, [4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
+    boxes = boxesOn(stack)
+    export = run.export(None, stack, [nodule, mass])
+    assert export.summary == f"1 files in {folder / 'chest'}.", export.message
+    removeBoxes(stack)
+    assert run.load(stack).summary == "Boxes read: 2, from boxes.dcm."
+    assertSameBoxes(boxesOn(stack), boxes)
+
+
+def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack):
+    database = slicer.dicomDatabase
+    paths = [database.fileForInstance(uid) for uid in database.uids]
+    expected = headers.slicesOf(stack, paths, database)
+    assert expected == database.uids
+    stack.SetAttribute(volumes.UIDS, " ".join(reversed(database.uids)))
+    assert headers.slicesOf(stack, paths[::-1], database) == expected
+
+
+def test_a_volume_that_left_its_place_has_no_report(stack, run):
+    box = addBox(stack, [1, 4, 3, 9, 2, 7])
+    stack.SetOrigin(0, 0, 0)
+    with pytest.raises(InputError, match="'chest' does not lie where its DICOM files say.* Load it again"):
+        run.export(None, stack, [box])
+    stack.SetAttribute(volumes.UIDS, slicer.dicomDatabase.uids[0])
+    with pytest.raises(InputError, match="'chest' has 5 slices in 1 DICOM files, expected one file for each"):
+        run.export(None, stack, [box])
+
+
+def test_what_a_report_says_besides_boxes_is_told_and_what_cannot_be_loaded_adds_nothing(
+    application, loadDicom, run, folder
+):
+    film = loadDicom("CR")
+    run.export(None, film, [addBox(film, finding=name) for name in ("Nodule", "Mass")])
+    path = folder / "chest" / "boxes.dcm"
+    report = pydicom.dcmread(path)
+    items = report.ContentSequence[-1].ContentSequence[0].ContentSequence
+    region = next(item for item in items if item.ValueType == "SCOORD")
+    region.GraphicType, region.GraphicData = "POINT", [1.0, 2.0]
+    report.save_as(path)
+    removeBoxes(film)
+    summary = "Boxes read: 1, from boxes.dcm.\nboxes.dcm, group 1: is a point (POINT), no box, and is left out."
+    assert run.load(film).summary == summary
+    removeBoxes(film)
+    removed = run.load(film, afterSteps=lambda command: application.scene.RemoveNode(film))
+    assert removed.message.startswith("The volume was removed while its report was read.")
+    other = loadDicom("DX")
+    assert run.load(other).message.startswith("boxes.dcm: its 1 box(es) belong to other images than the 1 given.")
+    path.write_bytes(path.read_bytes()[:700])
+    assert run.load(other).message.startswith("boxes.dcm: ")
+    assert box_nodes.boxesOf(application.scene) == []
+
+
+def test_boxes_come_beside_the_study_they_belong_to_also_without_a_result(database, film, box, run, folder):
+    [(_, study)] = stored(database)
+    assert run.send(None, film, [box]).summary == "Sent to the study in Slicer's DICOM database: 1 files in 1 series."
+    assert stored(database) == [("DX", study), ("SR", study)]
+    assert database.fieldUpdates == 1  # so that the DICOM module shows the new counts
+    assert written(folder) == set()
+
+
+def test_a_database_that_does_not_take_all_keeps_nothing(database, film, result, box, run, monkeypatch, folder):
+    before, insert = stored(database), database.insert
+    monkeypatch.setattr(database, "insert", lambda file: "boxes" in file or insert(file))
+    sending = run.send(result, film, [box])
+    assert sending.message.startswith("Slicer's DICOM database took 1 of 2 files, so none was kept there.")
+    assert (stored(database), written(folder)) == (before, set())
+
+
+def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, box, run, folder):
+    other, file = folder.parent / "other.dcm", pydicom.dcmread(database.fileForInstance(database.uids[0]))
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = "2.25.7"
+    file.SeriesInstanceUID = "2.25.8"
+    file.save_as(other)
+    before = stored(database)
+
+    def importAndCancel(sending):
+        if sending._sent and not sending._isCanceled:
+            database.insert(str(other))
+            sending.cancel()
+
+    assert run.send(None, film, [box], afterSteps=importAndCancel).message == "Canceled. Nothing was written."
+    assert database.filesForSeries("2.25.8")
+    assert stored(database) == sorted([*before, *before])
+
+
+@pytest.mark.parametrize("moment", ["while it is written", "while it is copied", "when Slicer ends"])
+def test_what_is_cancelled_or_ended_leaves_the_database_as_it_was(database, film, result, box, run, folder, moment):
+    before = stored(database)
+
+    def stop(sending):
+        if sending._sent and moment == "when Slicer ends":
+            sending.close()
+            return True
+        if sending._sent or moment == "while it is written":
+            sending.cancel()
+        return False
+
+    sending = run.send(result, film, [box], afterSteps=stop)
+    assert moment == "when Slicer ends" or sending.message == "Canceled. Nothing was written."
+    assert (stored(database), written(folder)) == (before, set())
+
+
+def test_what_cannot_be_written_says_why_and_writes_nothing(database, film, result, box, run, folder, monkeypatch):
+    before = stored(database)
+    long = addBox(film, finding="x" * 65)
+    with monkeypatch.context() as full:
+        full.setattr(dicom_jobs, "_link", Mock(side_effect=OSError(28, "No space left on device")))
+        assert run.export(None, film, [box]).message.startswith("The files cannot be written: No space left on device.")
+    with pytest.raises(InputError, match="The files cannot be written: No such file or directory.* another folder"):
+        run.export(None, film, [box], folder=folder / "gone")
+    for message, *arguments in (
+        ("There is no result and no box to write", None, film, []),
+        ("The boxes cannot be written: .*finding is .* at most 64 characters.* Correct the box.", result, film, [long]),
+    ):
+        with pytest.raises(InputError, match=message):
+            run.send(*arguments)
+    box.SetCenter(5000, 0, 0)
+    with pytest.raises(InputError, match="The box 'Nodule' lies outside '4: chest'"):
+        run.send(result, film, [box])
+    volumes.setModality(film, "CT")
+    with pytest.raises(InputError, match="The files of '4: chest' call it CXR, and you have said"):
+        run.send(result, film, [])
+    film.RemoveAttribute(volumes.UIDS)
+    with pytest.raises(InputError, match="'4: chest' was not loaded from DICOM"):
+        run.send(result, film, [])
+    assert (stored(database), written(folder)) == (before, set())
