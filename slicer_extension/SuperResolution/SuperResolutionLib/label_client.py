@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
-import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
 from SuperResolutionLib.box import BoxError
 from SuperResolutionLib.errors import InputError, _
@@ -36,7 +34,7 @@ class LabelClient:
     def __init__(self, address: str = ADDRESS, token: str = "") -> None:
         address, self._token = address.strip().rstrip("/"), token.strip()
         try:
-            parts = urllib.parse.urlsplit(address)
+            parts = urlsplit(address)
             host, _port = parts.hostname, parts.port
         except ValueError:
             host = None
@@ -47,13 +45,12 @@ class LabelClient:
             raise InputError(_("The token holds blanks or other characters that no token has. Copy it again."))
         isLocal = host in _LOOPBACK
         if self._token and parts.scheme == "http" and not isLocal:
-            message = _("The token would cross the network unencrypted, and was not sent. Use the https address of the "
-                        "server.")  # fmt: skip
-            raise InputError(message)
+            raise InputError(_("The token would cross the network unencrypted, and was not sent. Use the https address "
+                               "of the server."))  # fmt: skip
         self.address = address
-        # A proxy of the system is none for a server on this machine. A redirection would take the token elsewhere.
+        # A proxy of the system is none for a server on this machine.
         proxies = [urllib.request.ProxyHandler({})] if isLocal else []
-        self._opener = urllib.request.build_opener(_NoRedirection, *proxies)
+        self._opener = urllib.request.build_opener(_EveryAnswer, *proxies)
 
     def user(self) -> tuple[str, str]:
         """Return name and role ("reader", "adjudicator", "admin") of whoever the token belongs to."""
@@ -69,8 +66,7 @@ class LabelClient:
                     digest = hashlib.file_digest(content, "sha256").hexdigest()
                     query = {"sha256": digest, "size": str(content.tell())}
             except OSError as error:
-                message = _("The file of the volume cannot be read ({reason}). The server finds the image by its file: "
-                            "load the volume again.")  # fmt: skip
+                message = _("The file of the volume cannot be read ({reason}). Load the volume again.")
                 raise InputError(message, reason=error.strerror) from error
         return self._request("GET", "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices"))
 
@@ -80,7 +76,7 @@ class LabelClient:
         The number is 0 if there is none; the content is None if there is none, or none whose content was kept and was
         drawn on the files that the image has now.
         """
-        answer = self._request("GET", f"/boxes/{_quote(image)}/history", {"reader": reader}, ("versions",))
+        answer = self._request("GET", f"/boxes/{quote(image, safe='')}/history", {"reader": reader}, ("versions",))
         number, reading = 0, None
         try:
             for version in answer["versions"]:
@@ -101,7 +97,7 @@ class LabelClient:
         adjudicator. `basedOn` is the newest version that the sender has seen, 0 for none: if the server has a newer
         one, nothing is saved. Sent twice, as after a lost answer, it is one version.
         """
-        path = f"/boxes/{_quote(reading.image.id)}" + "/adjudication" * (reading.reader.id == CONSENSUS)
+        path = f"/boxes/{quote(reading.image.id, safe='')}" + "/adjudication" * (reading.reader.id == CONSENSUS)
         try:
             document = json.loads(format_readings([reading]))
         except BoxError as error:
@@ -118,24 +114,21 @@ class LabelClient:
         body = None
         if document is not None:
             body, headers["Content-Type"] = json.dumps(document).encode(), "application/json"
-        url = f"{self.address}{path}?{urllib.parse.urlencode(query)}"
+        url = f"{self.address}{path}?{urlencode(query)}"
         request = urllib.request.Request(url, body, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
-                return _parse(response.read(LONGEST_ANSWER), fields)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error.code, error.read(LONGEST_ANSWER)) from error
+                status, content = response.status, response.read(LONGEST_ANSWER)
         except (OSError, HTTPException, ValueError) as error:
-            raise InputError(self._silence(error, isWriting=document is not None)) from error
-
-    def _refusal(self, status: int, body: bytes) -> InputError:
-        """Return an error with the server's reason."""
+            raise InputError(self._describe(error, isWriting=document is not None)) from error
         try:
-            reason = str(_parse(body, ("error",))["error"])
-        except ValueError:
+            answer = json.loads(content)
+            if status == 200:
+                return {field: answer[field] for field in fields}
+            reason = str(answer["error"])
+        except (ValueError, LookupError, TypeError) as error:
             message = _("{address} answered {status}, and is no server of `monai-sr label`.")
-            return InputError(message, address=self.address, status=status)
+            raise InputError(message, address=self.address, status=status) from error
         messages = {
             401: _("The server refuses this user: {reason}"),
             403: _("The server does not allow it: {reason}"),
@@ -144,38 +137,28 @@ class LabelClient:
                    "Nothing was sent. Press Fetch boxes to see them."),
         }  # fmt: skip
         reason = reason[:1].upper() + reason[1:]
-        return InputError(messages.get(status, _("The server refuses the request: {reason}")), reason=reason)
+        raise InputError(messages.get(status, _("The server refuses the request: {reason}")), reason=reason)
 
-    def _silence(self, error: Exception, isWriting: bool) -> str:
+    def _describe(self, error: Exception, isWriting: bool) -> str:
         """Return a sentence on a server that does not answer."""
         cause = getattr(error, "reason", error)
-        if isinstance(cause, (socket.timeout, TimeoutError)):
+        if isinstance(cause, ConnectionRefusedError):
+            text = _("No server runs at {address}. Start it there with `monai-sr label`, or correct the address.")
+            return text.format(address=self.address)
+        if isinstance(cause, TimeoutError):
             text = _("{address} does not answer within {seconds:g} s. Try again later.")
-        elif isinstance(cause, ConnectionRefusedError):
-            text = _("No server runs at {address}. Start it there with `monai-sr label`, or correct the address of the "
-                     "server.")  # fmt: skip
-        elif isinstance(error, ValueError):
-            text = _("{address} gives an answer that is not one of a server of `monai-sr label`.")
         else:
             text = _("{address} cannot be reached ({detail}). Check the address, and that the server runs.")
         detail = getattr(cause, "strerror", None) or type(cause).__name__
         text = text.format(address=self.address, seconds=TIMEOUT, detail=detail)
-        if isWriting and not isinstance(cause, ConnectionRefusedError):
-            text += " " + _("The boxes may have been saved: send them again, the same ones are saved once.")
-        return text
+        saved = _("The boxes may have been saved: send them again, the same ones are saved once.")
+        return f"{text} {saved}" if isWriting else text
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
+class _EveryAnswer(urllib.request.HTTPErrorProcessor):
+    """Returns every answer as it is: a refusal has a reason in it, and a redirection would take the token elsewhere."""
 
+    def http_response(self, request: Any, response: Any) -> Any:
+        return response
 
-def _parse(body: bytes, fields: Sequence[str]) -> dict[str, Any]:
-    answer = json.loads(body)
-    if not isinstance(answer, dict) or not set(fields) <= set(answer):
-        raise ValueError("another answer than expected")
-    return answer
-
-
-def _quote(name: str) -> str:
-    return urllib.parse.quote(name, safe="")
+    https_response = http_response

@@ -7,7 +7,6 @@ So versions that were sent from elsewhere are not overwritten, and boxes that we
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from SuperResolutionLib import box_nodes, result_nodes
 from SuperResolutionLib.dicom_jobs import TOOL
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
-from SuperResolutionLib.label_client import CONSENSUS, LabelClient
+from SuperResolutionLib.label_client import LabelClient
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading
 from SuperResolutionLib.volumes import UIDS, shapeOf
 
@@ -51,10 +50,9 @@ class _Exchange:
         self._uids, self._content = _slicesOf(volumeNode), _contentOf(volumeNode)
         slices, rows, columns = shapeOf(volumeNode)
         self._size = {"columns": int(columns), "rows": int(rows), "slices": int(slices)}
-        self._error = None
-        self._isOpenToAdjudicators = True
         self._own = ownBoxes(volumeNode, self._reader)
         self._state = _stateOf(self._own, volumeNode)
+        self._error: InputError | None = InputError(_("A mistake of this module. Slicer's log says where."))
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def step(self) -> bool:
@@ -74,17 +72,13 @@ class _Exchange:
     def _run(self) -> None:
         try:
             self._exchange(self._find())
+            self._error = None
         except InputError as error:
             self._error = error
-        except Exception as error:
-            logging.exception("boxes and the labelling server")
-            message = _("A mistake of this module ({kind}). Slicer's log says where.")
-            self._error = InputError(message, kind=type(error).__name__)
 
     def _find(self) -> ImageIdentity:
         name, role = self._client.user()
-        isAllowed = role == "admin" or (role == "adjudicator" and self._isOpenToAdjudicators)
-        if self._reader != name and not isAllowed:
+        if self._reader != name and role == "reader":
             message = _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.")
             raise InputError(message, name=name)
         image = self._client.find(**self._content)
@@ -111,7 +105,7 @@ class SendBoxes(_Exchange):
 
     def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool) -> None:
         super().__init__(client, volumeNode, reader)
-        self._isDraft, self._isOpenToAdjudicators = isDraft, self._reader == CONSENSUS
+        self._isDraft = isDraft
         self._boxes = [box for node in self._own for box in box_nodes.toBoxes(node, volumeNode, self._uids)]
         self._sawEnhanced = bool(result_nodes.resultsOf(volumeNode))
         self._lastVersion = _lastVersions(volumeNode).get(self._reader, {})
@@ -136,13 +130,7 @@ class SendBoxes(_Exchange):
 
     def _finish(self) -> None:
         self._remember(self._state)
-        if self._isDraft:
-            text = _("Version {number} is on the server, a draft. Boxes: {count}.")
-        elif self._own:
-            text = _("Version {number} is on the server, submitted. Boxes: {count}.")
-        else:
-            text = _("Version {number} is on the server, submitted: no finding.")
-        self.summary = text.format(number=self._number, count=len(self._own))
+        self.summary = _describe(self._number, self._isDraft, len(self._own))
         others = len(set(box_nodes.boxesOf(self._volume.GetScene(), self._volume)) - set(self._own))
         if others:
             text = _("Boxes of other readers that stay here: {count}. Each reader sends their own.")
@@ -178,13 +166,17 @@ class FetchBoxes(_Exchange):
         for node in replaced:
             box_nodes.removeBox(node)
         self._remember(_stateOf(added, self._volume))
-        if reading.no_finding:
-            text = _("Version {number} of '{reader}', submitted: no finding.")
-        elif reading.status == "draft":
-            text = _("Version {number} of '{reader}', a draft. Boxes: {count}.")
-        else:
-            text = _("Version {number} of '{reader}', submitted. Boxes: {count}.")
-        self.summary = text.format(number=self._number, reader=self._reader, count=len(added))
+        self.summary = _describe(self._number, reading.status == "draft", len(added))
+
+
+def _describe(number: int, isDraft: bool, count: int) -> str:
+    if isDraft:
+        text = _("Version {number} is on the server, a draft. Boxes: {count}.")
+    elif count:
+        text = _("Version {number} is on the server, submitted. Boxes: {count}.")
+    else:
+        text = _("Version {number} is on the server, submitted: no finding.")
+    return text.format(number=number, count=count)
 
 
 def _slicesOf(volumeNode) -> Sequence[str]:

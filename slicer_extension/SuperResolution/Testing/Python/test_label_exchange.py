@@ -74,19 +74,19 @@ class Reader:
 
     def __init__(self, panel, server, name, volume):
         self.panel, self.server, self.ui = panel, server, panel.ui
-        panel.chosen.inputVolume = volume
-        self.become(name)
         panel.ui.serverLineEdit.text = server.url
+        self.become(name)
+        self.open(volume)
         self.fetch()
         self.removeAll()
 
     def become(self, name, token=None):
         self.ui.readerLineEdit.text = name
-        self.ui.tokenLineEdit.text = self.server.tokens.get(token or name, "")
+        self.ui.tokenLineEdit.text = self.server.tokens[token or name]
 
-    @property
-    def text(self):
-        return self.ui.serverLabel.text
+    def open(self, volume):
+        self.panel.chosen.inputVolume = volume
+        self.panel.settle()
 
     def draw(self, edges, slices=(0, 1), finding="Nodule"):
         """Draw a box and name it in the table, as a user does."""
@@ -105,7 +105,7 @@ class Reader:
     def wait(self):
         self.panel.until(lambda: self.panel.widget._exchange is None, "the answer of the server")
         self.panel.settle()
-        return self.text
+        return self.ui.serverLabel.text
 
     def refuse(self, button):
         """Press a button and answer its question with no. Return the question."""
@@ -155,10 +155,8 @@ def test_boxes_of_every_image_come_back_at_the_same_place_also_under_a_transform
     assert ada.send(draft=True) == "Version 1 is on the server, a draft. Boxes: 2."
     assert ada.send() == "Version 2 is on the server, submitted. Boxes: 2."
     ada.removeAll()
-    assert ada.fetch() == "Version 2 of 'ada', submitted. Boxes: 2."
+    assert ada.fetch() == "Version 2 is on the server, submitted. Boxes: 2."
     assertSameBoxes(ada.boxes, boxes, NEAR)
-    if slices > 1:  # one box of several slices is one box again
-        assert sorted(bounds[1] - bounds[0] for *_, bounds in ada.boxes) == pytest.approx([1, 3], abs=0.01)
     turn = np.array([[0, -1, 0, 12], [1, 0, 0, -4], [0, 0, 1, 3], [0, 0, 0, 1.0]])
     application.move(image, turn)
     ada.removeAll()
@@ -172,8 +170,7 @@ def test_what_was_sent_from_elsewhere_is_neither_overwritten_nor_lost(film, read
     ada = reader("ada", film)
     first = ada.draw([1, 2, 9, 8])
     version = int(ada.send().split()[1])
-    ada.panel.chosen.inputVolume = loadDicom("CR")  # the same image, in another scene
-    ada.panel.settle()
+    ada.open(loadDicom("CR"))  # the same image, in another scene
     ada.draw([20, 21, 30, 31], finding="Mass")
     assert ada.send() == (
         "The server has a newer version of these boxes, which was sent from elsewhere and not fetched here. Nothing "
@@ -186,10 +183,9 @@ def test_what_was_sent_from_elsewhere_is_neither_overwritten_nor_lost(film, read
     assert ada.findings == ["Nodule"]
     ada.draw([20, 21, 30, 31], finding="Mass")
     assert ada.send() == f"Version {version + 1} is on the server, submitted. Boxes: 2."
-    ada.panel.chosen.inputVolume = film
-    ada.panel.settle()
+    ada.open(film)
     slicer.app.asked.clear()
-    assert ada.fetch() == f"Version {version + 1} of 'ada', submitted. Boxes: 2."
+    assert ada.fetch() == f"Version {version + 1} is on the server, submitted. Boxes: 2."
     assert slicer.app.asked == []  # nothing here was unsent
     assert first.GetScene() is None
 
@@ -211,7 +207,7 @@ def test_no_box_is_submitted_as_no_finding_and_only_when_it_is_meant(film, reade
     assert eve.refuse(eve.ui.sendBoxesButton) == question
     assert eve.fetch() == "The server has no boxes of 'eve' on this image."
     assert eve.send() == "Version 1 is on the server, submitted: no finding."
-    assert eve.fetch() == "Version 1 of 'eve', submitted: no finding."
+    assert eve.fetch() == "Version 1 is on the server, submitted: no finding."
 
 
 def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
@@ -223,7 +219,7 @@ def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
     eve.become("bob", token="eve")
     eve.fetch()
     assertSameBoxes(eve.boxes, boxes, NEAR)
-    assert eve.send() == "The token is that of the reader 'eve'. Enter this name as the reader, or another token."
+    assert eve.send().startswith("The server does not allow it: ")
     eve.become("consensus", token="eve")
     eve.draw([4, 5, 14, 12])
     assert eve.send() == (
@@ -241,7 +237,6 @@ def test_a_reader_neither_sees_nor_sends_for_others(film, reader):
     ada = reader("ada", film)
     ada.become("bob", token="ada")
     for press in (ada.send, ada.fetch):
-        ada.removeAll()
         assert press() == "The token is that of the reader 'ada'. Enter this name as the reader, or another token."
         assert ada.boxes == []
 
@@ -265,43 +260,31 @@ def test_codes_and_what_was_seen_stay_with_the_next_version(film, reader, server
     assert back.saw_enhanced is True
 
 
-def test_what_cannot_be_is_told_in_words(film, reader, application):
+def test_what_cannot_be_is_told_in_words(film, reader, application, loadDicom, monkeypatch):
     ada = reader("ada", film)
     ada.ui.readerLineEdit.text = " "
     assert ada.fetch().startswith("Enter the reader first")
     ada.become("ada")
-    ada.ui.serverLineEdit.text = "nowhere"  # other answers of the client: monailabel_app/tests/test_slicer_client.py
-    assert ada.fetch().startswith("The address of the server is 'nowhere'")
-    ada.ui.serverLineEdit.text = "http://127.0.0.1:9"
-    assert ada.fetch().startswith("No server runs at http://127.0.0.1:9.")
-    ada.ui.serverLineEdit.text, ada.ui.tokenLineEdit.text = ada.server.url, "wrong"
+    ada.ui.tokenLineEdit.text = "wrong"  # other answers of the client: monailabel_app/tests/test_slicer_client.py
     assert ada.fetch().startswith("The server refuses this user: The token is not known.")
     ada.become("ada")
-    # The image.
-    uid = film.GetAttribute(volumes.UIDS)
     crop = application.addVolume(slicer.util.arrayFromVolume(film)[:, 1:], name="crop", modality="CR")
-    ada.panel.chosen.inputVolume = crop
+    ada.open(crop)
     assert ada.fetch().startswith("'crop' was not loaded from a file, so no server knows it.")
-    crop.SetAttribute(volumes.UIDS, uid)
+    crop.SetAttribute(volumes.UIDS, film.GetAttribute(volumes.UIDS))
     assert ada.fetch() == (
         "The volume has 40 x 47 x 1 voxels, and the server's image 40 x 48 x 1 (columns x rows x slices). Load the "
         "whole image, as it is."
     )
-    ada.panel.chosen.inputVolume = film
-    # A box.
+    ada.open(film)
     node = ada.draw([1, 1, 5, 5])
     node.SetCenter(5000, 0, 0)
     ada.panel.settle()
     assert ada.send().startswith("The box 'Nodule' lies outside")
-    box_nodes.removeBox(node)
-    # The volume goes while the request runs.
     ada.ui.fetchBoxesButton.click()
     slicer.mrmlScene.RemoveNode(film)
     assert ada.wait() == "The volume was removed in the meantime."
-
-
-def test_some_slices_of_a_series_need_slicers_database(reader, loadDicom, monkeypatch):
-    ada = reader("ada", loadDicom("CT"))
+    ada.open(loadDicom("CT"))
     monkeypatch.delattr(slicer, "dicomDatabase")
     assert ada.fetch() == "Slicer has no DICOM database open. Open the DICOM module once, and try again."
 
@@ -379,7 +362,7 @@ def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
     low, high = np.reshape(box_nodes.boundsIn(node, image), (3, 2)).T
     slicer.mrmlScene.RemoveNode(node)  # its Next sample closes the scene
     us = reader("pc-7", image)
-    assert us.fetch().startswith("Version 1 of 'pc-7', ")
+    assert us.fetch().startswith("Version 1 is on the server")
     bounds = np.array([bounds for *_, bounds in us.boxes])
     np.testing.assert_allclose(bounds[:, ::2].min(axis=0), low, atol=NEAR)
     np.testing.assert_allclose(bounds[:, 1::2].max(axis=0), high, atol=NEAR)
