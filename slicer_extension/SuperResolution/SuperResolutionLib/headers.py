@@ -140,22 +140,19 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
     The order of the files need not be that of the slices: Slicer may reverse it when a saved volume is loaded.
     """
     uids, slices = volumeNode.GetAttribute(UIDS).split(), volumes.shapeOf(volumeNode)[0]
-    if len(uids) != slices:
-        text = _("'{name}' has {slices} slices in {count} DICOM files, expected one file for each. Keep its boxes as "
-                 "markups.")  # fmt: skip
-        raise InputError(text.format(name=volumeNode.GetName(), slices=slices, count=len(uids)))
-    if slices == 1:
+    if len(uids) == slices == 1:
         return uids
     try:
         lps = [[float(part) for part in database.fileValue(file, POSITION).split("\\")] for file in files]
         positions = transformPoints(np.linalg.inv(volumes.ijkToRasOf(volumeNode)), np.array(lps) * (-1.0, -1.0, 1.0))
-    except ValueError:
-        positions = np.full((slices, 3), np.inf)
-    order = positions[:, 2].argsort()
-    if not (np.abs(positions[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all():
-        text = _("'{name}' does not lie where its DICOM files say, or its slices do not lie evenly, so boxes have no "
-                 "place in them. Load it again through the DICOM module, or keep its boxes as markups.")  # fmt: skip
-        raise InputError(text.format(name=volumeNode.GetName()))
+        order = positions[:, 2].argsort()
+        isInPlace = (np.abs(positions[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all()
+    except ValueError:  # a file without a position, or files of several slices
+        isInPlace = False
+    if not isInPlace:
+        text = _("'{name}' does not lie slice for slice where its DICOM files say, or not evenly, so boxes have no "
+                 "place in them. Load it again through the DICOM module, or keep its boxes by File, Save.")  # fmt: skip
+        raise InputError(text, name=volumeNode.GetName())
     return [uids[number] for number in order]
 
 

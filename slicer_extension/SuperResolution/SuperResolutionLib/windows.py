@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -71,16 +72,15 @@ def _fromFile(volumeNode, database) -> list[Window]:
     isMonochrome1 = headers.valueOf(file, headers.PHOTOMETRIC, database) == "MONOCHROME1"
     isInverted = isMonochrome1 and not header.blackIsHigh and header.storedRange is not None
     windows = []
-    for n, (center, width) in enumerate(zip(values[0], values[1])):
+    for center, width, explanation in zip_longest(*values, fillvalue=""):
         try:
-            level, width = float(center), float(width)
+            window = Window(explanation.strip() or _("file"), float(width), float(center))
         except ValueError:
             continue
         if isInverted:  # the reader has mirrored the numbers of the file
-            level = sum(header.storedRange) - level
-        explanation = values[2][n].strip() if n < len(values[2]) else ""
-        if width > 0:
-            windows.append(Window(explanation or _("file"), width, level))
+            window = window._replace(level=sum(header.storedRange) - window.level)
+        if window.width > 0:
+            windows.append(window)
     return windows
 
 
@@ -100,20 +100,19 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
         return ""  # bent by a transform
     if index is None:
         return ""
-    i, j, k = index
-    unit = _("HU") if modality(volumeNode) == "CT" else _("grey levels")
-    words = [_("column {column}, row {row}").format(column=i, row=j)]
-    if shapeOf(volumeNode)[0] > 1:
-        words.insert(0, _("slice {number} of {count}").format(number=k + 1, count=shapeOf(volumeNode)[0]))
+    slices, (k, j, i) = shapeOf(volumeNode)[0], index
+    words = [_("slice {number} of {count}").format(number=k + 1, count=slices)] if slices > 1 else []
+    words.append(_("column {column}, row {row}").format(column=i, row=j))
     if spacingZyx(volumeNode) is not None and not isFilm(volumeNode):
         words.append("  ".join(_inMillimetres(*axis) for axis in zip(position, ("RL", "AP", "SI"))))
-    value = f"{slicer.util.arrayFromVolume(volumeNode)[k, j, i]:g} {unit}"
+    unit = _("HU") if modality(volumeNode) == "CT" else _("grey levels")
+    value = f"{slicer.util.arrayFromVolume(volumeNode)[index]:g} {unit}"
     if fine is not None:
-        after = slicer.util.arrayFromVolume(resultNode)[tuple(fine[::-1])]
+        value += _(", enhanced {value}").format(value=inNumbers(slicer.util.arrayFromVolume(resultNode)[fine]))
         bars = result_nodes.errorBarsOf(resultNode)
-        value += _(", enhanced {value}").format(value=inNumbers(after))
         if bars is not None:
-            value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[tuple(fine[::-1])])}"
+            value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[fine])}"
+    words.append(value)
     words.append(value)
     perPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
     spacing = spacing_xyz(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))[0]
@@ -126,8 +125,7 @@ def _inMillimetres(value: float, letters: str) -> str:
 
 
 def _indexAt(volumeNode, position):
-    """Return column, row and slice of the voxel at a position in the world; None outside the volume."""
+    """Return slice, row and column of the voxel at a position in the world; None outside the volume."""
     toIndex = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    index = np.floor(transformPoints(toIndex, np.array([position]))[0] + 0.5).astype(int)
-    inside = all(0 <= at < count for at, count in zip(index, shapeOf(volumeNode)[::-1]))
-    return tuple(int(at) for at in index) if inside else None
+    index = tuple(np.floor(transformPoints(toIndex, np.array([position]))[0, ::-1] + 0.5).astype(int).tolist())
+    return index if all(0 <= at < count for at, count in zip(index, shapeOf(volumeNode))) else None

@@ -119,11 +119,10 @@ def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack
 def test_a_volume_that_left_its_place_has_no_report(stack, run):
     box = addBox(stack, [1, 4, 3, 9, 2, 7])
     stack.SetOrigin(0, 0, 0)
-    with pytest.raises(InputError, match="'chest' does not lie where its DICOM files say.* Load it again"):
-        run.export(None, stack, [box])
-    stack.SetAttribute(volumes.UIDS, slicer.dicomDatabase.uids[0])
-    with pytest.raises(InputError, match="'chest' has 5 slices in 1 DICOM files, expected one file for each"):
-        run.export(None, stack, [box])
+    for uids in (stack.GetAttribute(volumes.UIDS), slicer.dicomDatabase.uids[0]):
+        stack.SetAttribute(volumes.UIDS, uids)
+        with pytest.raises(InputError, match="'chest' does not lie slice for slice where its DICOM files say"):
+            run.export(None, stack, [box])
 
 
 def test_what_a_report_says_besides_boxes_is_told_and_what_cannot_be_loaded_adds_nothing(
