@@ -39,7 +39,7 @@ def subjectOf(volumeNode, extent) -> Subject:
         blackIsHigh=header.blackIsHigh,
         itemBytes=min(image.GetScalarSize(), 4),
         state=_stateOf(volumeNode),
-        kernel=headers.kernelOf(volumeNode, headers.openDatabase()),
+        kernel=header.kernel,
     )
 
 

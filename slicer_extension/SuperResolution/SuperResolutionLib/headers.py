@@ -24,11 +24,10 @@ from SuperResolutionLib.volumes import UIDS, transformPoints
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
-ORIENTATION = "0020,0020"
+ORIENTATION, KERNEL = "0020,0020", "0018,1210"
 _OPPOSITE = str.maketrans("APLRHF", "PARLFH")
 _SAME = 1e-3  # relative tolerance of equal spacings, because headers round
 _SAME_VOXEL = 0.5
-_KERNEL = "0018,1210"
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Header:
     note: str = ""  # sentence for the user; may be empty
     storedRange: tuple | None = None  # lowest and highest number that the file can hold
     blackIsHigh: bool = False  # True if the file is MONOCHROME1 and Slicer's reader has not inverted it
+    kernel: str = ""  # first value of the Convolution Kernel of a CT; empty where it is not known
 
 
 def openDatabase():
@@ -67,14 +67,15 @@ def valueOf(file: str, tag: str, database) -> str:
 
 
 def headerOf(volumeNode, database) -> Header:
-    """Return the header of a radiograph, and an empty one for other volumes.
+    """Return the header of a radiograph, and of a CT the kernel alone.
 
     The volume is one that `volumes.check` accepts, and the database Slicer's DICOM database, or None.
     """
-    file = _fileOfFilm(volumeNode, database)
-    if not file:
-        return Header()
+    file = fileOf(volumeNode, database)
     value = functools.partial(valueOf, file, database=database)
+    modality = volumes.modality(volumeNode) if file else ""
+    if modality != "CXR":
+        return Header(kernel=value(KERNEL).split("\\")[0].strip() if modality == "CT" else "")
     fileSpacing, source = _readSpacing(value)
     column, row = spacing_xyz(volumes.ijkToRasOf(volumeNode))[:2]
     notes = []
@@ -100,7 +101,8 @@ def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
     They are by its Patient Orientation (0020,0020), and none where the file does not state two directions. Slicer's own
     letters are wrong on every film: it lays them flat, and would call the upper edge anterior.
     """
-    orientation = valueOf(_fileOfFilm(volumeNode, database), ORIENTATION, database)
+    file = fileOf(volumeNode, database)
+    orientation = valueOf(file, ORIENTATION, database) if file and volumes.modality(volumeNode) == "CXR" else ""
     directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", orientation)
     if not directions:
         return ()
@@ -127,13 +129,6 @@ def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
     return files
 
 
-def kernelOf(volumeNode, database) -> str:
-    """Return the Convolution Kernel (0018,1210) of a CT from DICOM, its first value; empty where it is not known."""
-    file = fileOf(volumeNode, database)
-    kernels = valueOf(file, _KERNEL, database) if volumes.modality(volumeNode) == "CT" else ""
-    return kernels.split("\\")[0].strip()
-
-
 def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
     """Return the SOP Instance UID of each slice of a volume, by the positions in its `files`, those of `filesOf`.
 
@@ -154,12 +149,6 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
                  "place in them. Load it again through the DICOM module, or keep its boxes by File, Save.")  # fmt: skip
         raise InputError(text, name=volumeNode.GetName())
     return [uids[number] for number in order]
-
-
-def _fileOfFilm(volumeNode, database) -> str:
-    """Return `fileOf` a radiograph; empty for other volumes."""
-    file = fileOf(volumeNode, database)
-    return file if file and volumes.modality(volumeNode) == "CXR" else ""
 
 
 def _blackIsHigh(volumeNode, file: str) -> bool | None:

@@ -47,7 +47,7 @@ class _Exchange:
             raise InputError(_("Enter the reader first: the server keeps the boxes of each reader apart."))
         self.message = self.summary = ""
         self._client, self._volume, self._reader = client, volumeNode, reader.strip()
-        self._uids, self._content = _slicesOf(volumeNode), _contentOf(volumeNode)
+        self._uids, self._content = slicesAndContentOf(volumeNode)
         slices, rows, columns = shapeOf(volumeNode)
         self._size = {"columns": int(columns), "rows": int(rows), "slices": int(slices)}
         self._own = ownBoxes(volumeNode, self._reader)
@@ -179,27 +179,22 @@ def _describe(number: int, isDraft: bool, count: int) -> str:
     return text.format(number=number, count=count)
 
 
-def _slicesOf(volumeNode) -> Sequence[str]:
-    """Return the SOP Instance UID of each slice; none of a volume that is not from DICOM."""
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    if not uids or (len(uids) == 1 and shapeOf(volumeNode)[0] == 1):
-        return uids
-    database = existingDatabase()
-    return slicesOf(volumeNode, filesOf(volumeNode, database.fileForInstance), database)
-
-
-def _contentOf(volumeNode) -> dict[str, str]:
-    """Return what the server finds the image by: the arguments of `LabelClient.find`."""
+def slicesAndContentOf(volumeNode) -> tuple[Sequence[str], dict[str, str]]:
+    """Return the SOP Instance UID of each slice, if a volume is from DICOM, and the arguments of `LabelClient.find`."""
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if uids:
-        return {"instance": uids[0]}
+        if len(uids) == shapeOf(volumeNode)[0] == 1:
+            return uids, {"instance": uids[0]}
+        database = existingDatabase()
+        slices = slicesOf(volumeNode, filesOf(volumeNode, database.fileForInstance), database)
+        return slices, {"instance": uids[0]}
     storage = volumeNode.GetStorageNode()
     file = (storage.GetFileName() if storage else None) or ""
     if not file:
         message = _("'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where "
                     "the server has its images.")  # fmt: skip
         raise InputError(message, name=volumeNode.GetName())
-    return {"file": file}
+    return (), {"file": file}
 
 
 def _stateOf(roiNodes: Sequence, volumeNode) -> list[str]:

@@ -113,7 +113,6 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
         if bars is not None:
             value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[fine])}"
     words.append(value)
-    words.append(value)
     perPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
     spacing = spacing_xyz(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))[0]
     words.append(_("zoom {zoom:.0%}").format(zoom=spacing / perPixel))

@@ -9,6 +9,7 @@ from box_lists import assertSameBoxes, boxesOn, removeBoxes
 from dicomfiles import PHANTOM_FILM
 from opened_panel import Shared
 from SuperResolutionLib import box_nodes, dicom_jobs, enhancer, headers, volumes
+from SuperResolutionLib.dicom_jobs import Export, LoadReport, SendToDatabase
 from SuperResolutionLib.errors import InputError
 from waiting import waitFor
 
@@ -53,28 +54,15 @@ def addBox(volume, bounds=(0, 1, 3, 9, 2, 7), finding="Nodule", reader="A", cert
 
 
 @pytest.fixture
-def run(process, folder):
-    """Runs a command of `dicom_jobs` until it is over, or until `afterSteps` says so, and returns it.
+def run(process):
+    """Runs a command until it is over, or `afterSteps` says so: ``run(LoadReport, path, volume)``. Returns it."""
 
-    ``run.export(result, volume, boxes)``, ``run.send(result, volume, boxes)``, ``run.load(volume, path)``.
-    """
+    def run(kind, *arguments, afterSteps=lambda command: False):
+        command = kind(*arguments, slicer.dicomDatabase, **process)
+        waitFor(lambda: not command.step() or afterSteps(command), what="the end of the command")
+        return command
 
-    class Run:
-        def __call__(self, kind, *arguments, afterSteps=lambda command: False):
-            command = kind(*arguments, slicer.dicomDatabase, **process)
-            waitFor(lambda: not command.step() or afterSteps(command), what="the end of the command")
-            return command
-
-        def export(self, *arguments, folder=folder):
-            return self(dicom_jobs.Export, *arguments, folder)
-
-        def send(self, *arguments, **options):
-            return self(dicom_jobs.SendToDatabase, *arguments, **options)
-
-        def load(self, volume, path=folder / "chest" / "boxes.dcm", **options):
-            return self(dicom_jobs.LoadReport, path, volume, **options)
-
-    return Run()
+    return run
 
 
 def stored(database):
@@ -90,7 +78,7 @@ def written(folder):
 def test_a_result_and_its_boxes_come_into_a_new_folder(film, result, box, run, folder):
     name = result.GetName().replace(":", "_")
     (folder / name).mkdir()
-    export = run.export(result, film, [box])
+    export = run(Export, result, film, [box], folder)
     assert export.summary == f"2 files in {folder / name} 2.", export.message
     assert {path.parent for path in written(folder)} == {folder / f"{name} 2"}
     assert {pydicom.dcmread(path).Modality for path in written(folder)} == {"DX", "SR"}
@@ -100,36 +88,34 @@ def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(s
     nodule = addBox(stack, [1, 4, 3, 9, 2, 7.5], certainty=None)
     mass = addBox(stack, [4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
     boxes = boxesOn(stack)
-    export = run.export(None, stack, [nodule, mass])
+    export = run(Export, None, stack, [nodule, mass], folder)
     assert export.summary == f"1 files in {folder / 'chest'}.", export.message
     removeBoxes(stack)
-    assert run.load(stack).summary == "Boxes read: 2, from boxes.dcm."
+    assert run(LoadReport, folder / "chest" / "boxes.dcm", stack).summary == "Boxes read: 2, from boxes.dcm."
     assertSameBoxes(boxesOn(stack), boxes)
 
 
 def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack):
     database = slicer.dicomDatabase
-    paths = [database.fileForInstance(uid) for uid in database.uids]
-    expected = headers.slicesOf(stack, paths, database)
-    assert expected == database.uids
-    stack.SetAttribute(volumes.UIDS, " ".join(reversed(database.uids)))
-    assert headers.slicesOf(stack, paths[::-1], database) == expected
-
-
-def test_a_volume_that_left_its_place_has_no_report(stack, run):
-    box = addBox(stack, [1, 4, 3, 9, 2, 7])
+    uids, paths = database.uids, [database.fileForInstance(uid) for uid in database.uids]
+    assert headers.slicesOf(stack, paths, database) == uids
+    stack.SetAttribute(volumes.UIDS, " ".join(reversed(uids)))
+    assert headers.slicesOf(stack, paths[::-1], database) == uids
+    refusal = pytest.raises(InputError, match="'chest' does not lie slice for slice where its DICOM files say")
+    stack.SetAttribute(volumes.UIDS, uids[0])
+    with refusal:
+        headers.slicesOf(stack, paths[:1], database)
+    stack.SetAttribute(volumes.UIDS, " ".join(uids))
     stack.SetOrigin(0, 0, 0)
-    for uids in (stack.GetAttribute(volumes.UIDS), slicer.dicomDatabase.uids[0]):
-        stack.SetAttribute(volumes.UIDS, uids)
-        with pytest.raises(InputError, match="'chest' does not lie slice for slice where its DICOM files say"):
-            run.export(None, stack, [box])
+    with refusal:
+        headers.slicesOf(stack, paths, database)
 
 
 def test_what_a_report_says_besides_boxes_is_told_and_what_cannot_be_loaded_adds_nothing(
     application, loadDicom, run, folder
 ):
     film = loadDicom("CR")
-    run.export(None, film, [addBox(film, finding=name) for name in ("Nodule", "Mass")])
+    run(Export, None, film, [addBox(film, finding=name) for name in ("Nodule", "Mass")], folder)
     path = folder / "chest" / "boxes.dcm"
     report = pydicom.dcmread(path)
     items = report.ContentSequence[-1].ContentSequence[0].ContentSequence
@@ -138,20 +124,25 @@ def test_what_a_report_says_besides_boxes_is_told_and_what_cannot_be_loaded_adds
     report.save_as(path)
     removeBoxes(film)
     summary = "Boxes read: 1, from boxes.dcm.\nboxes.dcm, group 1: is a point (POINT), no box, and is left out."
-    assert run.load(film).summary == summary
+    assert run(LoadReport, path, film).summary == summary
     removeBoxes(film)
-    removed = run.load(film, afterSteps=lambda command: application.scene.RemoveNode(film))
+    removed = run(LoadReport, path, film, afterSteps=lambda command: application.scene.RemoveNode(film))
     assert removed.message.startswith("The volume was removed while its report was read.")
     other = loadDicom("DX")
-    assert run.load(other).message.startswith("boxes.dcm: its 1 box(es) belong to other images than the 1 given.")
+    assert run(LoadReport, path, other).message.startswith(
+        "boxes.dcm: its 1 box(es) belong to other images than the 1 given."
+    )
     path.write_bytes(path.read_bytes()[:700])
-    assert run.load(other).message.startswith("boxes.dcm: ")
+    assert run(LoadReport, path, other).message.startswith("boxes.dcm: ")
     assert box_nodes.boxesOf(application.scene) == []
 
 
 def test_boxes_come_beside_the_study_they_belong_to_also_without_a_result(database, film, box, run, folder):
     [(_, study)] = stored(database)
-    assert run.send(None, film, [box]).summary == "Sent to the study in Slicer's DICOM database: 1 files in 1 series."
+    assert (
+        run(SendToDatabase, None, film, [box]).summary
+        == "Sent to the study in Slicer's DICOM database: 1 files in 1 series."
+    )
     assert stored(database) == [("DX", study), ("SR", study)]
     assert database.fieldUpdates == 1  # so that the DICOM module shows the new counts
     assert written(folder) == set()
@@ -160,43 +151,32 @@ def test_boxes_come_beside_the_study_they_belong_to_also_without_a_result(databa
 def test_a_database_that_does_not_take_all_keeps_nothing(database, film, result, box, run, monkeypatch, folder):
     before, insert = stored(database), database.insert
     monkeypatch.setattr(database, "insert", lambda file: "boxes" in file or insert(file))
-    sending = run.send(result, film, [box])
+    sending = run(SendToDatabase, result, film, [box])
     assert sending.message.startswith("Slicer's DICOM database took 1 of 2 files, so none was kept there.")
     assert (stored(database), written(folder)) == (before, set())
 
 
-def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, box, run, folder):
-    other, file = folder.parent / "other.dcm", pydicom.dcmread(database.fileForInstance(database.uids[0]))
-    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = "2.25.7"
-    file.SeriesInstanceUID = "2.25.8"
-    file.save_as(other)
-    before = stored(database)
-
-    def importAndCancel(sending):
-        if sending._sent and not sending._isCanceled:
-            database.insert(str(other))
-            sending.cancel()
-
-    assert run.send(None, film, [box], afterSteps=importAndCancel).message == "Canceled. Nothing was written."
-    assert database.filesForSeries("2.25.8")
-    assert stored(database) == sorted([*before, *before])
-
-
 @pytest.mark.parametrize("moment", ["while it is written", "while it is copied", "when Slicer ends"])
-def test_what_is_cancelled_or_ended_leaves_the_database_as_it_was(database, film, result, box, run, folder, moment):
+def test_what_is_cancelled_or_ended_leaves_nothing_and_takes_nothing_of_others(
+    database, film, result, box, run, folder, moment
+):
+    file = pydicom.dcmread(database.fileForInstance(database.uids[0]))
+    file.SeriesInstanceUID, file.SOPInstanceUID = "2.25.8", "2.25.7"
+    file.save_as(folder.parent / "film" / "other.dcm")
     before = stored(database)
 
     def stop(sending):
-        if sending._sent and moment == "when Slicer ends":
+        if sending._isCanceled or not (sending._sent or moment == "while it is written"):
+            return False
+        database.insert(str(folder.parent / "film" / "other.dcm"))  # another import, at the same time
+        if moment == "when Slicer ends":
             sending.close()
             return True
-        if sending._sent or moment == "while it is written":
-            sending.cancel()
-        return False
+        sending.cancel()
 
-    sending = run.send(result, film, [box], afterSteps=stop)
-    assert moment == "when Slicer ends" or sending.message == "Canceled. Nothing was written."
-    assert (stored(database), written(folder)) == (before, set())
+    sending = run(SendToDatabase, result, film, [box], afterSteps=stop)
+    assert sending.message == ("" if moment == "when Slicer ends" else "Canceled. Nothing was written.")
+    assert (stored(database), written(folder)) == (sorted(before * 2), set())
 
 
 def test_what_cannot_be_written_says_why_and_writes_nothing(database, film, result, box, run, folder, monkeypatch):
@@ -204,22 +184,24 @@ def test_what_cannot_be_written_says_why_and_writes_nothing(database, film, resu
     long = addBox(film, finding="x" * 65)
     with monkeypatch.context() as full:
         full.setattr(dicom_jobs, "_link", Mock(side_effect=OSError(28, "No space left on device")))
-        assert run.export(None, film, [box]).message.startswith("The files cannot be written: No space left on device.")
+        assert run(Export, None, film, [box], folder).message.startswith(
+            "The files cannot be written: No space left on device."
+        )
     with pytest.raises(InputError, match="The files cannot be written: No such file or directory.* another folder"):
-        run.export(None, film, [box], folder=folder / "gone")
+        run(Export, None, film, [box], folder / "gone")
     for message, *arguments in (
         ("There is no result and no box to write", None, film, []),
         ("The boxes cannot be written: .*finding is .* at most 64 characters.* Correct the box.", result, film, [long]),
     ):
         with pytest.raises(InputError, match=message):
-            run.send(*arguments)
+            run(SendToDatabase, *arguments)
     box.SetCenter(5000, 0, 0)
     with pytest.raises(InputError, match="The box 'Nodule' lies outside '4: chest'"):
-        run.send(result, film, [box])
+        run(SendToDatabase, result, film, [box])
     volumes.setModality(film, "CT")
     with pytest.raises(InputError, match="The files of '4: chest' call it CXR, and you have said"):
-        run.send(result, film, [])
+        run(SendToDatabase, result, film, [])
     film.RemoveAttribute(volumes.UIDS)
     with pytest.raises(InputError, match="'4: chest' was not loaded from DICOM"):
-        run.send(result, film, [])
+        run(SendToDatabase, result, film, [])
     assert (stored(database), written(folder)) == (before, set())

@@ -97,10 +97,9 @@ def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(applicat
 
 
 def test_the_kernel_of_a_ct_goes_to_the_model_which_knows_where_error_bars_are_too_narrow(radiograph, monkeypatch):
-    kernel = {"0018,1210": "Br64d\\3"}
+    kernel = {headers.KERNEL: "Br64d\\3"}
     ct, database = radiograph((0.7, 0.7), kernel, modality="CT")
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     subject = enhancer.subjectOf(ct, [0, 1, 0, 4, 0, 4])
     assert Enhancement(subject, Choice()).fields()["kernel"] == "Br64d"
-    assert headers.kernelOf(*radiograph((0.143, 0.143), kernel)) == ""  # of a film
-    assert headers.kernelOf(ct, None) == ""
+    assert headers.headerOf(*radiograph((0.143, 0.143), kernel)).kernel == ""  # of a film

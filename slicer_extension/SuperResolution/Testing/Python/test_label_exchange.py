@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import slicer
 from box_lists import assertSameBoxes, boxesOn, removeBoxes
-from SuperResolutionLib import box_nodes, label_exchange, region, volumes
+from SuperResolutionLib import box_nodes, region, volumes
 from SuperResolutionLib.box import FindingCode
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.label_client import LabelClient
-from SuperResolutionLib.label_exchange import FetchBoxes, SendBoxes, isUnsent
+from SuperResolutionLib.label_exchange import FetchBoxes, SendBoxes, isUnsent, slicesAndContentOf
 from waiting import waitFor
 
 READERS = {"ada": "reader", "bob": "reader", "sue": "reader", "pc-7": "reader", "eve": "adjudicator"}
@@ -280,7 +280,7 @@ def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
     client = module.MONAILabelClient(server.url, client_id="pc-7")
     client.update_auth(client.auth_token("pc-7", server.tokens["pc-7"]))
     us, file = reader("pc-7", image), tmp_path / "image.nii.gz"
-    name = us.client.find(**label_exchange._contentOf(image))["id"]
+    name = us.client.find(**slicesAndContentOf(image)[1])["id"]
     request = urllib.request.Request(f"{server.url}/datastore/image?image={name}")
     request.add_header("Authorization", f"Bearer {server.tokens['pc-7']}")
     with urllib.request.urlopen(request) as answer:

@@ -12,8 +12,7 @@ from SuperResolutionLib.controller import inNumbers
 
 def openDatabase(header):
     """A DICOM database of one file, as far as windows are asked of it."""
-    files = {"1.2.3": "/film.dcm"}
-    return SimpleNamespace(fileForInstance=lambda uid: files.get(uid, ""), fileValue=lambda _, tag: header.get(tag, ""))
+    return SimpleNamespace(fileForInstance=lambda uid: "/film.dcm", fileValue=lambda _, tag: header.get(tag, ""))
 
 
 def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_range(application, source):
@@ -31,10 +30,10 @@ def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_rang
 def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(application, monkeypatch):
     film = application.addVolume(np.full((1, 4, 4), 900, np.int16), modality="DX")
     film.SetAttribute(volumes.UIDS, "1.2.3")
+    database = openDatabase({windows.CENTER: "1000", windows.WIDTH: "2000", headers.PHOTOMETRIC: "MONOCHROME1"})
     for blackIsHigh, level in ((False, 3095), (True, 1000)):
         header = headers.Header(storedRange=(0, 4095), blackIsHigh=blackIsHigh)
         monkeypatch.setattr(headers, "headerOf", lambda *_, header=header: header)
-        database = openDatabase({windows.CENTER: "1000", windows.WIDTH: "2000", headers.PHOTOMETRIC: "MONOCHROME1"})
         assert windows.windowsOf(film, database) == [("file", 2000, level), ("full", 0, 0)]  # and none of a CT
 
 
@@ -66,17 +65,12 @@ def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(appl
     assert windows.textAt(application.crosshair, source, result) == ""
 
 
-@pytest.mark.parametrize("spacing", [1.0, 0.5])
-def test_a_film_has_no_position_in_a_patient_and_numbers_of_five_digits(application, sliceView, spacing):
-    film = application.addVolume(
-        phantom_volumes.COARSE[:1] + 30000, np.diag([-spacing, -spacing, 1, 1.0]), modality="DX"
-    )
+def test_a_film_has_no_position_in_a_patient_and_numbers_of_five_digits(application, sliceView):
+    film = application.addVolume(phantom_volumes.COARSE[:1] + 30000, np.diag([-0.5, -0.5, 1, 1]), modality="DX")
     fine = phantom_volumes.FINE[:1].astype(np.float32) + 30000
     result = result_nodes.addResult(film, fine, [0, 1, 0, 32, 0, 40], phantom_volumes.DONE, fine)
     view = sliceView("Red", 420, 340)
     view.show(film)
     view.moveMouse(210, 170)
     text = windows.textAt(application.crosshair, film, result)
-    assert text.startswith("column ")
-    assert re.search(r" grey levels, enhanced \d{5} ± \d{5}; zoom ", text)  # no exponents
-    assert not any(f"{letter} " in text for letter in "RLAPSI")
+    assert re.fullmatch(r"column \d+, row \d+; \d{5} grey levels, enhanced \d{5} ± \d{5}; zoom \d+%", text)
