@@ -16,7 +16,7 @@ import numpy as np
 import slicer
 
 from SuperResolutionLib import display, nodes, region
-from SuperResolutionLib.box import Box, BoxError, check_edges
+from SuperResolutionLib.box import Box
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf, transformPoints
 
@@ -123,25 +123,20 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
 
 
 def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) -> list:
-    """Add rectangles to a volume, all of them or none if one is wrong, and return their markups ROI nodes.
+    """Add rectangles that `readings` has checked to a volume, all or none, and return their markups ROI nodes.
 
-    Equal rectangles of one lesion on neighbouring slices become one anomaly box. `readings` has checked their words.
-    `uids` are the SOP Instance UIDs of all slices, for rectangles that name their slice by UID.
+    Equal rectangles of one lesion on neighbouring slices become one anomaly box. `uids` are the SOP Instance UIDs of
+    all slices, for rectangles that name their slice by UID.
     """
-    check(volumeNode)
-    shape = shapeOf(volumeNode)
+    count = shapeOf(volumeNode)[0]
     placed: list[tuple[int, Box]] = []
     for number, rectangle in enumerate(rectangles, start=1):
         k = uids.index(rectangle.sop_instance_uid) if rectangle.sop_instance_uid in uids else rectangle.slice_index
-        if k is None and shape[0] == 1:
+        if k is None and count == 1:
             k = 0
-        if k is None or not 0 <= k < shape[0]:
+        if k is None or not 0 <= k < count:
             message = _("Box {number} is on slice {k}, expected one of the {count} of the volume, from 0.")
-            raise InputError(message, number=number, k=k, count=shape[0])
-        try:
-            check_edges(rectangle, shape[2], shape[1])
-        except BoxError as error:
-            raise InputError(_("Box {number}: {error}"), number=number, error=error) from error
+            raise InputError(message, number=number, k=k, count=count)
         placed.append((k, rectangle))
     lesions: list[tuple[Box, list[int]]] = []
     for k, rectangle in sorted(placed, key=lambda each: each[0]):

@@ -65,9 +65,8 @@ def test_rectangles_are_joined_only_where_they_go_on_as_one_lesion(source):
 
 
 def test_a_box_over_the_edge_is_cut_there(source):
-    assert [box.xyxy for box in box_nodes.toBoxes(addNodule(source, [0, 1, -3, 5, 35, 50]), source)] == [
-        pytest.approx((35, 0, 40, 5), abs=1e-4)
-    ]
+    (box,) = box_nodes.toBoxes(addNodule(source, [0, 1, -3, 5, 35, 50]), source)
+    assert box.xyxy == pytest.approx((35, 0, 40, 5), abs=1e-4)
 
 
 def test_what_a_report_does_not_name_is_called_unknown_and_leaves_unnamed(source):
@@ -120,8 +119,8 @@ def draw(**words):
     return lambda source: addNodule(source, **words)
 
 
-def add(*wrong):
-    rectangles = [Box("x", 1, 2, 3, 4, 3, "y"), Box("x", *wrong)]
+def add(k):
+    rectangles = [Box("x", 1, 2, 3, 4, 3, "y"), Box("x", 1, 2, 3, 4, k)]
     return lambda source: box_nodes.addBoxes(rectangles, source)
 
 
@@ -130,10 +129,8 @@ def add(*wrong):
     (draw(reader=" "), "A box needs a finding and a reader"),
     (draw(certainty=80), "The certainty is 80, expected a number from 0 to 1"),
     (draw(certainty=float("nan")), "The certainty is nan, expected a number"),
-    (add(1, 2, 3, 4), "Box 2 is on slice None, expected one of the 5 of the volume, from 0"),
-    (add(1, 2, 3, 4, 5), "Box 2 is on slice 5, expected one of the 5"),
-    (add(1, 4, 3, 2, 0), "Box 2: the box is upside down: y_min 4 is not below y_max 2"),
-    (add(1, 2, 41, 4, 0), "Box 2: the box goes from x 1 to 41, outside its image of 40 x 32 pixels"),
+    (add(None), "Box 2 is on slice None, expected one of the 5 of the volume, from 0"),
+    (add(5), "Box 2 is on slice 5, expected one of the 5"),
 ])  # fmt: skip
 def test_what_is_wrong_is_told_and_changes_nothing(application, source, action, message):
     addNodule(source)
