@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import slicer
+from slicer.util import NodeModify
 
 from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.box import Box
@@ -45,14 +46,18 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
 
 def describe(roiNode, finding: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
     """Set finding, reader and certainty of an anomaly box; with `tracking` None, the UID of its lesion stays."""
-    finding, reader, certainty = _checked(finding, reader, certainty)
+    finding, reader = finding.strip(), reader.strip()
+    if not finding or not reader:
+        raise InputError(_("A box needs a finding and a reader, in words. Enter both."))
+    if certainty is not None and not 0 <= certainty <= 1:  # a NaN is refused too
+        message = _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
+        raise InputError(message, certainty=certainty)
     tracking = trackingOf(roiNode) if tracking is None else tracking
     words = {"reader": reader, "certainty": certainty, "tracking": tracking}
-    modified = roiNode.StartModify()
-    roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
-    roiNode.SetNthControlPointLabel(0, finding)
-    roiNode.SetNthControlPointDescription(0, json.dumps(words))
-    roiNode.EndModify(modified)
+    with NodeModify(roiNode):
+        roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
+        roiNode.SetNthControlPointLabel(0, finding)
+        roiNode.SetNthControlPointDescription(0, json.dumps(words))
 
 
 def wordsOf(roiNode) -> tuple:
@@ -168,21 +173,12 @@ def _isSameLesion(box: Box, following: Box) -> bool:
     return same and np.abs(np.subtract(box.xyxy, following.xyxy)).max() <= _SAME_PIXEL
 
 
-def _checked(finding: str, reader: str, certainty: float | None) -> tuple:
-    if not finding.strip() or not reader.strip():
-        raise InputError(_("A box needs a finding and a reader, in words. Enter both."))
-    if certainty is not None and not 0 <= certainty <= 1:  # a NaN is refused too
-        message = _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
-        raise InputError(message, certainty=certainty)
-    return finding.strip(), reader.strip(), None if certainty is None else float(certainty)
-
-
 def _wordsOf(roiNode) -> tuple:
     """Return finding, reader, certainty and UID of the lesion; nothing of a region box of another kind."""
     if roiNode.GetNumberOfControlPoints() == 0:
         return ()
     try:
         words = json.loads(roiNode.GetNthControlPointDescription(0))
-        return *_checked(roiNode.GetNthControlPointLabel(0), words["reader"], words["certainty"]), words["tracking"]
-    except (ValueError, LookupError, TypeError, AttributeError):
+        return roiNode.GetNthControlPointLabel(0), words["reader"], words["certainty"], words["tracking"]
+    except (ValueError, LookupError, TypeError):
         return ()

@@ -37,13 +37,10 @@ class Database:
         python, environment = workerPython
         subprocess.run([python, "-c", _DRAWING + code, str(folder)], env=environment, check=True)
         self.folder, self.fieldUpdates, self.headers = folder, 0, {}
+        self.databaseDirectory = f"{folder}-database"
         for file in sorted(Path(folder).rglob("*.dcm")):
             self.insert(file, storeFile=False)
         self.uids = [str(header.SOPInstanceUID) for header in self.headers.values()]
-
-    @property
-    def databaseDirectory(self):
-        return f"{self.folder}-database"
 
     def fileForInstance(self, uid):
         return next((file for file, header in self.headers.items() if header.SOPInstanceUID == uid), "")

@@ -76,8 +76,7 @@ def test_the_letters_of_a_film_are_those_of_its_file_and_none_else(radiograph, o
 
 def test_nothing_is_said_of_a_ct_or_of_a_volume_from_elsewhere(radiograph, application):
     volume, database = radiograph((0.7, 0.7), {headers.PIXEL_SPACING: "0.7\\0.7"}, modality="CT")
-    assert headers.headerOf(volume, database) == headers.Header()
-    assert headers.headerOf(volume, None) == headers.Header()
+    assert headers.headerOf(volume, database) == headers.headerOf(volume, None) == headers.Header()
     assert headers.headerOf(application.addVolume(np.zeros((1, 4, 4), np.int16)), database) == headers.Header()
 
 

@@ -29,14 +29,6 @@ NEAR = 0.5  # largest distance in pixels between an edge that was sent and the o
 
 
 @pytest.fixture(scope="session")
-def labelPython():
-    python = os.environ.get("SUPERRESOLUTION_LABEL_PYTHON")
-    if not python:
-        pytest.skip("BOXES OF SLICER'S PANEL ON THE LABELLING SERVER: `make test-label` runs these tests")
-    return python
-
-
-@pytest.fixture(scope="session")
 def volumeFile(studies):
     """An oblique, mirrored volume that is no DICOM."""
     axes, _ = np.linalg.qr([[0.9, -0.1, 0.2], [0.15, -0.8, 0.1], [-0.2, 0.1, 1.0]])
@@ -48,15 +40,18 @@ def volumeFile(studies):
 
 
 @pytest.fixture(scope="session")
-def server(labelPython, studies, databases, volumeFile, repository, tmp_path_factory):
-    """A server of these images. It has `url`, and `tokens` by reader."""
+def server(studies, databases, volumeFile, repository, tmp_path_factory):
+    """A server of these images. It has `url`, `tokens` by reader, and `python`, which runs it."""
+    python = os.environ.get("SUPERRESOLUTION_LABEL_PYTHON")
+    if not python:
+        pytest.skip("BOXES OF SLICER'S PANEL ON THE LABELLING SERVER: `make test-label` runs these tests")
     script, store = repository / "monailabel_app" / "tests" / "serve_to_slicer.py", tmp_path_factory.mktemp("server")
-    command = [labelPython, script, studies, store / "store", *(f"{name}:{role}" for name, role in READERS.items())]
+    command = [python, script, studies, store / "store", *(f"{name}:{role}" for name, role in READERS.items())]
     environment, pipe = {**os.environ, "PYTHONPATH": str(repository)}, subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
         line = process.stdout.readline()
         assert line, "the server has not started"
-        yield types.SimpleNamespace(**json.loads(line))
+        yield types.SimpleNamespace(python=python, **json.loads(line))
         process.stdin.close()
 
 
@@ -156,7 +151,7 @@ def test_boxes_that_change_while_others_are_fetched_stay(film, reader):
     assert ada.findings == ["Mass"]
 
 
-def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
+def test_an_adjudicator_alone_sees_other_readers_and_decides_on_the_consensus(film, reader):
     bob = reader("bob", film)
     bob.draw([4, 5, 14, 12])
     bob.send()
@@ -165,6 +160,10 @@ def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
     eve.fetch()
     assertSameBoxes(boxesOn(film), boxes, NEAR)
     assert eve.send().startswith("The server does not allow it: ")
+    ada = reader("bob", film, token="ada")  # who neither sees nor sends for others
+    for press in (ada.send, ada.fetch):
+        assert press() == "The token is that of the reader 'ada'. Enter this name as the reader, or another token."
+        assert boxesOn(film) == []
     eve = reader("consensus", film, token="eve")
     eve.draw([4, 5, 14, 12])
     bob.fetch()
@@ -177,13 +176,6 @@ def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
     [((_, name, _), _, bounds)] = boxesOn(film)
     assert name == "consensus"
     np.testing.assert_allclose(bounds, boxes[0][2], atol=NEAR)
-
-
-def test_a_reader_neither_sees_nor_sends_for_others(film, reader):
-    ada = reader("bob", film, token="ada")
-    for press in (ada.send, ada.fetch):
-        assert press() == "The token is that of the reader 'ada'. Enter this name as the reader, or another token."
-    assert ada.findings == []
 
 
 def test_codes_and_what_was_seen_stay_with_the_next_version(film, reader):
@@ -270,10 +262,10 @@ def test_the_panel_asks_before_boxes_are_replaced_or_none_are_sent_and_forgets_t
 
 
 def test_boxes_go_to_monai_labels_module_and_come_from_it_in_the_same_place(
-    image, server, labelPython, reader, application, tmp_path
+    image, server, reader, application, tmp_path
 ):
     """The requests of its client in the order of its module: download, submit, and later infer."""
-    plugin = Path(labelPython).parents[1] / "monailabel" / "plugins" / "slicer" / "MONAILabel"
+    plugin = Path(server.python).parents[1] / "monailabel" / "plugins" / "slicer" / "MONAILabel"
     spec = importlib.util.spec_from_file_location("monailabel_client", plugin / "MONAILabelLib" / "client.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
