@@ -21,7 +21,6 @@ from SuperResolutionLib.readings import Reading, format_readings, parse_readings
 ADDRESS = "http://127.0.0.1:8000"  # address of a server on this machine, as `monai-sr label` starts it
 CONSENSUS = "consensus"  # reader of what all readers agree on; an adjudicator decides on it
 TIMEOUT = 120.0  # seconds without an answer; a server reads a large folder for the first time
-LONGEST_ANSWER = 64 * 1024**2  # largest answer in bytes
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -99,28 +98,25 @@ class LabelClient:
         """
         path = f"/boxes/{quote(reading.image.id, safe='')}" + "/adjudication" * (reading.reader.id == CONSENSUS)
         try:
-            document = json.loads(format_readings([reading]))
+            body = format_readings([reading]).encode()
         except BoxError as error:
             raise InputError(_("The boxes cannot be sent: {error} Correct the box."), error=error) from error
-        return int(self._request("PUT", path, {"based_on": str(basedOn)}, ("number",), document)["number"])
+        return int(self._request("PUT", path, {"based_on": str(basedOn)}, ("number",), body)["number"])
 
     def _request(
-        self, method: str, path: str, query: dict[str, str], fields: Sequence[str], document: Any = None
+        self, method: str, path: str, query: dict[str, str], fields: Sequence[str], body: bytes | None = None
     ) -> dict:
-        """Send a request, and return the answer, which has these fields."""
-        headers = {"Accept": "application/json"}
+        """Send a request, with JSON as its body, and return the answer, which has these fields."""
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        body = None
-        if document is not None:
-            body, headers["Content-Type"] = json.dumps(document).encode(), "application/json"
         url = f"{self.address}{path}?{urlencode(query)}"
         request = urllib.request.Request(url, body, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
-                status, content = response.status, response.read(LONGEST_ANSWER)
+                status, content = response.status, response.read()
         except (OSError, HTTPException, ValueError) as error:
-            raise InputError(self._describe(error, isWriting=document is not None)) from error
+            raise InputError(self._describe(error, isWriting=body is not None)) from error
         try:
             answer = json.loads(content)
             if status == 200:

@@ -94,11 +94,11 @@ def test_boxes_that_slicer_loads_from_its_markups_file_come_onto_the_volume(appl
     removeBoxes(source)
     assert application.moduleLogics["Markups"].LoadMarkups(path, "box")
     assertSameBoxes(boxesOn(source), before)
-    (loaded,) = box_nodes.boxesOf(application.scene, source)
-    assert (loaded.GetName(), loaded.GetDisplayNode().GetFillVisibility()) == ('Größe: "Mass" 80%', outline)
+    (box,) = box_nodes.boxesOf(application.scene, source)
+    assert (box.GetName(), box.GetDisplayNode().GetFillVisibility()) == ('Größe: "Mass" 80%', outline)
     application.scene.RemoveNode(source)  # its box does not go over to another volume
     other = application.addVolume(phantom_volumes.COARSE, name="other")
-    assert (box_nodes.boxesOf(application.scene, other), box_nodes.boxesOf(application.scene)) == ([], [loaded])
+    assert (box_nodes.boxesOf(application.scene, other), box_nodes.boxesOf(application.scene)) == ([], [box])
 
 
 def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source):

@@ -146,8 +146,8 @@ def test_boxes_that_change_while_others_are_fetched_stay(film, reader):
     ada = reader("ada", film)
     box = ada.draw([3, 3, 9, 9])
     ada.send()
-    told = ada.fetch(meanwhile=lambda: box_nodes.describe(box, "Mass", "ada", 0.5))
-    assert told == "The boxes were changed while others were fetched, and stay as they are. Fetch again."
+    message = ada.fetch(meanwhile=lambda: box_nodes.describe(box, "Mass", "ada", 0.5))
+    assert message == "The boxes were changed while others were fetched, and stay as they are. Fetch again."
     assert ada.findings == ["Mass"]
 
 
