@@ -22,6 +22,7 @@ from SuperResolutionLib.headers import filesOf, slicesOf
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 
 TOOL = Tool("3D Slicer")
+IMAGE = "{image}"  # word of a command line that stands for the folder of the images
 _RESERVED = r'[<>:"/\\|?*]'  # characters that the name of a file cannot have on Windows or elsewhere
 
 
@@ -32,8 +33,8 @@ class Command:
     user after success. The constructor raises an InputError if the commands cannot start; nothing was written then.
 
     Args:
-        files: DICOM files that the commands find in the folder `image`.
-        commands: words of each command line, with paths in the private folder.
+        files: DICOM files, which the commands read from a folder of their own among the temporary files.
+        commands: words of each command line, with `IMAGE` for this folder and other paths in the private folder.
         readings: boxes that the commands find in the file `boxes.json`.
         parent: folder that gets the private folder, by default that of temporary files.
         python: executable that has monai-sr-bundle, by default Slicer's own.
@@ -46,10 +47,14 @@ class Command:
         self._python = python or child_process.pythonOfSlicer()
         self._environment = environment or child_process.environmentFor(self._python)
         self._commands, self._process, self._isCanceled, self._linkError = commands, None, False, None
+        self._folders: list[Path] = []
         try:
-            self._folder = Path(child_process.makeFolder(parent))
+            for each in (None, parent):
+                self._folders.append(Path(child_process.makeFolder(each)))
         except OSError as error:
+            self._clean()
             raise InputError(_describe(error)) from error
+        self._image, self._folder = self._folders
         self._steps = self._work()
         # On a file system without links, the thread copies the whole series.
         self._linking = threading.Thread(target=self._link, args=(files, readings), daemon=True)
@@ -98,6 +103,7 @@ class Command:
             raise self._linkError
         notes: list[str] = []
         for words in self._commands:
+            words = [str(self._image) if word == IMAGE else word for word in words]
             command = child_process.commandOf(self._python, "monai_sr_bundle", *words)
             process = self._process = ChildProcess(command, self._environment, self._folder, child_process.parseEvent)
             reason, isOver = "", False
@@ -120,18 +126,17 @@ class Command:
 
     def _link(self, files: Sequence[str], readings: str) -> None:
         try:
-            image = self._folder / "image"
-            image.mkdir()
             (self._folder / "boxes.json").write_text(readings, encoding="utf-8")
             for number, file in enumerate(files):
                 if self._isCanceled:
                     return
-                _link(file, str(image / f"{number:06}{Path(file).suffix or '.dcm'}"))
+                _link(file, str(self._image / f"{number:06}{Path(file).suffix or '.dcm'}"))
         except OSError as error:
             self._linkError = error
 
     def _clean(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Export(Command):
@@ -145,10 +150,10 @@ class Export(Command):
             raise InputError(_("There is no result and no box to write. Press Run, or draw a box."))
         files, readings, commands = filesOf(volumeNode, database.fileForInstance), "", []
         if resultNode is not None:
-            commands.append(["enhance", "image", "output", *optionsOf(resultNode), "--progress", "json"])
+            commands.append(["enhance", IMAGE, "output", *optionsOf(resultNode), "--progress", "json"])
         if roiNodes:
             readings = _readingsOf(roiNodes, volumeNode, slicesOf(volumeNode, files, database))
-            commands.append(["boxes", "to-dicom", "image", "boxes.json", os.path.join("output", "boxes.dcm")])
+            commands.append(["boxes", "to-dicom", IMAGE, "boxes.json", os.path.join("output", "boxes.dcm")])
         self._parent, self._name = folder, (resultNode or volumeNode).GetName()
         super().__init__(files, commands, readings, folder, **process)
 
@@ -196,7 +201,7 @@ class LoadReport(Command):
     def __init__(self, path, volumeNode, database, **process):
         files = filesOf(volumeNode, database.fileForInstance)
         self._path, self._volume, self._uids = Path(path), volumeNode, slicesOf(volumeNode, files, database)
-        words = ["boxes", "from-dicom", str(self._path.absolute()), "report.json", "--image", "image"]
+        words = ["boxes", "from-dicom", str(self._path.absolute()), "report.json", "--image", IMAGE]
         super().__init__(files, [words], **process)
 
     def _work(self):

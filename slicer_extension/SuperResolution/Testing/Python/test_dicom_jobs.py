@@ -71,8 +71,8 @@ def stored(database):
 
 
 def written(folder):
-    """Return the files in a folder and among the temporary ones."""
-    return {path for path in folder.parent.rglob("*") if path.is_file() and "film" not in path.parts}
+    """Return what lies in a folder and among the temporary files."""
+    return {*folder.rglob("*"), *folder.with_name("temporary").rglob("*")}
 
 
 def test_a_result_and_its_boxes_come_into_a_new_folder(film, result, box, run, folder):
@@ -80,8 +80,9 @@ def test_a_result_and_its_boxes_come_into_a_new_folder(film, result, box, run, f
     (folder / name).mkdir()
     export = run(Export, result, film, [box], folder)
     assert export.summary == f"2 files in {folder / name} 2.", export.message
-    assert {path.parent for path in written(folder)} == {folder / f"{name} 2"}
-    assert {pydicom.dcmread(path).Modality for path in written(folder)} == {"DX", "SR"}
+    series, report = sorted((folder / f"{name} 2").iterdir())
+    assert written(folder) == {folder / name, folder / f"{name} 2", series, report}
+    assert {pydicom.dcmread(path).Modality for path in (series, report)} == {"DX", "SR"}
 
 
 def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(stack, run, folder):
@@ -177,6 +178,7 @@ def test_what_is_cancelled_or_ended_leaves_nothing_and_takes_nothing_of_others(
     sending = run(SendToDatabase, result, film, [box], afterSteps=stop)
     assert sending.message == ("" if moment == "when Slicer ends" else "Canceled. Nothing was written.")
     assert (stored(database), written(folder)) == (sorted(before * 2), set())
+    assert database.filesForSeries("2.25.8")
 
 
 def test_what_cannot_be_written_says_why_and_writes_nothing(database, film, result, box, run, folder, monkeypatch):
