@@ -19,7 +19,7 @@ from slicer.util import NodeModify
 from SuperResolutionLib import display, nodes, region
 from SuperResolutionLib.box import Box
 from SuperResolutionLib.errors import InputError, _
-from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf, transformPoints
+from SuperResolutionLib.volumes import check, shapeOf
 
 VOLUME = "SuperResolution.BoxOf"  # node reference from a box to the volume it was drawn on
 UNKNOWN_READER, UNKNOWN_FINDING = "Unknown", "Finding"  # names in the scene where a file gives none
@@ -73,8 +73,8 @@ def trackingOf(roiNode) -> str:
 def boxesOf(scene, volumeNode=None) -> list:
     """Return the anomaly boxes in a scene, or those on one volume, oldest first.
 
-    Boxes that Slicer has just loaded from a markups file, which keeps neither volume nor name nor look, come onto this
-    volume.
+    Boxes that Slicer has just loaded from a markups file come onto this volume: the file keeps neither volume, name nor
+    look, so they have a fill, which ours never have.
     """
     boxes = [node for node in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene) if _wordsOf(node)]
     if volumeNode is None:
@@ -96,9 +96,8 @@ def removeBox(roiNode) -> nodes.Removal:
 
 def boundsIn(roiNode, volumeNode) -> list[float]:
     """Return the bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
-    worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    corners = transformPoints(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
-    return np.stack([corners.min(axis=0), corners.max(axis=0)], axis=1)[::-1].ravel().tolist()
+    corners = region.cornersZyx(roiNode, volumeNode)
+    return np.stack([corners.min(axis=0), corners.max(axis=0)], axis=1).ravel().tolist()
 
 
 def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
@@ -162,7 +161,6 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
 def _putOn(volumeNode, roiNode) -> None:
     """Assign a box to a volume and show it as an outline alone: nothing covers the finding or is moved by accident."""
     display.outlineOnly(roiNode, _ORANGE)
-    display.showHandles(roiNode, False)
     roiNode.SetNodeReferenceID(VOLUME, volumeNode.GetID())
     nodes.putBelow(volumeNode, roiNode)
 

@@ -13,7 +13,7 @@ from SuperResolutionLib import headers, result_nodes, volumes
 from SuperResolutionLib.controller import inNumbers
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.geometry import spacing_xyz
-from SuperResolutionLib.volumes import ijkToRasOf, isFilm, modality, shapeOf, spacingZyx, toWorldOf, transformPoints
+from SuperResolutionLib.volumes import ijkToWorldOf, isFilm, modality, shapeOf, spacingZyx, transformPoints
 
 CENTER, WIDTH, EXPLANATION = "0028,1050", "0028,1051", "0028,1055"
 
@@ -114,7 +114,7 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
             value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[fine])}"
     words.append(value)
     perPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
-    spacing = spacing_xyz(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))[0]
+    spacing = spacing_xyz(ijkToWorldOf(volumeNode))[0]
     words.append(_("zoom {zoom:.0%}").format(zoom=spacing / perPixel))
     return "; ".join(words)
 
@@ -125,6 +125,6 @@ def _inMillimetres(value: float, letters: str) -> str:
 
 def _indexAt(volumeNode, position):
     """Return slice, row and column of the voxel at a position in the world; None outside the volume."""
-    toIndex = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
+    toIndex = np.linalg.inv(ijkToWorldOf(volumeNode))
     index = tuple(np.floor(transformPoints(toIndex, np.array([position]))[0, ::-1] + 0.5).astype(int).tolist())
     return index if all(0 <= at < count for at, count in zip(index, shapeOf(volumeNode))) else None
