@@ -26,11 +26,11 @@ import numpy as np  # noqa: E402
 import slicer  # noqa: E402
 import slicerpython  # noqa: E402
 from dicomfiles import Database  # noqa: E402
-from opened_panel import Opened, Shared  # noqa: E402
+from opened_panel import Opened  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from sliceview import SliceView  # noqa: E402
-from SuperResolutionLib import box_nodes, compare, display, drawing, filling, result_nodes, volumes  # noqa: E402
+from SuperResolutionLib import box_nodes, compare, display, drawing, filling, volumes  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.enhancer import Enhancer  # noqa: E402
 from SuperResolutionLib.viewing import Viewing  # noqa: E402
@@ -39,9 +39,9 @@ from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
 WORKER = PYTHON, {**environmentFor(PYTHON), "PYTHONPATH": str(EXTENSION.parent)}
 client = WorkerClient(workerCommand(PYTHON), WORKER[1])
+enhancer = Enhancer(client)
 WIDTH, HEIGHT = 640, 480
-GAP = 6
-GREYS = np.repeat(np.arange(1, 256, 2), 3)  # enough for a film; as many colours are chosen for legends
+GAP = 6  # pixels between two views
 REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a nodule
 
 
@@ -56,10 +56,6 @@ def main(names):
     os._exit(0)  # Qt and VTK would be taken down in the wrong order
 
 
-def enhance(volume, box):
-    return Enhancer(Shared(client)).enhance(volume, box)
-
-
 def radiograph():
     code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'f.dcm', 2000, 0, 0.2)"
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +67,7 @@ def radiograph():
     box = drawing.addRegion(film, REGION)
     keep("region", view.picture())
 
-    result = enhance(film, box)
+    result = enhancer.enhance(film, box)
     viewing = Viewing(core.logic)
     viewing.show("inPlace", result)
     enhanced = view.picture()
@@ -81,9 +77,6 @@ def radiograph():
     viewing.showErrorBars(result, 0.0)
     keep("error_bars", view.picture())
     viewing.hideErrorBars()
-    viewing.showMask(result, float(np.percentile(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(result)), 95)))
-    filling.step(math.inf)
-    keep("trust_mask", view.picture())
     viewing.show("difference", result)
     filling.step(math.inf)
     keep("difference", view.picture())
@@ -91,15 +84,12 @@ def radiograph():
     before.moveMouse(150, 260)
     keep("side_by_side", before.picture(), after.picture())
     viewing.show("inPlace", result)
-    k0, _, r0, _, c0, _ = REGION
-    for (top, left, height, width), label, certainty in (
-        ((74, 64, 34, 34), "Nodule", 0.8), ((20, 14, 30, 44), "Opacity", 0.4),
-    ):  # fmt: skip
-        extent = (k0, 1, r0 + top, r0 + top + height, c0 + left, c0 + left + width)
-        display.showHandles(box_nodes.addBox(film, extent, label, "A. Reader", certainty), label == "Nodule")
+    display.showHandles(box_nodes.addBox(film, (0, 1, 1264, 1298, 654, 688), "Nodule", "A. Reader", 0.8), True)
+    box_nodes.addBox(film, (0, 1, 1210, 1240, 604, 648), "Opacity", "A. Reader", 0.4)
     keep("boxes", view.picture())
     viewing.stop()
-    close(view, before, after)
+    for each in (view, before, after):
+        each.close(core)
 
 
 def ct():
@@ -108,10 +98,11 @@ def ct():
     volume.GetDisplayNode().SetWindowLevel(1600, 350)
     before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
     viewing = Viewing(core.logic)
-    viewing.show("sideBySide", enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94))))
+    viewing.show("sideBySide", enhancer.enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94))))
     keep("ct", before.picture(), after.picture())
     viewing.stop()
-    close(before, after)
+    for each in (before, after):
+        each.close(core)
 
 
 def panel():
@@ -123,22 +114,21 @@ def panel():
     widget.parent.resize(500, 1320)
 
     def grab(name, height):
-        panel.settle()
         assert widget.parent.grab().copy(0, 0, 500, height).save(str(SCREENSHOTS / f"{name}.png"))
 
     widget.setRegion([0, 1, 64, 192, 64, 192])
+    panel.settle()
     grab("before", 880)
     chosen.texture, chosen.steps = 1.0, 32
     panel.settle()
     ui.runButton.click()
     panel.until(lambda: ui.progressBar.visible and ui.progressBar.value > 250, "progress")
-    assert widget.parent.grab().copy(0, 0, 500, 880).save(str(SCREENSHOTS / "running.png"))
+    grab("running", 880)
     ui.cancelButton.click()
 
     chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
     panel.run()
     ui.showErrorBarsCheckBox.click()
-    ui.showMaskCheckBox.click()
     ui.boxesCollapsibleButton.collapsed = False
     widget.addBox([0, 1, 98, 124, 90, 114])
     panel.settle()
@@ -146,26 +136,16 @@ def panel():
     ui.boxesTable.item(0, 2).setText("80%")
     panel.settle()
     ui.boxesTable.selectRow(0)
+    panel.settle()
     grab("result", 1290)
     panel.close()
-
-
-def close(*views):
-    for view in views:
-        view.close(core)
 
 
 def keep(name, *pictures):
     """Write pictures of views side by side as PNG."""
     gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
     joined = np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
-    coloured = Image.fromarray(joined[np.ptp(joined, axis=2) > 6][None])
-    colors = coloured.quantize(len(GREYS) // 3, Image.Quantize.MAXCOVERAGE).getpalette()
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([*GREYS, *colors])
-    path = PICTURES / f"{name}.png"
-    Image.fromarray(joined).quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+    Image.fromarray(joined).save(PICTURES / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
