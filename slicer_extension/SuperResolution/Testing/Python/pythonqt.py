@@ -7,45 +7,39 @@ that is neither a property nor a method is refused, as PythonQt refuses it.
 CTK's and Slicer's widgets are stand-ins; the selector of nodes (`qMRMLNodeComboBox`) is backed by the real scene.
 """
 
+import functools
 import os
 import sys
 import types
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-import PySide6
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
-
-# With this pair each call that returns None takes a reference away from it, until Python aborts.
-if PySide6.__version_info__[:2] == (6, 12) and sys.version_info < (3, 12):
-    raise ImportError("PySide6 6.12 does not work with Python 3.11: pip install 'PySide6-Essentials<6.12'")
 
 _PLAIN = ("QObject", "QWidget", "QUiLoader", "QApplication", "QCoreApplication")
 _METHODS = ("sizeHint", "minimumSizeHint")  # properties in Qt that every caller calls
-_styled = {}
 
 
+@functools.cache
 def styled(widgetClass):
     """A class of PySide6 with PythonQt's manners."""
-    if widgetClass not in _styled:
 
-        def setattribute(widget, name, value):
-            # PySide6's loader gives a top widget its children as attributes.
-            child = isinstance(value, QtCore.QObject) and value.property("objectName") == name
-            if not name.startswith("_") and not child and not hasattr(type(widget), name):
-                raise AttributeError(f"{type(widget).__name__} has no property {name}")
-            widgetClass.__setattr__(widget, name, value)
+    def setattribute(widget, name, value):
+        # PySide6's loader gives a top widget its children as attributes.
+        child = isinstance(value, QtCore.QObject) and value.property("objectName") == name
+        if not name.startswith("_") and not child and not hasattr(type(widget), name):
+            raise AttributeError(f"{type(widget).__name__} has no property {name}")
+        widgetClass.__setattr__(widget, name, value)
 
-        names = {
-            "connect": connect, "disconnect": disconnect, "className": lambda widget: type(widget).__name__,
-            "__setattr__": setattribute, "name": _property("objectName"), "objectName": _property("objectName"),
-        }  # fmt: skip
-        meta = widgetClass.staticMetaObject
-        for name in [meta.property(index).name() for index in range(meta.propertyCount())]:
-            if name not in _METHODS and not isinstance(getattr(widgetClass, name, None), QtCore.Property):
-                names[name] = _property(name)
-        _styled[widgetClass] = type(widgetClass.__name__, (widgetClass,), names)
-    return _styled[widgetClass]
+    names = {
+        "connect": connect, "disconnect": disconnect, "className": lambda widget: type(widget).__name__,
+        "__setattr__": setattribute, "name": _property("objectName"),
+    }  # fmt: skip
+    meta = widgetClass.staticMetaObject
+    for name in [meta.property(index).name() for index in range(meta.propertyCount())]:
+        if name not in _METHODS and not isinstance(getattr(widgetClass, name, None), QtCore.Property):
+            names[name] = _property(name)
+    return type(widgetClass.__name__, (widgetClass,), names)
 
 
 def _property(name):
@@ -65,18 +59,6 @@ def connect(widget, signature, function):
 
 def disconnect(widget, signature, function):
     return QtCore.QObject.disconnect(widget, QtCore.SIGNAL(signature), function)
-
-
-class _QtModule(types.ModuleType):
-    def __getattr__(self, name):
-        for module in (QtWidgets, QtGui, QtCore):
-            if hasattr(module, name):
-                entry = getattr(module, name)
-                if isinstance(entry, type) and issubclass(entry, QtCore.QObject) and name not in _PLAIN:
-                    entry = styled(entry)
-                setattr(self, name, entry)
-                return entry
-        raise AttributeError(f"Qt has no {name}")
 
 
 class ctkCollapsibleButton(QtWidgets.QGroupBox):
@@ -104,22 +86,11 @@ class qMRMLWidget(QtWidgets.QWidget):
             selector.setMRMLScene(scene)
 
 
-class qSlicerWidget(qMRMLWidget):
-    """The widget of Slicer's window that holds the panel of a module."""
-
-
-def _stored(name, kind):
-    return QtCore.Property(
-        kind, lambda widget: getattr(widget, name), lambda widget, value: setattr(widget, name, value)
-    )
-
-
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
-    """Chooses one of the scene's nodes, follows nodes that come and go."""
+    """Chooses one of the scene's nodes or none, follows nodes that come and go."""
 
     currentNodeChanged = QtCore.Signal(object)
-    nodeTypes, noneEnabled = _stored("_types", "QStringList"), _stored("_noneEnabled", bool)
-    _types, _noneEnabled = (), False
+    nodeTypes = ()
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -144,24 +115,21 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         return self._scene.GetNodeByID(identity) if identity and self._scene else None
 
     def setCurrentNode(self, node):
-        first = 0 if self._noneEnabled else -1
-        self.setCurrentIndex(first if node is None else self.findData(node.GetID()))
+        self.setCurrentIndex(0 if node is None else self.findData(node.GetID()))
         self._tell()
 
     def _isOffered(self, node):
         lacks = any(node.IsA(kind) and node.GetAttribute(name) is None for kind, name in self._attributes)
-        return node.GetClassName() in self._types and not lacks and not node.GetHideFromEditors()
+        return node.GetClassName() in self.nodeTypes and not lacks and not node.GetHideFromEditors()
 
     def _fill(self):
         identity, scene = self.currentData, self._scene
-        every = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())] if scene else []
         self.clear()
-        if self._noneEnabled:
-            self.addItem("None", None)
-        for node in filter(self._isOffered, every):
+        self.addItem("None", None)
+        nodes = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())] if scene else []
+        for node in filter(self._isOffered, nodes):
             self.addItem(node.GetName(), node.GetID())
-        index, first = self.findData(identity) if identity else -1, 0 if self.count else -1
-        self.setCurrentIndex(index if index >= 0 else first)
+        self.setCurrentIndex(max(self.findData(identity), 0))
         self._tell()
 
     def _tell(self):
@@ -170,10 +138,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             self.currentNodeChanged.emit(self.currentNode())
 
 
-WIDGETS = {
-    each.__name__: each
-    for each in (ctkCollapsibleButton, ctkSliderWidget, qMRMLWidget, qSlicerWidget, qMRMLNodeComboBox)
-}
+WIDGETS = {each.__name__: each for each in (ctkCollapsibleButton, ctkSliderWidget, qMRMLWidget, qMRMLNodeComboBox)}
 
 
 class UiLoader(QtUiTools.QUiLoader):
@@ -189,7 +154,7 @@ class UiLoader(QtUiTools.QUiLoader):
     def createWidget(self, className, parent=None, name=""):
         if className not in WIDGETS and not hasattr(QtWidgets, className):
             raise ValueError(f"the .ui file names a widget {className}, which no test knows")
-        widget = (styled(WIDGETS[className]) if className in WIDGETS else getattr(qt, className))(parent)
+        widget = (_slicerClass if className in WIDGETS else _qtClass)(className)(parent)
         widget.setObjectName(name)
         self._widgets.append(widget)
         return widget
@@ -201,29 +166,29 @@ class UiLoader(QtUiTools.QUiLoader):
         return top
 
 
-def _newWidget(name):
+def _qtClass(name):
+    for module in (QtWidgets, QtGui, QtCore):
+        if hasattr(module, name):
+            entry = getattr(module, name)
+            isStyled = isinstance(entry, type) and issubclass(entry, QtCore.QObject) and name not in _PLAIN
+            return styled(entry) if isStyled else entry
+    raise AttributeError(f"Qt has no {name}")
+
+
+@functools.cache
+def _slicerClass(name):
     """A widget that the panel has, or one that it has not and that Slicer's Python layer names as a type."""
+    if not name.startswith(("ctk", "qMRML", "qSlicer")):
+        raise AttributeError(f"there is no {name}")
     return styled(WIDGETS.get(name) or type(name, (QtWidgets.QWidget,), {}))
 
 
-class _CtkModule(types.ModuleType):
-    def __getattr__(self, name):
-        if not name.startswith("ctk"):
-            raise AttributeError(f"CTK has no {name}")
-        setattr(self, name, _newWidget(name))
-        return getattr(self, name)
-
-
-qt, ctk = _QtModule("qt"), _CtkModule("ctk")
+qt, ctk = types.ModuleType("qt"), types.ModuleType("ctk")
+qt.__getattr__, ctk.__getattr__, qt.QUiLoader = _qtClass, _slicerClass, UiLoader
 sys.modules.update(qt=qt, ctk=ctk)
-qt.QUiLoader = UiLoader
 
 
 def install(slicer):
     """Give `slicer` its widgets, and Qt its application."""
-    for name in (
-        *WIDGETS, "qMRMLSliderWidget", "qMRMLSpinBox", "qMRMLRangeWidget", "qMRMLCheckableNodeComboBox",
-        "qMRMLSubjectHierarchyTreeView", "qMRMLSubjectHierarchyComboBox",
-    ):  # fmt: skip
-        setattr(slicer, name, _newWidget(name))
+    slicer.__getattr__ = _slicerClass
     return QtWidgets.QApplication.instance() or QtWidgets.QApplication(["tests"])
