@@ -33,13 +33,6 @@ def fine():
     return np.clip(image, -1024, 1200).round().astype(np.int16)
 
 
-def coarse(image):
-    """The mean of each square of `SCALE` by `SCALE` voxels."""
-    slices, rows, columns = image.shape
-    squares = image.reshape(slices, rows // SCALE, SCALE, columns // SCALE, SCALE)
-    return squares.mean(axis=(2, 4)).round().astype(np.int16)
-
-
 def errorBars(image):
     """Wide where the image changes fast, as half-widths: float32."""
     changesY, changesX = np.gradient(image.astype(np.float32), axis=(1, 2))
@@ -49,7 +42,7 @@ def errorBars(image):
 FINE = fine()  # the whole chest as it should be
 GRID = np.diag([-2.8, -2.8, 5, 1.0])
 GRID[:3, 3] = 150, 120, -30  # where the coarse chest lies
-COARSE = coarse(FINE)
+COARSE = FINE.reshape(5, 32, SCALE, 40, SCALE).mean(axis=(2, 4)).round().astype(np.int16)  # means of squares of voxels
 EXTENT = [1, 4, 8, 24, 8, 32]  # A region of the coarse chest with a nodule, and `CUT`, the same of the fine one
 CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
 RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]  # its voxels as they should be, and their error bars

@@ -152,8 +152,6 @@ class UiLoader(QtUiTools.QUiLoader):
         self._widgets = []
 
     def createWidget(self, className, parent=None, name=""):
-        if className not in WIDGETS and not hasattr(QtWidgets, className):
-            raise ValueError(f"the .ui file names a widget {className}, which no test knows")
         widget = (_slicerClass if className in WIDGETS else _qtClass)(className)(parent)
         widget.setObjectName(name)
         self._widgets.append(widget)
@@ -161,7 +159,6 @@ class UiLoader(QtUiTools.QUiLoader):
 
     def load(self, device):
         top = super().load(device)
-        assert top is not None, self.errorString()
         top._loader = self
         return top
 

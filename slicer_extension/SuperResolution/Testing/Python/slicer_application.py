@@ -1,7 +1,7 @@
 """A stand-in for Slicer's application, for tests on the slicer-core wheel, without Qt.
 
 `slicer-core` holds Slicer's C++ classes: the scene, the module logics and the displayable managers of slice views
-are the real ones. Missing is what Qt plugins do: `newSubjectHierarchyItems` stands in for one of them.
+are the real ones.
 """
 
 import tempfile
@@ -16,10 +16,15 @@ class Application:
     """A scene with the logics that Slicer's core modules register for it."""
 
     def __init__(self):
-        self.cacheFolder = tempfile.TemporaryDirectory()
         self.scene = slicer.vtkMRMLScene()
         slicer.mrmlScene = self.scene
-        self._readAndWriteFiles()
+        # Without a cache ReadFromMRB answers False.
+        self.cacheFolder = tempfile.TemporaryDirectory()
+        cache, dataIO = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+        cache.SetRemoteCacheDirectory(self.cacheFolder.name)
+        dataIO.SetCacheManager(cache)
+        self.scene.SetCacheManager(cache)
+        self.scene.SetDataIOManager(dataIO)
         self.logic = slicer.vtkSlicerApplicationLogic()
         self.logic.SetSliceLogics(vtk.vtkCollection())
         self.logic.SetViewLogics(vtk.vtkCollection())
@@ -52,19 +57,8 @@ class Application:
         self.scene.Clear(True)
         self.logic.SetMRMLScene(self.scene)  # brings the nodes of selection and interaction
         self.moduleLogics["Colors"].AddDefaultColorNodes()
-        crosshair = slicer.vtkMRMLCrosshairNode()
-        crosshair.SetCrosshairName("default")
-        self.scene.AddNode(crosshair)
+        self.scene.AddNewNodeByClass("vtkMRMLCrosshairNode")
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
-
-    def _readAndWriteFiles(self):
-        # Without them ReadFromMRB answers False.
-        self.cache = slicer.vtkCacheManager()
-        self.cache.SetRemoteCacheDirectory(self.cacheFolder.name)
-        self.dataIO = slicer.vtkDataIOManager()
-        self.dataIO.SetCacheManager(self.cache)
-        self.scene.SetCacheManager(self.cache)
-        self.scene.SetDataIOManager(self.dataIO)
 
     def close(self):
         self.scene.Clear(True)
@@ -74,9 +68,7 @@ class Application:
     def addVolume(self, array, ijkToRas=None, name="chest", className="vtkMRMLScalarVolumeNode", modality=""):
         """A volume as Slicer's readers leave it: with display node, and with an item in the subject hierarchy."""
         volume = slicer.util.addVolumeFromArray(np.ascontiguousarray(array), ijkToRas, name, className)
-        self.newSubjectHierarchyItems()
-        if modality:
-            self.setModality(volume, modality)
+        self.setModality(volume, modality)
         return volume
 
     def loadVolume(self, path, modality, name=None, files=None):
@@ -84,21 +76,22 @@ class Application:
         options = 8 if files else 4 | 8  # window by the voxels; one file alone
         logic = self.moduleLogics["Volumes"]
         volume = logic.AddArchetypeVolume(str(path), name or Path(path).stem, options, files)
-        self.newSubjectHierarchyItems()
         self.setModality(volume, modality)
         return volume
 
     def setModality(self, volume, modality):
-        """Set the DICOM modality of a volume, as Slicer's DICOM module does."""
+        """Set the DICOM modality of a volume, as Slicer's DICOM module does, on an item that Slicer's plugins add."""
         attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-        item = self.subjectHierarchy.GetItemByDataNode(volume)
-        self.subjectHierarchy.SetItemAttribute(item, attribute, modality)
+        hierarchy = self.subjectHierarchy
+        item = hierarchy.GetItemByDataNode(volume) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), volume)
+        if modality:
+            hierarchy.SetItemAttribute(item, attribute, modality)
 
-    def addRoi(self, volume=None, extent=None, name="R"):
+    def addRoi(self, volume=None, extent=None):
         """A region box; on an extent of a volume, or not drawn yet."""
         from SuperResolutionLib import region
 
-        roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
+        roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
         if extent is not None:
             region.placeBox(roi, volume, extent)
         return roi
@@ -116,12 +109,6 @@ class Application:
         transform = self.scene.AddNewNodeByClass("vtkMRMLTransformNode", "Bend")
         transform.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
         node.SetAndObserveTransformNodeID(transform.GetID())
-
-    def newSubjectHierarchyItems(self):
-        """Add an item for a new node, as Slicer's subject hierarchy plugins do."""
-        for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode"):
-            if not node.GetHideFromEditors() and self.subjectHierarchy.GetItemByDataNode(node) == 0:
-                self.subjectHierarchy.CreateItem(self.subjectHierarchy.GetSceneItemID(), node)
 
     def saveScene(self, path):
         """Save as MRB: as Slicer does, each node that can be stored has a storage node before."""
