@@ -1,7 +1,5 @@
 """An open panel for tests: real widgets, the real scene, a real worker process."""
 
-from contextlib import contextmanager
-
 from PySide6 import QtTest
 from pythonqt import qt
 from waiting import waitFor
@@ -12,20 +10,9 @@ class Shared:
 
     def __init__(self, worker):
         self._worker = worker
-        self._isHeard = True
 
     def __getattr__(self, name):
         return getattr(self._worker, name)
-
-    def poll(self):
-        return self._worker.poll() if self._isHeard else []
-
-    @contextmanager
-    def silent(self):
-        """Nothing is sent to the worker and nothing comes from it."""
-        self._isHeard = False
-        yield
-        self._isHeard = True
 
     def close(self):
         self._worker.cancel()
