@@ -1,59 +1,48 @@
 """Measure how long a user waits from a click to the result, and how long the interface is blocked meanwhile.
 
-    python slicer_extension/SuperResolution/Testing/Python/benchmark.py
+    python -m pytest -s slicer_extension/SuperResolution/Testing/Python/benchmark.py
 
 First a drawn radiograph of 2000 x 2000 pixels: a box of 128 x 128 is enhanced at several places, drawn in a view of
 1000 x 1000 pixels, compared with its original, and canceled. All of that is wall time, by the same code as the
 panel's, called every 5 ms. Then what a user does with a large result: how long each click takes, and the longest of the
-ticks after it, in seconds of this thread. The scene is Slicer's own, of the package slicer-core; the worker computes
-with two threads.
+ticks after it, in seconds of this thread. The worker computes with two threads.
 """
 
-import os
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+import phantom_volumes
+import pytest
+import slicer
+from SuperResolutionLib import filling, region, result_nodes
+from SuperResolutionLib.enhancer import Enhancer
+from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, Viewing
+from SuperResolutionLib.worker_client import WorkerClient, workerCommand
 
-HERE = Path(__file__).resolve()
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
-
-import phantom_volumes  # noqa: E402
-from slicer_application import Application  # noqa: E402
-
-application = Application()
-
-from sliceview import SliceView  # noqa: E402
-from SuperResolutionLib import filling, region, result_nodes  # noqa: E402
-from SuperResolutionLib.child_process import environmentFor  # noqa: E402
-from SuperResolutionLib.enhancer import Enhancer  # noqa: E402
-from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, Viewing  # noqa: E402
-from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa: E402
-
-PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
 FILM, BOX, PLACES = 2000, 128, 12
 SLICES, SIDE = 100, 1024  # slices, and rows and columns, of the large result
 
 
-def main():
-    measureFilm()
-    application.clear()
-    measureLargeResult()
-    application.close()
-
-
-def measureFilm():
-    environment = {**environmentFor(PYTHON), "OMP_NUM_THREADS": "2", "PYTHONPATH": str(HERE.parents[4])}
-    worker = WorkerClient(workerCommand(PYTHON), environment)
-    enhancer, viewing = Enhancer(worker), Viewing(application.logic)
+@pytest.fixture
+def film(application):
     rows, columns = np.mgrid[0:FILM, 0:FILM]
     pixels = (2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.uint16)[None]
-    film = application.addVolume(pixels, np.diag([-0.15, -0.15, 1.0, 1.0]))
-    box = application.addRoi(film, [0, 1, 900, 900 + BOX, 0, BOX])
-    view = SliceView(application, "Red", 1000, 1000)
-    view.show(film)
+    return application.addVolume(pixels, np.diag([-0.15, -0.15, 1.0, 1.0]), modality="DX")
 
+
+@pytest.fixture
+def workerOfTwoThreads(workerPython):
+    python, environment = workerPython
+    client = WorkerClient(workerCommand(python), {**environment, "OMP_NUM_THREADS": "2"})
+    yield client
+    client.close()
+
+
+def test_click_to_result(application, sliceView, film, workerOfTwoThreads):
+    enhancer, viewing = Enhancer(workerOfTwoThreads), Viewing(application.logic)
+    box = application.addRoi()
+    view = sliceView("Red", 1000, 1000)
+    view.show(film)
     for errorBars in (True, False):
         computed, shown = [], []
         for place in range(PLACES + 1):
@@ -66,39 +55,36 @@ def measureFilm():
             shown.append(time.perf_counter() - start)
         print(f"click to result, error bars {'on' if errorBars else 'off'}: first {computed[0]:.2f} s, then median "
               f"{np.median(computed[1:]):.2f} s; click to visible: {np.median(shown[1:]):.2f} s")  # fmt: skip
-
     start = time.process_time()
     viewing.showOriginal(True)
     view.picture()
     print(f"before/after: drawn in {1000 * (time.process_time() - start):.0f} ms of processor")
     viewing.stop()
-    view.close(application)
 
-    worker.enhance(pixels, region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
-    while not any(event["event"] == "progress" for event in worker.poll()):
+
+def test_cancel(film, workerOfTwoThreads):
+    workerOfTwoThreads.enhance(slicer.util.arrayFromVolume(film), region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
+    while not any(event["event"] == "progress" for event in workerOfTwoThreads.poll()):
         time.sleep(0.02)
     start = time.perf_counter()
-    worker.cancel()
+    workerOfTwoThreads.cancel()
     returned = time.perf_counter() - start
-    while worker.isEnding:
-        worker.poll()
+    while workerOfTwoThreads.isEnding:
+        workerOfTwoThreads.poll()
         time.sleep(0.005)
     print(f"cancel: {1000 * returned:.2f} ms, the process ended after {time.perf_counter() - start:.2f} s")
-    worker.close()
 
 
-def measureLargeResult():
+def test_large_result(application):
     coarse = SIDE // phantom_volumes.SCALE
     rows, columns = np.mgrid[0:coarse, 0:coarse]
     slices = np.stack([1000 * np.sin(rows / 9 + k) * np.cos(columns / 7) for k in range(SLICES)])
     source = application.addVolume(slices.astype(np.int16), phantom_volumes.GRID)
     fine = slices.repeat(phantom_volumes.SCALE, 1).repeat(phantom_volumes.SCALE, 2).astype(np.int16)
     bars = np.abs(fine).astype(np.float32) / 20
-    viewing, results = Viewing(application.logic), []
+    viewing, arguments = Viewing(application.logic), (source, fine, region.whole(source), phantom_volumes.DONE, bars)
     print(f"a result of {SLICES} x {SIDE} x {SIDE} voxels, {fine.nbytes / 1e6:.0f} MB:")
-    arguments = source, fine, region.whole(source), phantom_volumes.DONE, bars
-    measureClick("a result comes", lambda: results.append(result_nodes.addResult(*arguments)))
-    (result,) = results
+    result = measureClick("a result comes", lambda: result_nodes.addResult(*arguments))
     measureClick("Show error bars", lambda: viewing.showErrorBars(result, 0.0))
     measureClick("Difference", lambda: viewing.show(DIFFERENCE, result))
     measureClick("Difference, off", viewing.stop)
@@ -107,7 +93,7 @@ def measureLargeResult():
 
 def measureClick(what, action):
     start = time.thread_time()
-    action()
+    returned = action()
     clicked, ticks = time.thread_time() - start, []
     while filling.isBusy():
         start = time.thread_time()
@@ -115,7 +101,4 @@ def measureClick(what, action):
         ticks.append(time.thread_time() - start)
     after = f", then {len(ticks)} ticks, the longest {1000 * max(ticks):.0f} ms" if ticks else ""
     print(f"  {what:<24} {1000 * clicked:6.1f} ms{after}")
-
-
-if __name__ == "__main__":
-    main()
+    return returned

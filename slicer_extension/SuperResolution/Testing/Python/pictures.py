@@ -1,0 +1,112 @@
+"""Draws docs/slicer/*.png, what slice views show in the tutorial, and Screenshots/*.png, the panel; without a screen.
+
+    python -m pytest slicer_extension/SuperResolution/Testing/Python/pictures.py [-k radiograph]
+
+Slicer's own classes render the views; the look of some widgets is that of pythonqt.py. The radiographs are drawn, the
+large one as a DICOM file; the CT is a test file that comes with pydicom. The results are those of a real worker with
+the default models.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import phantom_volumes
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from SuperResolutionLib import box_nodes, compare, display, drawing, volumes
+from SuperResolutionLib.enhancer import Enhancer
+from SuperResolutionLib.viewing import Viewing
+
+MODULE = Path(__file__).resolve().parents[2]
+PICTURES, SCREENSHOTS = MODULE.parents[1] / "docs" / "slicer", MODULE.parent / "Screenshots"
+WIDTH, HEIGHT = 640, 480
+GAP = 6  # pixels between two views
+DRAWING = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'f.dcm', 2000, 0, 0.2)"
+REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a nodule
+
+
+@pytest.fixture
+def pair(sliceView):
+    return [sliceView(name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER)]
+
+
+def test_radiograph(application, openDatabase, worker, sliceView, pair):
+    film = openDatabase(DRAWING).load(application, "film")
+    (before, after), view = pair, sliceView("Red", WIDTH, HEIGHT)
+    view.show(film)
+    box = drawing.addRegion(film, REGION)
+    keep("region", view.picture())
+
+    result, viewing = Enhancer(worker).enhance(film, box), Viewing(application.logic)
+    viewing.show("inPlace", result)
+    enhanced = view.picture()
+    viewing.showOriginal(True)
+    keep("in_place", view.picture(), enhanced)
+    viewing.showOriginal(False)
+    viewing.showErrorBars(result, 0.0)
+    keep("error_bars", view.picture())
+    viewing.hideErrorBars()
+    viewing.show("difference", result)
+    phantom_volumes.fillAll()
+    keep("difference", view.picture())
+    viewing.show("sideBySide", result)
+    before.moveMouse(150, 260)
+    keep("side_by_side", before.picture(), after.picture())
+    viewing.show("inPlace", result)
+    display.showHandles(box_nodes.addBox(film, (0, 1, 1264, 1298, 654, 688), "Nodule", "A. Reader", 0.8), True)
+    box_nodes.addBox(film, (0, 1, 1210, 1240, 604, 648), "Opacity", "A. Reader", 0.4)
+    keep("boxes", view.picture())
+    viewing.stop()
+
+
+def test_ct(application, worker, pair):
+    volume = application.loadVolume(get_testdata_file("CT_small.dcm"), "CT")
+    volume.GetDisplayNode().SetAutoWindowLevel(0)
+    volume.GetDisplayNode().SetWindowLevel(1600, 350)
+    viewing = Viewing(application.logic)
+    viewing.show("sideBySide", Enhancer(worker).enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94))))
+    keep("ct", *(view.picture() for view in pair))
+    viewing.stop()
+
+
+def test_panel(application, panel):
+    """The panel before, while and after a drawn radiograph is enhanced."""
+    film = application.loadVolume(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd", "DX")
+    film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
+    widget, ui, chosen = panel.widget, panel.ui, panel.chosen
+    chosen.inputVolume = film
+    widget.parent.resize(500, 1320)
+
+    def grab(name, height):
+        assert widget.parent.grab().copy(0, 0, 500, height).save(str(SCREENSHOTS / f"{name}.png"))
+
+    widget.setRegion([0, 1, 64, 192, 64, 192])
+    panel.settle()
+    grab("before", 880)
+    chosen.texture, chosen.steps = 1.0, 32
+    panel.settle()
+    ui.runButton.click()
+    panel.until(lambda: ui.progressBar.visible and ui.progressBar.value > 250, "progress")
+    grab("running", 880)
+    ui.cancelButton.click()
+
+    chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
+    panel.run()
+    ui.showErrorBarsCheckBox.click()
+    ui.boxesCollapsibleButton.collapsed = False
+    widget.addBox([0, 1, 98, 124, 90, 114])
+    panel.settle()
+    ui.boxesTable.item(0, 0).setText("Nodule")
+    ui.boxesTable.item(0, 2).setText("80%")
+    panel.settle()
+    ui.boxesTable.selectRow(0)
+    panel.settle()
+    grab("result", 1290)
+
+
+def keep(name, *pictures):
+    """Write pictures of views side by side as PNG."""
+    gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
+    joined = np.hstack([part for picture in pictures for part in (gap, picture)][1:])
+    Image.fromarray(joined).save(PICTURES / f"{name}.png", optimize=True)
