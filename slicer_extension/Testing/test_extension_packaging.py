@@ -36,7 +36,7 @@ def installed(tmp_path_factory):
     """The folder of the module in an installation."""
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("a path with spaces")
     standIn = EXTENSION / "Testing" / "Slicer"
-    cmake("-S", REPOSITORY, "-B", build, "-D", f"Slicer_DIR={standIn}", "-D", "BUILD_TESTING=ON")
+    cmake("-S", REPOSITORY, "-B", build, f"-DSlicer_DIR={standIn}", "-DBUILD_TESTING=ON")
     cmake("--install", build, "--prefix", prefix)
     return prefix / "lib" / "Slicer-5.12" / "qt-scripted-modules"
 

@@ -7,8 +7,6 @@ says.
 import ast
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,30 +42,17 @@ def sources():
     return {name: ORACLE / name for name in RELEASES}
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """A clone of the repository as Slicer's index makes it, as far as CMake sees it."""
-    folder = tmp_path_factory.mktemp("clone")
-    for name in ("CMakeLists.txt", "LICENSE"):
-        shutil.copy(REPOSITORY / name, folder)
-    for name in (EXTENSION.name, "monai_sr_bundle/boxes", "monai_sr_bundle/images"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    who = ("-c", "user.name=clone", "-c", "user.email=clone@example.org")
-    for words in (["init", "--quiet"], ["remote", "add", "origin", "https://example.org/monai-sr-bundle.git"],
-                  ["add", "--all"], [*who, "commit", "--quiet", "--message", "clone"]):  # fmt: skip
-        subprocess.run(["git", *words], cwd=folder, check=True)
-    return folder
-
-
 @pytest.mark.parametrize("release", RELEASES)
-def test_the_root_is_configured_by_slicers_own_functions(release, sources, clone, tmp_path):
+def test_the_root_is_configured_by_slicers_own_functions(release, sources, tmp_path, monkeypatch):
+    origin = {"COUNT": "1", "KEY_0": "remote.origin.url", "VALUE_0": "https://example.org/monai-sr-bundle.git"}
+    for name, value in origin.items():  # where Slicer's index has cloned the repository from
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     standIn = EXTENSION / "Testing" / "SlicerSources"
-    done = cmake("-S", clone, "-B", tmp_path, "-D", f"Slicer_DIR={standIn}", "-D", f"SLICER_SOURCES={sources[release]}",
-                 "-D", "BUILD_TESTING=ON")  # fmt: skip
-    assert "CMake Warning" not in done.stderr
+    options = f"-DSlicer_DIR={standIn}", f"-DSLICER_SOURCES={sources[release]}", "-DBUILD_TESTING=ON"
+    assert "CMake Warning" not in cmake("-S", REPOSITORY, "-B", tmp_path, *options).stderr
     text = (tmp_path / "SuperResolution.s4ext").read_text(encoding="utf-8")
     description = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
-    written = dict(re.findall(r'set\(EXTENSION_(\w+)\s+"(.*?)"\)', (clone / "CMakeLists.txt").read_text(), re.S))
+    written = dict(re.findall(r'set\(EXTENSION_(\w+)\s+"(.*?)"\)', (REPOSITORY / "CMakeLists.txt").read_text(), re.S))
     for name in ("DESCRIPTION", "HOMEPAGE", "CONTRIBUTORS", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
         assert description[name.lower()] == written[name]  # to the last word
     cmake("--install", tmp_path, "--prefix", tmp_path / "installed")

@@ -73,9 +73,7 @@ def bare(tmp_path_factory, workerPython):
 @pytest.fixture(scope="session")
 def _slicer():
     """One application for the session: displayable managers remember the first application logic they met."""
-    application = Application()
-    yield application
-    application.close()
+    return Application()
 
 
 @pytest.fixture

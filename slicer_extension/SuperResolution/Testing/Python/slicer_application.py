@@ -60,11 +60,6 @@ class Application:
         self.scene.AddNewNodeByClass("vtkMRMLCrosshairNode")
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
 
-    def close(self):
-        self.scene.Clear(True)
-        slicer.mrmlScene = None
-        self.cacheFolder.cleanup()
-
     def addVolume(self, array, ijkToRas=None, name="chest", className="vtkMRMLScalarVolumeNode", modality=""):
         """A volume as Slicer's readers leave it: with display node, and with an item in the subject hierarchy."""
         volume = slicer.util.addVolumeFromArray(np.ascontiguousarray(array), ijkToRas, name, className)
