@@ -13,7 +13,7 @@ def test_it_uses_the_panel_and_a_failure_is_its_exit_code(
     application, module, panel, workerPython, sliceView, monkeypatch, capsys
 ):
     def loadVolume(path):
-        volume = application.loadVolume(path, "DX")
+        volume = application.loadVolume(path, "")  # a file says no modality
         for name in ("Red", compare.BEFORE, compare.AFTER):
             sliceView(name).show(volume)
         return volume
