@@ -85,14 +85,14 @@ def test_the_application_has_every_name_of_slicer_that_is_used(release, sources)
     base = sources[release] / "Base" / "Python"
     text = (base / "CMakeLists.txt").read_text(encoding="utf-8")
     kits = set(re.findall(r"'(\w+)'", text.split("Slicer_PYTHON_MODULES_CONFIG", 1)[1].split(")", 1)[0]))
-    known = {path.stem for path in (base / "slicer").iterdir()} | SET_BY_THE_APPLICATION
+    names = {path.stem for path in (base / "slicer").iterdir()} | SET_BY_THE_APPLICATION
     beginnings = ("vtkSlicer", *(beginning for beginning, kit in KITS.items() if kit in kits))
     assert "vtkMRML" in beginnings
     assert "vtkITK" not in beginnings  # what this test is for: only the wheel of Slicer's core has `slicer.vtkITK...`
     unknown = [
         f"{path.name}:{line} slicer.{name}"
         for path in CODE for words, name, line in attributes(path)
-        if words == "slicer" and name not in known and not name.startswith(beginnings)
+        if words == "slicer" and name not in names and not name.startswith(beginnings)
     ]  # fmt: skip
     assert unknown == []
 

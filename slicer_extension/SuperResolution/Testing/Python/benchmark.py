@@ -44,17 +44,17 @@ def test_click_to_result(application, sliceView, film, workerOfTwoThreads):
     view = sliceView("Red", 1000, 1000)
     view.show(film)
     for errorBars in (True, False):
-        computed, shown = [], []
-        for place in range(PLACES + 1):
-            region.placeBox(box, film, [0, 1, 900, 900 + BOX, 300 + 40 * place, 300 + 40 * place + BOX])
+        toResult, toPicture = [], []
+        for index in range(PLACES + 1):
+            region.placeBox(box, film, [0, 1, 900, 900 + BOX, 300 + 40 * index, 300 + 40 * index + BOX])
             start = time.perf_counter()
             result = enhancer.enhance(film, box, errorBars=errorBars)
-            computed.append(time.perf_counter() - start)
+            toResult.append(time.perf_counter() - start)
             viewing.show(IN_PLACE, result)
             view.picture()
-            shown.append(time.perf_counter() - start)
-        print(f"click to result, error bars {'on' if errorBars else 'off'}: first {computed[0]:.2f} s, then median "
-              f"{np.median(computed[1:]):.2f} s; click to visible: {np.median(shown[1:]):.2f} s")  # fmt: skip
+            toPicture.append(time.perf_counter() - start)
+        print(f"click to result, error bars {'on' if errorBars else 'off'}: first {toResult[0]:.2f} s, then median "
+              f"{np.median(toResult[1:]):.2f} s; click to visible: {np.median(toPicture[1:]):.2f} s")  # fmt: skip
     start = time.process_time()
     viewing.showOriginal(True)
     view.picture()
