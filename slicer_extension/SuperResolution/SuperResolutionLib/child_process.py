@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import queue
-import re
 import shutil
 import signal
 import socket
@@ -22,9 +21,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-PREFIX = "sr-"
+PREFIX = f"sr-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]}"
+"""First letters of the names of private folders, for each computer of those that use the same home."""
 PATIENCE = 1.0  # seconds between SIGTERM and SIGKILL to a group; a running network does not react to SIGTERM
 LAST_LINES = 40  # number of lines of stderr that are kept
 SLICER_VARIABLES = (
@@ -90,14 +91,13 @@ class ChildProcess:
     """A process that runs or has ended. To start it takes some milliseconds, as Python forks without a copy.
 
     Python looks for modules in `folder`, where it works, so that must be private to the caller. `parse` converts a line
-    of stdout for `lines`, in the reading thread; it must not raise. `started` is a time of `time.monotonic`, `error`
-    says why the process could not be started, and `lastLines` are those of its stderr.
+    of stdout for `lines`, in the reading thread; it must not raise. `error` says why the process could not be started,
+    and `lastLines` are those of its stderr.
     """
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], folder: str, parse: Callable[[str], Any] = str
     ) -> None:
-        self.started = time.monotonic()
         self.error = ""
         self.lastLines: deque[str] = deque(maxlen=LAST_LINES)
         self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -121,18 +121,14 @@ class ChildProcess:
             self._readers[-1].start()
 
     @property
-    def identity(self) -> int | None:
-        """The id of the process and of its group; None if it could not be started."""
-        return self._popen.pid if self._popen else None
-
-    @property
     def isOver(self) -> bool:
         """True once the process has ended, or could not be started, and all its output was read; this never waits.
 
-        A launcher may end before the process that it launched, so the end of the pipes decides.
+        A launcher may end before the process that it launched, so the end of the pipes decides. After a kill it does
+        not: a process that has left the group may keep them open for ever.
         """
         return self._popen is None or (
-            self.returnCode is not None and not any(each.is_alive() for each in self._readers)
+            self.returnCode is not None and (self._isKilled or not any(each.is_alive() for each in self._readers))
         )
 
     @property
@@ -142,14 +138,14 @@ class ChildProcess:
 
     def send(self, line: str) -> None:
         """Write a line to the stdin of the process. If it has ended, nothing happens; see `isOver`."""
-        with suppress(OSError, ValueError):  # the process has ended, or its stdin was closed
+        with suppress(OSError):
             self._popen.stdin.write(line.encode("utf-8") + b"\n")
             self._popen.stdin.flush()
 
     def closeInput(self) -> None:
         """Close the stdin of the process."""
-        if self._popen:
-            with suppress(OSError):  # it has ended
+        with suppress(OSError):  # it has ended
+            if self._popen:
                 self._popen.stdin.close()
 
     def lines(self) -> list[Any]:
@@ -158,39 +154,35 @@ class ChildProcess:
 
     def end(self) -> None:
         """Ask the whole group to end, and return at once; `pursue` enforces it."""
-        if not self._endTime:
+        if not (self._endTime or self.isOver):
             self._endTime = time.monotonic()
             self._signal("SIGTERM")
 
     def pursue(self) -> bool:
         """Kill the group if it has not ended after `PATIENCE`. Return True once it is over; this never waits."""
-        if self.isOver:
-            self.closeInput()
-            return True
-        if self._endTime and not self._isKilled and time.monotonic() - self._endTime > PATIENCE:
+        isLate = self._endTime and time.monotonic() - self._endTime > PATIENCE
+        if isLate and not (self._isKilled or self.isOver):
             self._isKilled = True
             self._signal("SIGKILL")
-        return False
+        if self.isOver:
+            self.closeInput()
+        return self.isOver
 
     def endAndWait(self) -> None:
         """End the process, and wait a moment: for use before this process itself ends."""
         self.end()
-        limit = time.monotonic() + PATIENCE
-        while not self.isOver and time.monotonic() < limit:
+        limit = time.monotonic() + 2 * PATIENCE
+        while not self.pursue() and time.monotonic() < limit:
             time.sleep(0.01)
-        if not self.isOver:
-            self._signal("SIGKILL")
 
     def _signal(self, name: str) -> None:
         """Send a signal to the group."""
-        if self._popen is None:
-            return
         if os.name == "nt":
-            command = ["taskkill", "/F", "/T", "/PID", str(self.identity)]
+            command = ["taskkill", "/F", "/T", "/PID", str(self._popen.pid)]
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             return
         with suppress(ProcessLookupError):  # the whole group has ended
-            os.killpg(self.identity, getattr(signal, name))
+            os.killpg(self._popen.pid, getattr(signal, name))
 
 
 def _read(pipe: Any, keep: Callable[[str], None]) -> None:
@@ -201,59 +193,31 @@ def _read(pipe: Any, keep: Callable[[str], None]) -> None:
 
 def parseEvent(line: str) -> dict[str, Any]:
     """Parse a line of JSON with the field "event"; any other line becomes ``{"event": "log", "text": line}``."""
-    try:
+    with suppress(ValueError):
         event = json.loads(line)
-    except ValueError:
-        event = None
-    isEvent = isinstance(event, dict) and isinstance(event.get("event"), str)
-    return event if isEvent else {"event": "log", "text": line}
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            return event
+    return {"event": "log", "text": line}
 
 
 def makeFolder(parent: str | None = None) -> str:
     """Make a private folder whose name says which process it belongs to, by default among the temporary files."""
-    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{_computer()}-", dir=parent)
-
-
-def _computer() -> str:
-    """Return letters for this computer: others may use the same home, and have other processes."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-", dir=parent)
 
 
 def removeStaleFolders(parent: str | None = None) -> None:
     """Remove the folders of `makeFolder` whose processes, of this computer, are gone."""
     if os.name == "nt":  # os.kill with 0 would end the process on Windows
         return
-    for entry in os.scandir(parent or tempfile.gettempdir()):
-        name = re.fullmatch(rf"{PREFIX}(\d+)-{_computer()}-.*", entry.name)
-        if name is None or _isRunning(int(name[1])):
-            continue
+    for folder in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
         try:
-            isOurs = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-        except OSError:
-            continue  # another process has just removed it
-        if isOurs:
-            discard(entry.path)
+            os.kill(int(folder.name.split("-")[2]), 0)
+        except ProcessLookupError:
+            discard(str(folder))
+        except (OSError, ValueError, OverflowError):  # another user's, or not one of `makeFolder`
+            continue
 
 
-def discard(path: str) -> None:
-    """Remove a file or folder in a thread: a large file takes longer than a frame of Slicer's interface."""
-    threading.Thread(target=_remove, args=(path,), daemon=True).start()
-
-
-def _remove(path: str) -> None:
-    # A file that an ending process still holds is removed later, with its private folder.
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            os.remove(path)
-
-
-def _isRunning(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
+def discard(folder: str) -> None:
+    """Remove a folder in a thread: a large file takes longer than a frame of Slicer's interface."""
+    threading.Thread(target=shutil.rmtree, args=(folder, True), daemon=True).start()

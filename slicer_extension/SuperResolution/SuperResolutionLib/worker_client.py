@@ -17,11 +17,10 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import threading
 import time
-import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +32,9 @@ from .errors import _
 
 PROTOCOL = 1
 READY_WITHIN = 60.0  # longest time in seconds from the start of the worker to its first line, on a slow disk
-Prepare = Callable[[np.ndarray], np.ndarray]
+SILENT_WITHIN = 600.0  # longest time in seconds without an event while it works: a tile of a network takes some seconds
 QUOTED_LINES = 3  # number of lines of the worker's stderr that a message quotes
+Prepare = Callable[[np.ndarray], np.ndarray]
 
 
 def workerCommand(python: str | None = None) -> list[str]:
@@ -47,30 +47,41 @@ def workerCommand(python: str | None = None) -> list[str]:
 
 
 class ImageFile:
-    """An image file that a thread writes, in half a second for a large CT; `error` is kind and message of a failure."""
+    """An image file that a thread writes, in half a second for a large CT; it takes the place of the `previous` one.
 
-    def __init__(self, array: np.ndarray, path: str, key: Hashable, prepare: Prepare | None = None) -> None:
-        self.path, self.key, self._prepare = path, key, prepare
-        self.error: tuple[str, str] | None = None
-        self._thread = threading.Thread(target=self._write, args=(array,), daemon=True)
+    `error` says why it could not be written.
+    """
+
+    def __init__(
+        self, array: np.ndarray, path: str, key: Hashable, prepare: Prepare | None, previous: ImageFile | None
+    ) -> None:
+        self.path, self.key, self.error = path, key, ""
+        self._thread = threading.Thread(target=self._write, args=(array, prepare, previous), daemon=True)
         self._thread.start()
 
     @property
     def isWritten(self) -> bool:
+        """True once the thread has ended, also after an error."""
         return not self._thread.is_alive()
 
-    def _write(self, array: np.ndarray) -> None:
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until the file is written."""
+        self._thread.join(seconds)
+
+    def _write(self, array: np.ndarray, prepare: Prepare | None, previous: ImageFile | None) -> None:
+        if previous is not None:
+            previous.wait()
+            with suppress(OSError):  # on Windows, an ending process may hold it; then it goes with the private folder
+                os.remove(previous.path)
         try:
-            array = self._prepare(array) if self._prepare else array
-        except (ValueError, MemoryError) as error:
-            self.error = ("input", str(error) or _("The image does not fit into memory. Close other programs."))
-            return
-        try:
-            np.save(self.path, array, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            reason, folder = getattr(error, "strerror", None) or str(error), os.path.dirname(self.path)
+            np.save(self.path, prepare(array) if prepare else array, allow_pickle=False)
+        except MemoryError:
+            self.error = _("The image does not fit into memory. Close other programs.")
+        except OSError as error:
             text = _("the image could not be written to {folder} ({reason}). Make room there.")
-            self.error = ("output", text.format(folder=folder, reason=reason))
+            self.error = text.format(folder=os.path.dirname(self.path), reason=error.strerror or error)
+        except ValueError as error:  # of `prepare`
+            self.error = str(error)
 
 
 @dataclass
@@ -85,28 +96,26 @@ class Request:
 class WorkerClient:
     """A client of one worker process, which is asked one thing at a time.
 
-    `folder` holds its arrays; it is private, and removed by `close` and at the end of this process.
+    `folder` holds its arrays; it is private, and removed by `close` and at the end of this process. Every request is
+    answered: a worker that is silent for too long is ended, and the request has failed.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
-        self._environment = environmentFor(self._command[0]) if environment is None else environment
+        self._environment = environment or environmentFor(self._command[0])
         child_process.removeStaleFolders()
         self.folder = makeFolder()
         self._numbers = itertools.count(1)
         self._process: ChildProcess | None = None
-        self._isReady = False
+        self._isReady, self._lastHeard = False, 0.0
         self._ending: list[ChildProcess] = []
         self._request: Request | None = None
-        self._images: list[ImageFile] = []
+        self._image: ImageFile | None = None
         self._events: list[dict[str, Any]] = []
-        self._closed = False
-        atexit.register(_closeIfAlive, weakref.ref(self))
+        atexit.register(self.close)
 
     def ask(self, do: str, image: ImageFile | None = None, **fields: Any) -> None:
         """Request "bundles" or "plan" with the fields of docs/worker.md; for "enhance", see `enhance`."""
-        if self._closed:
-            raise RuntimeError("the worker was closed; make a new one.")
         assert self._request is None  # one thing at a time
         self._request = Request({"do": do, "id": next(self._numbers), **fields}, image)
 
@@ -116,12 +125,11 @@ class WorkerClient:
         Equal keys promise equal pixels, which are not written again; None promises nothing. `prepare` converts the
         array, in a thread, to a type that the engine takes; a ValueError of it fails the request with its message.
         """
-        image = next((each for each in self._images[-1:] if key is not None and each.key == key), None)
-        if image is None or image.error:
+        image = self._image
+        if image is None or image.error or key is None or image.key != key:
             path = os.path.join(self.folder, f"image{next(self._numbers)}.npy")
-            image = ImageFile(array, path, key, prepare)
-            self._images.append(image)
-        self.ask("enhance", image, **fields)
+            self._image = ImageFile(array, path, key, prepare, previous=image)
+        self.ask("enhance", self._image, **fields)
 
     def cancel(self) -> None:
         """Cancel the request, and return at once. If the worker has it already, this ends the process."""
@@ -146,39 +154,28 @@ class WorkerClient:
 
         "done" has its arrays as `resultArray` and `errorBarsArray`. "failed" tells also what the worker cannot tell.
         """
-        if not self._closed:
-            self._ending = [process for process in self._ending if not process.pursue()]
-            process = self._process
-            if process is not None:
-                isOver = process.isOver  # before the lines, so that none is missed
-                for event in process.lines():
-                    self._handle(event)
-                if process is self._process:
-                    self._watch(process, isOver)
-            self._send()
-            for image in self._images[:-1]:
-                if image.isWritten:
-                    self._images.remove(image)
-                    discard(image.path)
+        self._ending = [process for process in self._ending if not process.pursue()]
+        process = self._process
+        if process is not None:
+            isOver = process.isOver  # before the lines, so that none is missed
+            for event in process.lines():
+                self._handle(event)
+            if process is self._process:
+                self._watch(process, isOver)
+        self._send()
         events, self._events = self._events, []
         return events
 
     def close(self) -> None:
         """End the worker and remove the folder. The processes get a moment to end by themselves."""
-        if self._closed:
-            return
-        self._closed = True
-        running = [*self._ending, *([self._process] if self._process else [])]
-        for process in running:
-            process.closeInput()
-            process.end()
-        for process in running:
+        atexit.unregister(self.close)
+        self._request = None
+        self.endProcess()
+        for process in self._ending:
             process.endAndWait()
-        self._process = None
-        limit = time.monotonic() + PATIENCE
-        while os.path.lexists(self.folder) and time.monotonic() < limit:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            time.sleep(0.01)  # a thread may have written or removed files at the same time
+        if self._image is not None:
+            self._image.wait(PATIENCE)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self) -> None:
         """Send the request as soon as the worker is ready and the image is written."""
@@ -186,35 +183,29 @@ class WorkerClient:
         if request is None or request.isSent:
             return
         if self._process is None:
-            self._isReady = False
             self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
+            self._isReady, self._lastHeard = False, time.monotonic()
         if not self._isReady or (request.image and not request.image.isWritten):
             return
+        if request.image and request.image.error:
+            self._fail("input", request.image.error)
+            return
         if request.image:
-            if request.image.error:
-                self._fail(*request.image.error)
-                return
-            out = os.path.join(self.folder, f"out{request.fields['id']}")
-            request.fields.update(array=request.image.path, out=out)
-            try:
-                os.mkdir(out, 0o700)
-            except OSError as error:
-                text = _("no folder could be made in {folder} ({reason}). Make room there.")
-                self._fail("output", text.format(folder=self.folder, reason=error.strerror))
-                return
-        request.isSent = True
+            request.fields.update(array=request.image.path, out=os.path.join(self.folder, f"out{request.fields['id']}"))
+            with suppress(OSError):  # the worker tells that it does not exist
+                os.mkdir(request.fields["out"], 0o700)
+        request.isSent, self._lastHeard = True, time.monotonic()
         self._process.send(json.dumps(request.fields))
 
     def _handle(self, event: dict[str, Any]) -> None:
+        self._lastHeard = time.monotonic()
         name, request = event["event"], self._request
-        if name == "ready":
-            self._isReady = event.get("protocol") == PROTOCOL
-            if not self._isReady:
-                text = _("monai-sr-bundle {version} speaks protocol {theirs}, and this extension {ours}. Update the "
-                         "older of the two.")  # fmt: skip
-                facts = {"version": event.get("version"), "theirs": event.get("protocol"), "ours": PROTOCOL}
-                self._fail("installation", text.format(**facts))
-                self.endProcess()
+        if name == "ready" and event.get("protocol") == PROTOCOL:
+            self._isReady = True
+        elif name == "ready":
+            text = _("monai-sr-bundle {version} does not fit this extension. Update the older of the two.")
+            self._fail("installation", text.format(version=event.get("version")))
+            self.endProcess()
         elif name == "failed" and event.get("id") is None:
             # The installation is broken, or a line was lost: the request will never be answered.
             self._fail(str(event.get("kind")), str(event.get("message")))
@@ -225,23 +216,22 @@ class WorkerClient:
                 self._forgetRequest()
 
     def _watch(self, process: ChildProcess, isOver: bool) -> None:
-        """Tell that the worker has ended by itself, or does not get ready."""
-        if isOver:
-            process.closeInput()
-            self._process = None
+        """Tell that the worker has ended by itself, or is silent."""
+        limit = SILENT_WITHIN if self._isReady else READY_WITHIN
+        isAwaited = not self._isReady or (self._request is not None and self._request.isSent)
+        if isOver and process.error:
+            text = _("{program} cannot be started ({reason}). Install it again.")
+            message = text.format(program=self._command[0], reason=process.error)
+        elif isOver:
             message = describeExit(process.returnCode, list(process.lastLines))
-            if process.error:
-                text = _("{program} cannot be started ({reason}). Install it again.")
-                message = text.format(program=self._command[0], reason=process.error)
-            if not self._isReady:
-                self._fail("installation", message)
-            elif self._request is not None and self._request.isSent:
-                self._fail("crash", message)
-        elif not self._isReady and time.monotonic() - process.started > READY_WITHIN:
-            message = _("the worker was not ready within {seconds:g} seconds.{lines} Try again, or restart Slicer.")
-            lines = _quoteLastLines(list(process.lastLines))
-            self._fail("installation", message.format(seconds=READY_WITHIN, lines=lines))
-            self.endProcess()
+        elif isAwaited and time.monotonic() - self._lastHeard > limit:
+            text = _("the worker was silent for {seconds:g} seconds. {lines} Try again, or restart Slicer.")
+            message = text.format(seconds=limit, lines=_quoteLastLines(process.lastLines))
+        else:
+            return
+        if isAwaited:
+            self._fail("crash" if self._isReady else "installation", message)
+        self.endProcess()
 
     def _fail(self, kind: str, message: str) -> None:
         if self._request is not None:
@@ -258,16 +248,16 @@ def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
     """Return why the worker has ended, and what to do, by its return code and the last lines of its stderr."""
     if any("No module named" in line and "monai_sr_bundle" in line for line in lastLines):
         return _("monai-sr-bundle is not installed. Install it in the panel's section Installation.")
-    number = -code if code is not None and code < 0 else (code or 0) - 128  # a launcher reports a signal as 128 + n
-    if number == 9:
+    if code in (-9, 128 + 9):  # a launcher reports a signal as 128 + n
         return _("the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller "
                  "region, or close other programs.")  # fmt: skip
-    names, lines = {entry.value: entry.name for entry in signal.Signals}, _quoteLastLines(lastLines)
-    if number in names:
-        text = _("the worker was ended by {signal}.{lines} Try again; if it happens again, report this message.")
-        return text.format(signal=names[number], lines=lines)
-    text = _("the worker has ended with code {code}.{lines} Try again; if it happens again, report this message.")
-    return text.format(code=code, lines=lines)
+    text = _("the worker has ended with code {code}. {lines} Try again; if it happens again, report this message.")
+    return text.format(code=code, lines=_quoteLastLines(lastLines))
+
+
+def _quoteLastLines(lines: Iterable[str]) -> str:
+    lastLines = [line.strip() for line in lines if line.strip()][-QUOTED_LINES:]
+    return _("Its last output: {lines}.").format(lines=" | ".join(lastLines) or "–")
 
 
 def _parseEvent(line: str) -> dict[str, Any]:
@@ -284,14 +274,3 @@ def _parseEvent(line: str) -> dict[str, Any]:
         message = text.format(kind=type(error).__name__)
         return {"event": "failed", "id": event.get("id"), "kind": "output", "message": message}
     return event
-
-
-def _quoteLastLines(lines: Sequence[str]) -> str:
-    lastLines = [line.strip() for line in lines if line.strip()][-QUOTED_LINES:]
-    return " " + _("Its last output: {lines}.").format(lines=" | ".join(lastLines)) if lastLines else ""
-
-
-def _closeIfAlive(reference: weakref.ref[WorkerClient]) -> None:
-    worker = reference()
-    if worker is not None:
-        worker.close()
