@@ -102,7 +102,7 @@ class ChildProcess:
         self.lastLines: deque[str] = deque(maxlen=LAST_LINES)
         self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._endTime, self._isKilled = 0.0, False
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._popen: subprocess.Popen[str] | None = None
         self._readers: list[threading.Thread] = []
         options: dict[str, Any] = {"start_new_session": True}
         if os.name == "nt":
@@ -110,7 +110,7 @@ class ChildProcess:
         try:
             self._popen = subprocess.Popen(
                 list(command), env=dict(environment), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, **options,
+                stderr=subprocess.PIPE, encoding="utf-8", errors="replace", bufsize=1, **options,
             )  # fmt: skip
         except OSError as error:
             self.error = error.strerror or str(error)
@@ -139,8 +139,7 @@ class ChildProcess:
     def send(self, line: str) -> None:
         """Write a line to the stdin of the process. If it has ended, nothing happens; see `isOver`."""
         with suppress(OSError):
-            self._popen.stdin.write(line.encode("utf-8") + b"\n")
-            self._popen.stdin.flush()
+            self._popen.stdin.write(f"{line}\n")
 
     def closeInput(self) -> None:
         """Close the stdin of the process."""
@@ -188,7 +187,7 @@ class ChildProcess:
 def _read(pipe: Any, keep: Callable[[str], None]) -> None:
     with pipe:
         for line in pipe:
-            keep(line.decode("utf-8", "replace").rstrip("\r\n"))
+            keep(line.rstrip("\n"))
 
 
 def parseEvent(line: str) -> dict[str, Any]:

@@ -19,9 +19,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,8 +45,8 @@ def workerCommand(python: str | None = None) -> list[str]:
     return child_process.commandOf(python, "monai_sr_bundle.worker", "--backend", "onnx", "--device", "auto")
 
 
-class ImageFile:
-    """An image file that a thread writes, in half a second for a large CT; it takes the place of the `previous` one.
+class ImageFile(threading.Thread):
+    """A thread that writes an image file, in half a second for a large CT, in place of the `previous` one.
 
     `error` says why it could not be written.
     """
@@ -55,22 +54,13 @@ class ImageFile:
     def __init__(
         self, array: np.ndarray, path: str, key: Hashable, prepare: Prepare | None, previous: ImageFile | None
     ) -> None:
+        super().__init__(target=self._write, args=(array, prepare, previous), daemon=True)
         self.path, self.key, self.error = path, key, ""
-        self._thread = threading.Thread(target=self._write, args=(array, prepare, previous), daemon=True)
-        self._thread.start()
-
-    @property
-    def isWritten(self) -> bool:
-        """True once the thread has ended, also after an error."""
-        return not self._thread.is_alive()
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until the file is written."""
-        self._thread.join(seconds)
+        self.start()
 
     def _write(self, array: np.ndarray, prepare: Prepare | None, previous: ImageFile | None) -> None:
         if previous is not None:
-            previous.wait()
+            previous.join()
             with suppress(OSError):  # on Windows, an ending process may hold it; then it goes with the private folder
                 os.remove(previous.path)
         try:
@@ -82,15 +72,6 @@ class ImageFile:
             self.error = text.format(folder=os.path.dirname(self.path), reason=error.strerror or error)
         except ValueError as error:  # of `prepare`
             self.error = str(error)
-
-
-@dataclass
-class Request:
-    """A request that is not answered yet: the fields of its JSON line, and its image if it has one."""
-
-    fields: dict[str, Any]
-    image: ImageFile | None
-    isSent: bool = False
 
 
 class WorkerClient:
@@ -109,15 +90,16 @@ class WorkerClient:
         self._process: ChildProcess | None = None
         self._isReady, self._lastHeard = False, 0.0
         self._ending: list[ChildProcess] = []
-        self._request: Request | None = None
+        self._request: dict[str, Any] | None = None
+        self._isSent = False  # True for a request that is not answered yet
         self._image: ImageFile | None = None
         self._events: list[dict[str, Any]] = []
         atexit.register(self.close)
 
-    def ask(self, do: str, image: ImageFile | None = None, **fields: Any) -> None:
+    def ask(self, do: str, **fields: Any) -> None:
         """Request "bundles" or "plan" with the fields of docs/worker.md; for "enhance", see `enhance`."""
         assert self._request is None  # one thing at a time
-        self._request = Request({"do": do, "id": next(self._numbers), **fields}, image)
+        self._request = {"do": do, "id": next(self._numbers), **fields}
 
     def enhance(self, array: np.ndarray, key: Hashable = None, prepare: Prepare | None = None, **fields: Any) -> None:
         """Request an enlarged region of an image ``[slices, rows, columns]`` by the fields of docs/worker.md.
@@ -129,11 +111,11 @@ class WorkerClient:
         if image is None or image.error or key is None or image.key != key:
             path = os.path.join(self.folder, f"image{next(self._numbers)}.npy")
             self._image = ImageFile(array, path, key, prepare, previous=image)
-        self.ask("enhance", self._image, **fields)
+        self.ask("enhance", **fields)
 
     def cancel(self) -> None:
         """Cancel the request, and return at once. If the worker has it already, this ends the process."""
-        if self._request is not None and self._request.isSent:
+        if self._isSent:
             self.endProcess()
         self._forgetRequest()
 
@@ -169,33 +151,34 @@ class WorkerClient:
     def close(self) -> None:
         """End the worker and remove the folder. The processes get a moment to end by themselves."""
         atexit.unregister(self.close)
-        self._request = None
+        self.cancel()
         self.endProcess()
         for process in self._ending:
             process.endAndWait()
         if self._image is not None:
-            self._image.wait(PATIENCE)
+            self._image.join(PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self) -> None:
         """Send the request as soon as the worker is ready and the image is written."""
         request = self._request
-        if request is None or request.isSent:
+        if request is None or self._isSent:
             return
         if self._process is None:
             self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
             self._isReady, self._lastHeard = False, time.monotonic()
-        if not self._isReady or (request.image and not request.image.isWritten):
+        image = self._image if request["do"] == "enhance" else None
+        if not self._isReady or (image and image.is_alive()):
             return
-        if request.image and request.image.error:
-            self._fail("input", request.image.error)
+        if image and image.error:
+            self._fail("input", image.error)
             return
-        if request.image:
-            request.fields.update(array=request.image.path, out=os.path.join(self.folder, f"out{request.fields['id']}"))
+        if image:
+            request.update(array=image.path, out=os.path.join(self.folder, f"out{request['id']}"))
             with suppress(OSError):  # the worker tells that it does not exist
-                os.mkdir(request.fields["out"], 0o700)
-        request.isSent, self._lastHeard = True, time.monotonic()
-        self._process.send(json.dumps(request.fields))
+                os.mkdir(request["out"], 0o700)
+        self._isSent, self._lastHeard = True, time.monotonic()
+        self._process.send(json.dumps(request))
 
     def _handle(self, event: dict[str, Any]) -> None:
         self._lastHeard = time.monotonic()
@@ -210,7 +193,7 @@ class WorkerClient:
             # The installation is broken, or a line was lost: the request will never be answered.
             self._fail(str(event.get("kind")), str(event.get("message")))
             self.endProcess()
-        elif request is not None and event.get("id") == request.fields["id"]:
+        elif request is not None and event.get("id") == request["id"]:
             self._events.append(event)
             if name != "progress":
                 self._forgetRequest()
@@ -218,20 +201,30 @@ class WorkerClient:
     def _watch(self, process: ChildProcess, isOver: bool) -> None:
         """Tell that the worker has ended by itself, or is silent."""
         limit = SILENT_WITHIN if self._isReady else READY_WITHIN
-        isAwaited = not self._isReady or (self._request is not None and self._request.isSent)
-        if isOver and process.error:
-            text = _("{program} cannot be started ({reason}). Install it again.")
-            message = text.format(program=self._command[0], reason=process.error)
-        elif isOver:
-            message = describeExit(process.returnCode, list(process.lastLines))
-        elif isAwaited and time.monotonic() - self._lastHeard > limit:
-            text = _("the worker was silent for {seconds:g} seconds. {lines} Try again, or restart Slicer.")
-            message = text.format(seconds=limit, lines=_quoteLastLines(process.lastLines))
-        else:
+        isAwaited = self._isSent or not self._isReady
+        if not isOver and not (isAwaited and time.monotonic() - self._lastHeard > limit):
             return
         if isAwaited:
-            self._fail("crash" if self._isReady else "installation", message)
+            self._fail("crash" if self._isReady else "installation", self._describeProblem(process))
         self.endProcess()
+
+    def _describeProblem(self, process: ChildProcess) -> str:
+        """Return why the worker does not answer, and what to do."""
+        lines, code = [line.strip() for line in process.lastLines if line.strip()], process.returnCode
+        if process.error:
+            text = _("{program} cannot be started ({reason}). Install it again.")
+        elif any("No module named" in line and "monai_sr_bundle" in line for line in lines):
+            text = _("monai-sr-bundle is not installed. Install it in the panel's section Installation.")
+        elif code in (-9, 128 + 9):  # a launcher reports a signal as 128 + n
+            text = _("the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller "
+                     "region, or close other programs.")  # fmt: skip
+        elif code is None:
+            text = _("the worker does not answer. Its last output: {lines}. Try again, or restart Slicer.")
+        else:
+            text = _("the worker has ended with code {code}. Its last output: {lines}. Try again; if it happens again, "
+                     "report this message.")  # fmt: skip
+        quoted = " | ".join(lines[-QUOTED_LINES:]) or "–"
+        return text.format(program=self._command[0], reason=process.error, code=code, lines=quoted)
 
     def _fail(self, kind: str, message: str) -> None:
         if self._request is not None:
@@ -239,25 +232,9 @@ class WorkerClient:
         self._forgetRequest()
 
     def _forgetRequest(self) -> None:
-        if self._request is not None and "out" in self._request.fields:
-            discard(self._request.fields["out"])
-        self._request = None
-
-
-def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
-    """Return why the worker has ended, and what to do, by its return code and the last lines of its stderr."""
-    if any("No module named" in line and "monai_sr_bundle" in line for line in lastLines):
-        return _("monai-sr-bundle is not installed. Install it in the panel's section Installation.")
-    if code in (-9, 128 + 9):  # a launcher reports a signal as 128 + n
-        return _("the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller "
-                 "region, or close other programs.")  # fmt: skip
-    text = _("the worker has ended with code {code}. {lines} Try again; if it happens again, report this message.")
-    return text.format(code=code, lines=_quoteLastLines(lastLines))
-
-
-def _quoteLastLines(lines: Iterable[str]) -> str:
-    lastLines = [line.strip() for line in lines if line.strip()][-QUOTED_LINES:]
-    return _("Its last output: {lines}.").format(lines=" | ".join(lastLines) or "–")
+        if self._request is not None and "out" in self._request:
+            discard(self._request["out"])
+        self._request, self._isSent = None, False
 
 
 def _parseEvent(line: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ never copied. Where that folder is missing, the tests that need it are skipped. 
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
@@ -19,9 +18,8 @@ import qt
 import slicer
 
 RELEASES = ("slicer_5_10_0", "slicer_5_12_3", "slicer_main")  # folders in `ORACLE`, the oldest first
-RELEASE = os.environ.get("SUPERRESOLUTION_SLICER") or RELEASES[0]
 ORACLE = Path(os.environ.get("MONAI_SR_ORACLE") or Path(__file__).resolve().parents[5] / "shared" / "oracle")
-LAYER = ORACLE / RELEASE / "Base" / "Python" / "slicer"
+LAYER = ORACLE / (os.environ.get("SUPERRESOLUTION_SLICER") or RELEASES[0]) / "Base" / "Python" / "slicer"
 MODULE = Path(__file__).resolve().parents[2] / "SuperResolution.py"
 
 
@@ -49,11 +47,7 @@ class Application(qt.QObject):
 
 
 def start(core=None):
-    """Set up `slicer` for a scripted module, on the scene of `slicer_application.Application`.
-
-    Returns:
-        slicer.app.
-    """
+    """Set up `slicer` for a scripted module, on the scene of `slicer_application.Application`."""
     pythonqt.install(slicer)
     slicer.app = Application(core)
     slicer.modules = types.SimpleNamespace()
@@ -69,20 +63,13 @@ def start(core=None):
     slicer.util.confirmOkCancelDisplay = lambda text, *arguments, **options: (
         slicer.app.asked.append(text) or slicer.app.answer
     )
-    return slicer.app
 
 
-def openModule(path=MODULE):
-    """Load a scripted module as Slicer does. Returns the Python module, and makes `slicer.modules` know it."""
-    path = Path(path)
-    name = path.stem
-    sys.path.insert(0, str(path.parent))
-    specification = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    parent = types.SimpleNamespace(path=str(path), icon=None)
-    instance = types.SimpleNamespace(path=str(path), parent=parent)
-    setattr(slicer.modules, name.lower(), instance)
-    instance.module = getattr(module, name)(parent)
+def openModule():
+    """Load the panel as Slicer does. Returns the Python module, and makes `slicer.modules` know it."""
+    sys.path.insert(0, str(MODULE.parent))
+    module = importlib.import_module(MODULE.stem)
+    parent = types.SimpleNamespace(path=str(MODULE), icon=None)
+    slicer.modules.superresolution = types.SimpleNamespace(path=str(MODULE), parent=parent)
+    slicer.modules.superresolution.module = module.SuperResolution(parent)
     return module

@@ -6,15 +6,9 @@ PATIENCE = 600.0  # seconds after which a test gives up; only what hangs takes a
 
 
 def waitFor(condition, step=lambda: None, what="it"):
-    """Call `step`, as a timer would, until a condition holds.
+    """Call `step`, as a timer would, until a condition holds, and return what it gave.
 
-    Args:
-        condition: function without arguments.
-        step: called before each look at the condition.
-        what: is waited for, in words for the message, or a function that gives them.
-
-    Returns:
-        What the condition gave.
+    `what` is waited for, in words for the message, or a function that gives them.
     """
     limit = time.monotonic() + PATIENCE
     while True:
