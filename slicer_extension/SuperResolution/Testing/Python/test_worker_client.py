@@ -18,7 +18,7 @@ from SuperResolutionLib import child_process as processes
 from SuperResolutionLib import worker_client
 from SuperResolutionLib.child_process import ChildProcess, environmentFor, pythonOfSlicer, removeStaleFolders
 from SuperResolutionLib.worker_client import WorkerClient, _parseEvent, workerCommand
-from waiting import PATIENCE, waitFor
+from waiting import waitFor
 
 HERE = Path(__file__).resolve().parent
 READY = json.dumps({"event": "ready", "version": "9", "protocol": 1, "backend": "onnx", "pid": 0})
@@ -154,17 +154,11 @@ def test_a_crash_is_told_and_the_next_request_gets_a_fresh_worker(start):
 
 
 def test_garbage_on_stdout_harms_nothing(start):
-    code = (
-        "import runpy, sys; print('hello\\n[1, 2]\\n{\"no\": 1}', flush=True)\n"
-        "sys.stdout.buffer.write(b'\\xff\\xfe\\n')\n"
-        'print(\'{"event": "done", "id": 77, "result": null}\', flush=True)\n'
-        "sys.argv = ['worker', '--backend', 'onnx']; runpy.run_module('monai_sr_bundle.worker', run_name='__main__')"
-    )
-    worker = start("-c", code)
-    worker.enhance(film(), region=SMALL, modality="CXR")
-    done, events = until(worker)
-    assert done["event"] == "done"
-    assert {event["id"] for event in events} == {done["id"]}
+    answer = b'{"event": "bundles", "id": 1}\n'
+    lines = b'\xff\xfe\nhello\n[1, 2]\n{"no": 1}\n{"event": "bundles", "id": 77}\n' + answer
+    worker = start("-c", f"{SPEAK}input(); sys.stdout.buffer.write({lines!r})", READY)
+    worker.ask("bundles")
+    assert until(worker, "bundles")[1] == [json.loads(answer)]
 
 
 @pytest.mark.parametrize(("limit", "firstLine", "kind"), [
@@ -225,82 +219,62 @@ def test_a_result_that_cannot_be_read_is_told_and_never_unpickled(tmp_path):
         assert event["message"].startswith("the result could not be read (")
 
 
-CLIENT = """
-import sys, tempfile, time
-here, python, tempfile.tempdir, seconds, repository = sys.argv[1:]
+VIEWER = """
+import sys, tempfile
+here, python, tempfile.tempdir, repository = sys.argv[1:]
 sys.path[:0] = [here, here + "/../.."]
 from SuperResolutionLib.child_process import environmentFor
 from SuperResolutionLib.worker_client import WorkerClient, workerCommand
 from test_worker_client import begin
 worker = WorkerClient(workerCommand(python), {**environmentFor(python), "PYTHONPATH": repository})
 print(begin(worker), worker.folder, flush=True)
-time.sleep(float(seconds))
+sys.stdin.read()
 """
 
 
-@pytest.fixture
-def client(workerPython, repository, tmp_path):
-    """Starts a viewer that lives for some seconds after its worker has begun."""
-    children = []
-
-    def start(seconds):
-        words = [str(HERE), workerPython[0], str(tmp_path), str(seconds), str(repository)]
-        children.append(subprocess.Popen([sys.executable, "-c", CLIENT, *words], stdout=subprocess.PIPE, text=True))
-        number, folder = children[-1].stdout.readline().split()
-        return children[-1], int(number), folder
-
-    yield start
-    for child in children:
-        child.kill()
-
-
-def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folder(client, tmp_path, monkeypatch):
-    child, number, folder = client(PATIENCE)
-    child.kill()
-    child.wait(PATIENCE)
-    waitFor(lambda: isGone(number), what="the end of the worker, which has nobody to tell its progress")
-    assert os.path.isdir(folder)
+@pytest.mark.parametrize("isKilled", [False, True])
+def test_a_viewer_that_does_not_close_leaves_no_worker_and_its_folder_to_the_next(
+    workerPython, repository, tmp_path, monkeypatch, isKilled
+):
+    command = [sys.executable, "-c", VIEWER, HERE, workerPython[0], tmp_path, repository]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as viewer:
+        number, folder = viewer.stdout.readline().split()
+        if isKilled:
+            viewer.kill()
+    waitFor(lambda: isGone(int(number)), what="the end of the worker, which has nobody to tell its progress")
+    assert os.path.isdir(folder) == isKilled
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "sr-notes").mkdir()
     mine = os.path.basename(processes.makeFolder())
-    theirs = f"sr-000000-{child.pid}-x"  # of a computer with the same home, where this number is nobody's
+    theirs = f"sr-000000-{viewer.pid}-x"  # of a computer with the same home, where this number is nobody's
     (tmp_path / theirs).mkdir()
     removeStaleFolders()
     waitFor(lambda: not os.path.isdir(folder), what="the removal of the folder")
-    assert sorted(os.listdir(tmp_path)) == sorted([mine, theirs, "sr-notes"])
-
-
-def test_a_viewer_that_ends_without_closing_removes_all(client):
-    child, number, folder = client(0)
-    assert child.wait(PATIENCE) == 0
-    assert not os.path.exists(folder)
-    waitFor(lambda: isGone(number))
+    assert sorted(os.listdir(tmp_path)) == sorted([mine, theirs])
 
 
 def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
     """While an image is written, a region is enlarged, cancelled, read and removed, and another worker starts."""
-    callers = {}
+    called = set()
 
-    def watch(owner, name):
-        function = getattr(owner, name)
-
+    def watch(function):
         def watched(*arguments, **options):
-            callers.setdefault(name, set()).add(threading.current_thread())
+            assert threading.current_thread() is not threading.main_thread()
+            called.add(function.__name__)
             return function(*arguments, **options)
 
-        monkeypatch.setattr(owner, name, watched)
+        return watched
 
-    for owner, name in (
-        (np, "save"), (np, "load"), (shutil, "rmtree"), (subprocess.Popen, "wait"), (threading.Thread, "join"),
-    ):  # fmt: skip
-        watch(owner, name)
-    worker = start()
-    begin(worker)
-    worker.cancel()
-    assert ask(worker)["event"] == "done"
-    waitFor(lambda: not filesOf(worker, "out"), worker.poll)
-    assert set(callers) >= {"save", "load", "rmtree"}
-    assert not any(threading.main_thread() in threads for threads in callers.values())
+    with monkeypatch.context() as patch:
+        for owner, name in (
+            (np, "save"), (np, "load"), (shutil, "rmtree"), (subprocess.Popen, "wait"), (threading.Thread, "join"),
+        ):  # fmt: skip
+            patch.setattr(owner, name, watch(getattr(owner, name)))
+        worker = start()
+        begin(worker)
+        worker.cancel()
+        assert ask(worker)["event"] == "done"
+        waitFor(lambda: not filesOf(worker, "out"), worker.poll)
+    assert called >= {"save", "load", "rmtree", "join"}
 
 
 def test_what_has_ended_is_sent_nothing_and_ended_without_harm(tmp_path):
@@ -322,8 +296,7 @@ def test_another_python_is_not_given_what_the_launcher_has_set_for_slicer(monkey
     child = ChildProcess([other, "-c", code], environmentFor(other), str(tmp_path))
     waitFor(lambda: child.isOver)
     assert child.lines() == ["[None, 'http://proxy:1', 'PASSIVE']"]
-    for launcher in ("/opt/Slicer/bin/PythonSlicer", "C:/Slicer/bin/PythonSlicer.exe"):
-        assert environmentFor(launcher)["PYTHONHOME"] == "/nowhere"
+    assert environmentFor("C:/Slicer/bin/PythonSlicer.exe")["PYTHONHOME"] == "/nowhere"
 
 
 def test_the_python_of_slicer_is_its_launcher_where_there_is_one(monkeypatch, tmp_path):
