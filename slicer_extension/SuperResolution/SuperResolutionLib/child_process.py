@@ -24,8 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PREFIX = f"sr-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]}"
-"""First letters of the names of private folders, for each computer of those that use the same home."""
+COMPUTER = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # others may use the same home
 PATIENCE = 1.0  # seconds between SIGTERM and SIGKILL to a group; a running network does not react to SIGTERM
 LAST_LINES = 40  # number of lines of stderr that are kept
 SLICER_VARIABLES = (
@@ -201,16 +200,16 @@ def parseEvent(line: str) -> dict[str, Any]:
 
 def makeFolder(parent: str | None = None) -> str:
     """Make a private folder whose name says which process it belongs to, by default among the temporary files."""
-    return tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-", dir=parent)
+    return tempfile.mkdtemp(prefix=f"sr-{os.getpid()}-{COMPUTER}-", dir=parent)
 
 
 def removeStaleFolders(parent: str | None = None) -> None:
     """Remove the folders of `makeFolder` whose processes, of this computer, are gone."""
     if os.name == "nt":  # os.kill with 0 would end the process on Windows
         return
-    for folder in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
+    for folder in Path(parent or tempfile.gettempdir()).glob(f"sr-*-{COMPUTER}-*"):
         try:
-            os.kill(int(folder.name.split("-")[2]), 0)
+            os.kill(int(folder.name.split("-")[1]), 0)
         except ProcessLookupError:
             discard(str(folder))
         except (OSError, ValueError, OverflowError):  # another user's, or not one of `makeFolder`

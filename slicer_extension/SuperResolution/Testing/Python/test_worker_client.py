@@ -245,7 +245,7 @@ def test_a_viewer_that_does_not_close_leaves_no_worker_and_its_folder_to_the_nex
     assert os.path.isdir(folder) == isKilled
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     mine = os.path.basename(processes.makeFolder())
-    theirs = f"sr-000000-{viewer.pid}-x"  # of a computer with the same home, where this number is nobody's
+    theirs = f"sr-{viewer.pid}-000000-x"  # of a computer with the same home, where this number is nobody's
     (tmp_path / theirs).mkdir()
     removeStaleFolders()
     waitFor(lambda: not os.path.isdir(folder), what="the removal of the folder")
