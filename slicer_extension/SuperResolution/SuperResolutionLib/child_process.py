@@ -1,4 +1,4 @@
-"""A child process whose lines come through a queue and whose whole group can be ended, without waiting.
+"""A child process whose lines wait to be read and whose whole group can be ended, without waiting.
 
 It needs only the standard library; neither Qt nor Slicer. Threads read the pipes; any event loop can do the rest. On
 Windows, taskkill ends the group; this is untested.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import shutil
 import signal
 import socket
@@ -70,11 +69,7 @@ def commandOf(python: str, module: str, *words: str, packages: str | None = None
 
 
 def environmentFor(python: str) -> dict[str, str]:
-    """Return the environment in which a Python finds its own libraries.
-
-    It is that of this process, for another Python than PythonSlicer and the one that runs this without
-    `SLICER_VARIABLES`.
-    """
+    """Return the environment of this process, without `SLICER_VARIABLES` for another Python than Slicer's and this."""
     environment = dict(os.environ)
     isSlicers = os.path.splitext(os.path.basename(python))[0] == "PythonSlicer"
     if not isSlicers and os.path.realpath(python) != os.path.realpath(sys.executable):
@@ -99,7 +94,7 @@ class ChildProcess:
     ) -> None:
         self.error = ""
         self.lastLines: deque[str] = deque(maxlen=LAST_LINES)
-        self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lines: deque[Any] = deque()
         self._endTime, self._isKilled = 0.0, False
         self._popen: subprocess.Popen[str] | None = None
         self._readers: list[threading.Thread] = []
@@ -114,7 +109,7 @@ class ChildProcess:
         except OSError as error:
             self.error = error.strerror or str(error)
             return
-        keepLine = lambda line: self._lines.put(parse(line))  # noqa: E731
+        keepLine = lambda line: self._lines.append(parse(line))  # noqa: E731
         for pipe, keep in ((self._popen.stdout, keepLine), (self._popen.stderr, self.lastLines.append)):
             self._readers.append(threading.Thread(target=_read, args=(pipe, keep), daemon=True))
             self._readers[-1].start()
@@ -148,7 +143,7 @@ class ChildProcess:
 
     def lines(self) -> list[Any]:
         """Return the parsed lines since the last call."""
-        return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
+        return [self._lines.popleft() for _ in range(len(self._lines))]
 
     def end(self) -> None:
         """Ask the whole group to end, and return at once; `pursue` enforces it."""

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from . import child_process
-from .child_process import ChildProcess, discard, environmentFor, makeFolder, pythonOfSlicer
+from .child_process import ChildProcess, commandOf, discard, environmentFor, makeFolder, pythonOfSlicer
 from .errors import InputError, _
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
@@ -106,7 +106,8 @@ class Installation:
         self._packages.parent.mkdir(parents=True, exist_ok=True)
         child_process.removeStaleFolders(str(self._packages.parent))
         self._folder = makeFolder(str(self._packages.parent))  # on the same disk, to be renamed
-        process = yield from self._run(_("Looking at what is installed…"), "-c", _INSPECT, str(self._packages))
+        command = [self._python, "-c", _INSPECT, str(self._packages)]
+        process = yield from self._run(_("Looking at what is installed…"), command)
         if process.returnCode != 0:
             text = _("{python} does not run as Python ({reason}). Correct the entry SuperResolution/Python of Slicer's "
                      "settings, or remove it to use Slicer's own Python.")  # fmt: skip
@@ -135,13 +136,13 @@ class Installation:
         self._exchange(new)
         self.text, self.isInstalled = _("The models are installed: {names}.").format(names=names), True
 
-    def _run(self, text: str, *words: str) -> Generator[ChildProcess, None, ChildProcess]:
-        """Run Python with some arguments while `text` is shown, and return its process, which has ended."""
+    def _run(self, text: str, command: Sequence[str]) -> Generator[ChildProcess, None, ChildProcess]:
+        """Run a command while `text` is shown, and return its process, which has ended."""
         self._lines, self.text = [], text
         environment = {name: value for name, value in environmentFor(self._python).items() if name[:4] != "PIP_"}
         environment["PIP_CONFIG_FILE"] = os.devnull  # the user's settings may send packages elsewhere, or none
         environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder))  # an ended pip leaves files there
-        process = ChildProcess([self._python, *words], environment, self._folder)
+        process = ChildProcess(command, environment, self._folder)
         process.closeInput()  # the worker gets ready and ends, because there is no request
         yield process
         self._lines += process.lastLines
@@ -150,7 +151,7 @@ class Installation:
     def _runPip(self, text: str, *words: str) -> Generator[ChildProcess, None, None]:
         """Run pip, without a package index. Raise an InputError if it fails."""
         options = ("--disable-pip-version-check", "--no-input", "--no-color", "--no-index")
-        process = yield from self._run(text, "-m", "pip", "install", *options, *words)
+        process = yield from self._run(text, [self._python, "-m", "pip", "install", *options, *words])
         if process.returnCode == 0:
             return
         missing = re.search(r"No matching distribution found for (\S+)", "\n".join(self._lines))
@@ -163,10 +164,8 @@ class Installation:
 
     def _try(self, packages: Path) -> Generator[ChildProcess, None, ChildProcess]:
         """Run the worker of a folder of packages."""
-        command = child_process.commandOf(
-            self._python, "monai_sr_bundle.worker", "--backend", "onnx", packages=str(packages)
-        )
-        return (yield from self._run(_("Trying it"), *command[1:]))
+        command = commandOf(self._python, "monai_sr_bundle.worker", "--backend", "onnx", packages=str(packages))
+        return (yield from self._run(_("Trying it"), command))
 
     def _resolve(self) -> Generator[ChildProcess, None, list[dict[str, str]]]:
         """Ask pip what it would install. Return name, version, url and sha256 of each file, our package first."""

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -101,15 +100,6 @@ def test_an_image_is_prepared_and_written_once_in_a_thread_and_forgotten_after_t
     ask(worker, key=("node", 2))
     (second,) = filesOf(worker, "image")
     assert second != first
-
-
-def test_the_private_folder_is_for_this_user_alone_and_goes_at_the_end(start):
-    worker = start()
-    assert stat.S_IMODE(os.stat(worker.folder).st_mode) == 0o700
-    ask(worker)
-    worker.close()
-    assert not os.path.exists(worker.folder)
-    worker.close()
 
 
 def test_cancel_ends_a_launcher_with_what_it_has_launched_and_a_fresh_process_answers(start, tmp_path):
@@ -275,16 +265,6 @@ def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
         assert ask(worker)["event"] == "done"
         waitFor(lambda: not filesOf(worker, "out"), worker.poll)
     assert called >= {"save", "load", "rmtree", "join"}
-
-
-def test_what_has_ended_is_sent_nothing_and_ended_without_harm(tmp_path):
-    child = ChildProcess([sys.executable, "-c", "print('gone')"], environmentFor(sys.executable), str(tmp_path))
-    waitFor(lambda: child.isOver)
-    assert child.lines() == ["gone"]
-    child.send("too late")
-    child.end()
-    assert child.pursue()
-    assert child.returnCode == 0
 
 
 def test_another_python_is_not_given_what_the_launcher_has_set_for_slicer(monkeypatch, tmp_path):
