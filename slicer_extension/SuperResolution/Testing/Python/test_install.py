@@ -236,7 +236,7 @@ def test_packages_come_from_the_release_whatever_an_index_or_the_settings_of_pip
 
 
 def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypatch):
-    """As on Windows, which refuses to rename a folder with an open file."""
+    """Windows refuses to rename a folder with an open file."""
 
     def refuse(path, target):
         if path.name == "packages":

@@ -120,7 +120,7 @@ def test_cancel_ends_a_launcher_with_what_it_has_launched_and_a_fresh_process_an
 
 
 def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start, monkeypatch):
-    """Nor does the kill wait for a process outside of the group, which keeps the pipes open."""
+    """The kill does not wait for a process outside of the group either, which keeps the pipes open."""
     monkeypatch.setattr(processes, "PATIENCE", math.inf)
     other = "subprocess.Popen([sys.executable, '-c', 'open(0).read()'], start_new_session=True)"
     worker = start("-c", f"{SPEAK}{other}; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(10000)", READY)
