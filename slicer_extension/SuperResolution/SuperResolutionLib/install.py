@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ RELEASE = f"https://example.org/monai-sr-bundle/releases/v{VERSION}"  # to come;
 REQUIREMENTS = {"base": f"{PACKAGE}[dicom]=={VERSION}", "full": f"{PACKAGE}[dicom,torch]==={VERSION}"}
 """What is installed; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
 SUMS = "SHA256SUMS"  # file in a folder of wheels with their hashes, as `sha256sum *.whl` prints them
+SCANNED_WITHIN = 20.0  # seconds for which a virus scanner may keep new files open
 _INSPECT = f"""
 import importlib.metadata, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -133,7 +135,7 @@ class Installation:
         if process.returnCode != 0:
             text = _("The packages do not run ({lines}). Update Slicer, or report this.")
             raise InputError(text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
-        self._exchange(new)
+        yield from self._exchange(new)
         self.text, self.isInstalled = _("The models are installed: {names}.").format(names=names), True
 
     def _run(self, text: str, command: Sequence[str]) -> Generator[ChildProcess, None, ChildProcess]:
@@ -213,15 +215,19 @@ class Installation:
             size=_("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size"),
         )  # fmt: skip
 
-    def _exchange(self, new: Path) -> None:
+    def _exchange(self, new: Path) -> Generator[None, None, None]:
         """Put a new folder into the place of the packages. Windows renames nothing that a process has open."""
-        old = Path(self._folder, "old")
-        try:
-            if self._packages.exists():
-                self._packages.rename(old)
-            new.rename(self._packages)
-        except OSError as error:
-            if old.exists():
-                old.rename(self._packages)
-            text = _("{folder} is in use ({reason}). Close every other Slicer, and press Install… again.")
-            raise InputError(text.format(folder=self._packages, reason=error.strerror)) from error
+        old, limit = Path(self._folder, "old"), time.monotonic() + SCANNED_WITHIN
+        while True:
+            try:
+                if self._packages.exists():
+                    self._packages.rename(old)
+                new.rename(self._packages)
+                return
+            except OSError as error:
+                if old.exists():
+                    old.rename(self._packages)
+                if time.monotonic() > limit:
+                    text = _("{folder} is in use ({reason}). Close every other Slicer, and press Install… again.")
+                    raise InputError(text.format(folder=self._packages, reason=error.strerror)) from error
+            yield None

@@ -31,7 +31,7 @@ from .errors import _
 
 PROTOCOL = 1
 READY_WITHIN = 60.0  # longest time in seconds from the start of the worker to its first line, on a slow disk
-SILENT_WITHIN = 600.0  # longest time in seconds without an event while it works: a tile of a network takes some seconds
+SILENT_WITHIN = 3600.0  # longest time in seconds without an event while it works: large results are written in minutes
 QUOTED_LINES = 3  # number of lines of the worker's stderr that a message quotes
 Prepare = Callable[[np.ndarray], np.ndarray]
 

@@ -80,12 +80,6 @@ class Opened:
         QtTest.QTest.keyClick(focus, qt.QKeySequence(name)[0].key())
         return name in self.view.keys
 
-    def follow(self):
-        """Switch Live on and wait for the first result."""
-        self.ui.liveCheckBox.click()
-        self.until(lambda: self.chosen.result is not None, "the first result")
-        self.settle()
-
     def close(self):
         self.widget.cleanup()
         for name in ("inputSelector", "regionSelector", "sliceSelector", "resultSelector"):
