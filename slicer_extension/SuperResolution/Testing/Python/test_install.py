@@ -246,6 +246,7 @@ def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypa
     Path(packagesOf(bare), "older").mkdir(parents=True)
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(install, "SCANNED_WITHIN", 0.0)
     assert perform(wheels).text == (
         f"{packagesOf(bare)} is in use (Access is denied). Close every other Slicer, and press Install… again. "
         "Nothing was changed."
