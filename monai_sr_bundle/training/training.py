@@ -292,7 +292,7 @@ class Training:
             The iterations done.
 
         Raises:
-            InputError: see `Duration`; no length, for a training without one.
+            InputError: see `Duration`; no length, for a training without one; an image smaller than a patch.
         """
         before = self.budget.iterations
         if self._has_schedule and iterations is None and epochs is None and minutes is None:
@@ -309,10 +309,12 @@ class Training:
                 self.budget.restart_schedule(duration)
             self.budget.limit_next_run(duration)
         try:
-            with _quiet_workflow():  # here too, MONAI makes a scaler
+            with _own_errors({}), _quiet_workflow():  # here too, MONAI makes a scaler
                 self._trainer.run()
         finally:
             self.budget.limit_next_run(None)
+            if not self.budget.iterations:  # what MONAI saved at an error would have to be resumed or removed by hand
+                (self.output / "last.pt").unlink(missing_ok=True)
         self._average_was_trained = True
         return self.budget.iterations - before
 

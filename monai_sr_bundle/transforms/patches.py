@@ -12,7 +12,7 @@ import torch
 from monai.transforms.transform import MapTransform, Randomizable
 from torch.utils.data import IterableDataset, get_worker_info
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, require_count
 
 
 class RandPairedPatchd(MapTransform, Randomizable):
@@ -25,7 +25,7 @@ class RandPairedPatchd(MapTransform, Randomizable):
         other_keys: keys of other high-resolution images, cropped at the same position.
 
     Raises:
-        InputError: an image smaller than the patch.
+        InputError: a size that is no whole number above 0; an image smaller than the patch.
         ValueError: a pair whose sizes do not match the scale.
     """
 
@@ -38,8 +38,8 @@ class RandPairedPatchd(MapTransform, Randomizable):
         other_keys: Sequence[Hashable] = (),
     ) -> None:
         super().__init__([low_key, high_key, *other_keys])
-        self.low_key, self.high_key, self.size, self.other_keys = low_key, high_key, size, other_keys
-        self.scale = scale
+        self.low_key, self.high_key, self.other_keys = low_key, high_key, other_keys
+        self.size, self.scale = require_count("patch_size", size), scale
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         low, high = data[self.low_key], data[self.high_key]
@@ -53,7 +53,7 @@ class RandPairedPatchd(MapTransform, Randomizable):
         if min(rows, columns) < self.size:
             raise InputError(
                 f"{Path(str(data.get('path', 'an image'))).name}: {rows}x{columns} pixels at low resolution, expected "
-                f"at least the patch of {self.size}. Lower --patch_size, or take the image out of the manifest."
+                f"at least the patch of {self.size}. Lower patch_size, or take the image out of the manifest."
             )
         row = int(self.R.randint(rows - self.size + 1))
         column = int(self.R.randint(columns - self.size + 1))
@@ -106,7 +106,8 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         the ends of the window.
 
     Raises:
-        InputError: no image of a source is large enough for a patch; images are given as `data`.
+        InputError: `patch_size` is no whole number above 0; no image of a source is large enough for a patch; images are
+            given as `data`.
     """
 
     turn: bool = False
@@ -134,7 +135,7 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
     ) -> None:
         super().__init__()
         self.scales, self.scale_shares = tuple(scales), tuple(scale_shares)
-        self.patch_size, self.batch_size, self.degrade = patch_size, batch_size, degrade
+        self.patch_size, self.batch_size, self.degrade = require_count("patch_size", patch_size), batch_size, degrade
         total = sum(source.share for source in sources)
         self.shares = [source.share / total for source in sources]
         smallest = (max(self.scales) if self.in_plane else 1) * patch_size

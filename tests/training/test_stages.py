@@ -185,6 +185,23 @@ def test_a_value_that_a_key_cannot_have_is_told_in_one_line(data, tmp_path, caps
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["chest_xray_edsr_x4", "chest_xray_blind"])
+def test_a_patch_without_a_pixel_is_refused(data, tmp_path, capsys, name):
+    words = ["train", name, "--data", str(data), "--out", str(tmp_path / "run"), "--progress", "none"]
+    assert main([*words, "--set", "patch_size=0", 'films=[["drawn", 1, 1.0]]'][: None if "blind" in name else -1]) == 2
+    assert capsys.readouterr().err == (
+        "monai-sr: error: patch_size is 0, expected a whole number above 0. Correct it, or leave it out.\n"
+    )
+
+
+def test_an_image_smaller_than_a_patch_is_told_in_one_sentence_and_leaves_nothing_to_resume(data, tmp_path, capsys):
+    bundle, out = tiny_bundle(tmp_path / "bundle", "chest_xray_edsr_x4"), tmp_path / "run"
+    words = ["train", bundle, "--data", str(data), "--out", str(out), "--iterations", "1", "--progress", "none"]
+    assert main([*words, "--set", "patch_size=1000"]) == 3
+    assert capsys.readouterr().err.endswith("Lower patch_size, or take the image out of the manifest.\n")
+    assert main([*words, "--set", "patch_size=8"]) == 0
+
+
 def test_a_variant_that_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
     start = configs_dir() / "chest_xray_edsr_x4" / "model.pt"
     options = {**QUICK, "patch_size": 4, "reduce": 1, "sets": ["drawn"]}

@@ -49,7 +49,7 @@ def test_a_patch_as_large_as_the_image_is_the_image(pair):
 
 
 def test_an_image_smaller_than_the_patch_is_refused(pair):
-    with pytest.raises(InputError, match=r"^small\.png: 12x10 .* the patch of 11\. Lower --patch_size"):
+    with pytest.raises(InputError, match=r"^small\.png: 12x10 .* the patch of 11\. Lower patch_size"):
         RandPairedPatchd("image", "label", size=11, scale=4)(pair | {"path": "/data/ward/small.png"})
 
 
