@@ -442,11 +442,11 @@ def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
 
     folder = stack.enter_context(working_folder(Path(tempfile.gettempdir())))
     states = file_states([path])
-    series = unpack_series(path, folder, _series)
+    series, notes = unpack_series(path, folder, _series)
     require_unchanged(states)
     if not series:
         raise _NoImages(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
-    return [Source("dicom", files, path, name, zipped=True, zip_states=states) for name, files in series.items()]
+    return [Source("dicom", files, path, name, True, states, notes) for name, files in series.items()]
 
 
 def _walk(folder: Path, unreadable: list[UnreadableFile], left_out: list[LeftOutFile]) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import lzma
 import re
 import shutil
@@ -17,11 +18,14 @@ from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.images.dicom_file import PARSE_ERRORS, is_dicom, series_ending
 from monai_sr_bundle.images.staging import NO_ROOM
 
+logger = logging.getLogger(__name__)
+
 ZIP_ERRORS = (
     zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, IndexError, OverflowError, struct.error,
     zlib.error, lzma.LZMAError,
 )  # fmt: skip
 """Exceptions of Python's reader of zips for damaged ones."""
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_UNZIPPED_BYTES = 8 * 1024**3
 MAX_ZIPPED_FILES = 50_000
 
@@ -47,8 +51,12 @@ def unpack(path: Path, folder: Path) -> None:
         raise InputError(f"{path.name}: damaged zip ({quote(error)}). Get the file again.") from error
 
 
-def unpack_series(path: Path, folder: Path, series_of: Callable[[Path], str]) -> dict[str, tuple[Path, ...]]:
+def unpack_series(
+    path: Path, folder: Path, series_of: Callable[[Path], str]
+) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
     """Unpack the DICOM files of a zip, see `unpack`, and group them.
+
+    Other files are left out with one warning.
 
     Args:
         path: zip.
@@ -56,21 +64,32 @@ def unpack_series(path: Path, folder: Path, series_of: Callable[[Path], str]) ->
         series_of: gives the key that the DICOM files of one image share; empty for what is no image.
 
     Returns:
-        The files of each image, by the name of a zip for this image alone.
+        The files of each image, by the name of a zip for this image alone; and a note about files that may be damaged
+        slices, because they are empty or named like DICOM and are none.
     """
     unpack(path, folder)
     series: dict[str, list[Path]] = {}
+    others: list[str] = []
+    damaged: list[str] = []
     for file in sorted(folder.iterdir()):
         key = series_of(file) if is_dicom(file) else ""
         if key:
             series.setdefault(key, []).append(file)
-        else:
-            file.unlink()
+            continue
+        name = file.name.partition("_")[2]
+        others.append(name)
+        if not file.stat().st_size or (name.lower().endswith(_DICOM_SUFFIXES) and not is_dicom(file)):
+            damaged.append(name)
+        file.unlink()
+    if others:
+        first_names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        logger.warning("%s: %d file(s) are no DICOM images, and are left out: %s", path, len(others), first_names)
     stem = path.name.removesuffix(path.suffix)
     # A key may hold the path of a file, in a folder that has another name every time.
     endings = [series_ending(key.replace(str(folder), "")) if len(series) > 1 else "" for key in series]
     names = [f"{stem}{ending}.zip" for ending in endings]
-    return {name: tuple(files) for name, files in zip(names, series.values(), strict=True)}
+    notes = (f"Slices may be missing: files in the zip are damaged: {quote(', '.join(damaged))}.",) if damaged else ()
+    return {name: tuple(files) for name, files in zip(names, series.values(), strict=True)}, notes
 
 
 def pack(write_files: Callable[[Path], None], out: Path) -> None:

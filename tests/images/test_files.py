@@ -363,6 +363,16 @@ def change_zip(path: Path, code: str, value: int, at: int) -> None:
     path.write_bytes(data)
 
 
+def test_files_of_a_zip_that_are_no_images_are_named_and_a_slice_that_may_be_missing_is_noted(tmp_path: Path, caplog):
+    files = {path.name: path for path in series(tmp_path / "ct")}
+    for name, content in (("viewer.exe", b"MZ"), ("IM7", b""), ("8.dcm", b"cut off")):
+        files[name] = tmp_path / name
+        files[name].write_bytes(content)
+    (source,) = find(zipped(tmp_path / "case.zip", files))
+    assert "case.zip: 3 file(s) are no DICOM images, and are left out: " in caplog.text
+    assert source.notes == ("Slices may be missing: files in the zip are damaged: IM7, 8.dcm.",)
+
+
 def test_links_in_a_zip_are_refused(tmp_path: Path):
     link = zipfile.ZipInfo("link.dcm")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
