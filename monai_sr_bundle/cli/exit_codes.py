@@ -28,7 +28,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def raise_terminated(number: int, frame: object) -> NoReturn:
-    """Raise `Terminated`; a signal handler."""
+    """Raise `Terminated`; a signal handler. A second signal is ignored, so that nothing interrupts the removal."""
+    signal.signal(number, signal.SIG_IGN)
     raise Terminated
 
 

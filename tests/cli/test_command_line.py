@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from monai_sr_bundle.__main__ import build_parser, main
+from monai_sr_bundle.cli.exit_codes import Terminated, raise_terminated
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.images.provenance import describes_result
 from monai_sr_bundle.shipped_bundles import find_bundle
@@ -346,6 +347,16 @@ def test_a_signal_in_the_middle_leaves_nothing_half_written(tmp_path, number, co
     assert running.returncode == code
     assert "Traceback" not in message
     assert os.listdir(tmp_path) == ["volume.nii"]
+
+
+def test_a_second_sigterm_does_not_interrupt_the_removal_of_unfinished_files():
+    previous_handler = signal.signal(signal.SIGTERM, raise_terminated)
+    try:
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 @pytest.mark.parametrize(
