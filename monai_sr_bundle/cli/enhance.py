@@ -84,7 +84,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("out", type=_named, metavar="OUT", help="file or folder for the result, in the format of IN")
+    group.add_argument(
+        "out",
+        type=_named,
+        metavar="OUT",
+        help="file or folder for the result, in the format of IN; stands right behind IN",
+    )
     group.add_argument(
         "--preview", action="store_true", help="also write a picture: input, bicubic, result, difference"
     )
@@ -166,6 +171,10 @@ def run(options: argparse.Namespace) -> int:
     else:
         listener = Terminal(bar=options.progress == "bar", quiet=options.quiet, dry_run=options.dry_run)
     try:
+        if options.quiet and options.progress == "json":
+            raise UsageError(
+                "--quiet: --progress json is for a program, which needs every line. Leave one of them out."
+            )
         if options.engine != "ray" and options.address is not None:
             raise UsageError("--address: is that of a Ray cluster. Add --engine ray, or leave it out.")
         if options.engine == "ray" and options.jobs > 1:
