@@ -82,7 +82,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        # PyTorch's own text advises to load it in a way that runs what the file holds.
+        reason = ("" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]) or type(
+            error
+        ).__name__
         raise InputError(
             f"{path}: cannot be read as weights ({reason}). Expected a model.pt of `monai-sr train`."
         ) from error

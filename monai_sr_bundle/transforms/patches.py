@@ -106,8 +106,8 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         the ends of the window.
 
     Raises:
-        InputError: `patch_size` is no whole number above 0; no image of a source is large enough for a patch; images are
-            given as `data`.
+        InputError: `patch_size` is no whole number above 0; no image of a source is large enough for a patch; images
+            are given as `data`.
     """
 
     turn: bool = False
