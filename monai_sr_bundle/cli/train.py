@@ -85,10 +85,9 @@ def run(options: argparse.Namespace) -> int:
         backbone=options.backbone,
         **_parse_keys(options),
     )
-    print(
-        f"best weights on the validation split: {weights}\n"
-        f"release them with: monai-sr export {options.name} --weights {weights}"
-    )
+    print(f"best weights on the validation split: {weights}")
+    if not bundle.is_packed:
+        print(f"release them with: monai-sr export {options.name} --weights {weights}")
     return 0
 
 

@@ -83,9 +83,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         # PyTorch's own text advises to load it in a way that runs what the file holds.
-        reason = ("" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]) or type(
-            error
-        ).__name__
+        reason = str(error).partition("\n")[0] if isinstance(error, OSError | RuntimeError) else type(error).__name__
         raise InputError(
             f"{path}: cannot be read as weights ({reason}). Expected a model.pt of `monai-sr train`."
         ) from error

@@ -9,6 +9,7 @@ import torch
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.vdsr import VDSR
+from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.training import stage_workflows, train
 from tests.tiny_bundle import tiny_bundle
@@ -200,6 +201,14 @@ def test_an_image_smaller_than_a_patch_is_told_in_one_sentence_and_leaves_nothin
     assert main([*words, "--set", "patch_size=1000"]) == 3
     assert capsys.readouterr().err.endswith("Lower patch_size, or take the image out of the manifest.\n")
     assert main([*words, "--set", "patch_size=8"]) == 0
+
+
+def test_only_a_source_folder_is_advised_to_take_the_new_weights(data, tmp_path, capsys):
+    source = tiny_bundle(tmp_path / "bundle", "chest_xray_edsr_x4")
+    for run, name in enumerate((source, str(pack(source, tmp_path / "packed")))):
+        words = ["train", name, "--data", str(data), "--out", str(tmp_path / f"run{run}"), "--iterations", "1"]
+        assert main([*words, "--progress", "none", "--set", "patch_size=8"]) == 0
+        assert ("monai-sr export" in capsys.readouterr().out) == (name == source)
 
 
 def test_a_variant_that_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
