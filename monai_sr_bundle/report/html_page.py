@@ -94,7 +94,7 @@ def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
 {embed_png(picture, alt)}</div>
-<figcaption>Top: the whole image. Bottom: the outlined square, magnified. In the last column, {difference}.</figcaption>
+<figcaption>Top: what was enlarged. Bottom: the outlined square, magnified. In the last column, {difference}.</figcaption>
 </figure>"""
 
 
@@ -128,10 +128,10 @@ def _modality(report: Mapping[str, Any]) -> str:
 
 def _what_was_done(report: Mapping[str, Any]) -> str:
     source, output, model = report["source"], report["output"], report["model"]
-    roi = report["roi_xyxy"]
-    part = (
-        f" Only columns {roi[0]} to {roi[2] - 1} and rows {roi[1]} to {roi[3] - 1} of it were enlarged." if roi else ""
-    )
+    image = f"the {_modality(report)} {escape_name(source['name'])}"
+    part, verb = f"T{image[1:]}", "was"
+    if roi := report["roi_xyxy"]:
+        part, verb = f"Of {image}, columns {roi[0]} to {roi[2] - 1} and rows {roi[1]} to {roi[3] - 1}", "were"
     samples, between = ("slices", "between_slices") if model["scale_zyx"][0] > 1 else ("pixels", "between_columns")
     by = f"the model {escape_name(model['name'])}, version {escape(model['version'])}"
     detail = (
@@ -157,8 +157,8 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
         )
     else:
         distance = " The distance between the pixels is unknown, so nothing here can be measured in millimetres."
-    return f"""<p>The {_modality(report)} {escape_name(source["name"])} ({_size(source)}) was enlarged
-{escape(model["factor"])} to {_size(output)} by {by}.{part} {detail}{distance} The original file was not changed.</p>
+    return f"""<p>{part} ({_size(source)}) {verb} enlarged
+{escape(model["factor"])} to {_size(output)} by {by}. {detail}{distance} The original file was not changed.</p>
 <p><strong>What this does not mean.</strong> Nothing more was measured than before. A fine line, a nodule's edge
 or a texture that can be seen only in the result may not exist in the patient, and one that exists may be missing. Read
 the original for any finding.</p>"""
@@ -441,7 +441,7 @@ def _geometry(report: Mapping[str, Any]) -> str:
     source, output = report["source"], report["output"]
     rows = [
         ("Name", escape_name(source["name"]), escape_name(output["name"]) if output["name"] else "not written"),
-        ("Size", _size(source), _size(output)),
+        ("Size of the region" if report["roi_xyxy"] else "Size", _size(source), _size(output)),
         ("Distance between pixels", _millimetres(source), _millimetres(output)),
         ("Area covered", _extent(source), _extent(output)),
     ]

@@ -236,7 +236,14 @@ REGION = replace(PROVENANCE, roi_xyxy=(1, 2, 25, 18))
         ({}, ["not a medical device", "What this does not mean."]),
         ({}, ["Here it was reduced by area_x4: each coarse pixel"]),
         ({"warnings": ["Larger than any image seen in training."]}, ["Larger than any image seen in training."]),
-        ({"provenance": REGION}, ["Only columns 1 to 24 and rows 2 to 17 of it were enlarged", "--roi 1 2 25 18"]),
+        (
+            {"provenance": REGION},
+            [
+                "columns 1 to 24 and rows 2 to 17 (24 × 16 pixels) were enlarged",
+                "Size of the region",
+                "--roi 1 2 25 18",
+            ],
+        ),
         (
             {"input_comparison": {"slice_spacing_mm": InputComparison(4.0, 3.0, 5.0)}},
             [
