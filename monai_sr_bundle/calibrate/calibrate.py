@@ -85,7 +85,11 @@ def calibrate(
         progress=progress,
     )
     set_names, split_or_all = _sets(bundle, data, sets), None if split == "all" else split
-    advice = "Add images" if split_or_all is None else "Take those of every split with --split all, add images"
+    advice = (
+        "Add images"
+        if split_or_all is None
+        else "Take those of every split with --split all if the bundle was trained on none, add images"
+    )
     return make_calibration(
         bundle,
         curves,
