@@ -94,7 +94,7 @@ def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
 {embed_png(picture, alt)}</div>
-<figcaption>Top: what was enlarged. Bottom: the outlined square, magnified. In the last column, {difference}.</figcaption>
+<figcaption>Top: what was enlarged. Bottom: the outlined square, magnified. Last column: {difference}.</figcaption>
 </figure>"""
 
 

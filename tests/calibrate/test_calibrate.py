@@ -105,7 +105,7 @@ def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
 def test_fewer_than_fifty_images_are_refused(name, data):
     with pytest.raises(
         InputError,
-        match=r"the val split has 3 images of 3 patients \(CXR\), expected at least 50 of 20 .*--split all if the bundle was trained on none",
+        match=r"the val split has 3 images of 3 patients \(CXR\), expected at least 50 .*--split all if the bundle was",
     ):
         calibrate(name, data, limit=3)
     with pytest.raises(
