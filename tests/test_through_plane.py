@@ -15,10 +15,8 @@ from monai_sr_bundle.benchmark.quality import evaluate
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.from_array import image_from_array
-from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.training import train
@@ -105,13 +103,6 @@ def test_the_scale_is_the_largest_that_keeps_new_slices_as_far_apart_as_known_on
     image.header.set_xyzt_units("mm")
     nibabel.save(image, tmp_path / "ct.nii.gz")
     assert choose_bundle(read_one(tmp_path / "ct.nii.gz"), NAME, "auto").scale == scale
-
-
-def test_a_volume_is_enlarged_slice_by_slice():
-    bundle = find_bundle(NAME)
-    extents = [Extent((count, 512, 512), (0, count), Region.whole(512, 512)) for count in (3, 300)]
-    few, many = map(bundle.family.result_bytes, extents)
-    assert few == many < 16e6
 
 
 def messages_of(error):

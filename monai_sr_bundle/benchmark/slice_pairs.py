@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS
+from monai_sr_bundle.engine.comparison import cubic_slice
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.inferers.interpolate import cubic_slice
 from monai_sr_bundle.inferers.postprocessing import consistent_slices
 
 Item = Mapping[Hashable, Any]

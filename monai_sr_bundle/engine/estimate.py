@@ -14,9 +14,13 @@ from dataclasses import replace
 import numpy as np
 
 from monai_sr_bundle.engine.session import Session
-from monai_sr_bundle.families.family import Extent, InPlaneFamily
+from monai_sr_bundle.families.family import Extent, InPlaneFamily, ModelFamily, Networks
+from monai_sr_bundle.families.sampled import SampledFamily
 from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.inferers.processes import DiffusionProcess
+from monai_sr_bundle.inferers.sampler import needed_regions
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.tiling import tiles
 from monai_sr_bundle.uncertainty.error_bars import error_bar_halo, error_scale
 
 SIDE, LARGER_SIDE = 96, 192
@@ -47,9 +51,63 @@ def needed_bytes(extent: Extent, itemsize: int, session: Session, *, error_bars:
     pixels = scale_z * extent.slice_count * scale_y * region.rows * scale_x * region.columns
     result = pixels * (itemsize + (4 if error_bars else 0))
     window = family.memory_per_pixel * (family.fitting_tile(session.backend) + 2 * family.halo) ** 2
-    return result, result + window + family.result_bytes(
-        extent._replace(context=error_bar_halo(session.bundle) if error_bars else 0)
+    return result, result + window + result_bytes(
+        family, extent._replace(context=error_bar_halo(session.bundle) if error_bars else 0)
     )
+
+
+def result_bytes(family: ModelFamily, extent: Extent) -> int:
+    """Return the bytes of working memory beside the result and one window of the network."""
+    if not isinstance(family, InPlaneFamily):
+        # The thin slices of one thick slice, and what consistency adds.
+        return 2 * 4 * family.scale * extent.region.rows * extent.region.columns
+    per_pixel = 12  # float32 twice, and what the reduction and the rounding copy
+    per_pixel_with_error_bars = 12 if extent.context else 0  # unshuffled, joined with the input, seen by a network
+    computed = _computed_region(family, extent)
+    return family.scale**2 * computed.rows * computed.columns * (per_pixel + per_pixel_with_error_bars)
+
+
+def count_pixels(family: ModelFamily, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
+    """Return the low-resolution pixels in all windows of one pass, and in those of all sampler steps."""
+    _, rows, columns = extent.shape
+    tile, computed = family.fitting_tile(networks), _computed_region(family, extent)
+    steps = sampler_steps(family, options)
+    if not steps:
+        return extent.slice_count * _window_area((rows, columns), computed, tile, family.halo, family.grid), 0
+    assert isinstance(family, SampledFamily)  # no other one has steps
+    cell, reach = family.denoiser(networks).cell, family.process.halo or family.halo
+    size = -(-rows // cell), -(-columns // cell)
+    cells = Region(computed.top // cell, -(-computed.bottom // cell), computed.left // cell, -(-computed.right // cell))
+    condition, *each_step = (Region(*region).grown(0, *size) for region in needed_regions(cells, steps, reach))
+    once = _window_area(size, condition, tile, family.halo, family.grid)
+    stepped = sum(_window_area(size, region, tile, reach, family.grid) for region in each_step)
+    pixels = extent.slice_count * cell**2
+    return pixels * once, pixels * stepped
+
+
+def _computed_region(family: ModelFamily, extent: Extent) -> Region:
+    margin = family.postprocessing.margin if isinstance(family, InPlaneFamily) else 0
+    return extent.region.grown(extent.context + margin, *extent.shape[1:])
+
+
+def _window_area(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int) -> int:
+    """Return the pixels in all windows that cover a region of an image."""
+    return sum(window.rows * window.columns for window, _ in tiles(shape, region, tile, halo, grid))
+
+
+def sampler_steps(family: ModelFamily, options: SamplerOptions) -> int:
+    """Return the number of sampler steps; 0 where nothing is drawn."""
+    sampling = family.sampling(options)
+    return sampling.steps if sampling else 0
+
+
+def valid_steps(family: ModelFamily, least: int) -> int:
+    """Return the smallest number of sampler steps that a family takes and that is at least `least`."""
+    process = getattr(family, "process", None)
+    if not isinstance(process, DiffusionProcess):
+        return least
+    most = process.training_steps
+    return next((steps for steps in range(least, most) if most % steps == 0), most)
 
 
 def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side: int) -> float:
@@ -126,17 +184,17 @@ class Speed:
         """
         family = session.bundle.family
         extent = extent._replace(context=error_bar_halo(session.bundle) if error_bars else 0)
-        in_one_pass, in_all_steps = family.count_pixels(extent, session.backend, options)
-        steps = family.steps(options)
+        in_one_pass, in_all_steps = count_pixels(family, extent, session.backend, options)
+        steps = sampler_steps(family, options)
         one_step, side = self._measure_seconds_per_pixel(session, options, min(steps, 1), error_bars)
         if not steps:
             return one_step * in_one_pass
-        several_steps = family.valid_steps(SEVERAL_STEPS)
+        several_steps = valid_steps(family, SEVERAL_STEPS)
         several, _ = self._measure_seconds_per_pixel(session, options, several_steps, error_bars, side)
         step = min(max(several - one_step, 0.0) / (several_steps - 1), one_step)
         key = str(session.bundle.folder), session.bundle.scale
         if key not in self._noise_seconds:
-            few = replace(options, steps=family.valid_steps(1), samples=1)
+            few = replace(options, steps=valid_steps(family, 1), samples=1)
             self._noise_seconds[key] = self._measure_noise(session, few)
         whole_image = extent.slice_count * extent.shape[1] * extent.shape[2]
         networks = (one_step - step) * in_one_pass + step * in_all_steps

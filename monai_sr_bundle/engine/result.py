@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.engine.comparison import interpolate_source, reduce_result
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.file_state import require_unchanged
 from monai_sr_bundle.images.geometry import Region
@@ -217,7 +218,7 @@ class Result:
         family = self.bundle.family
         return measure_consistency(
             self.source,
-            lambda index: family.reduce(lambda high_res: slice_values(self.image, high_res), index),
+            lambda index: reduce_result(family, lambda high_res: slice_values(self.image, high_res), index),
             self._comparable,
         )
 
@@ -276,9 +277,10 @@ class Result:
         which are not the means of thin ones.
         """
         _, rows, columns = self.original.pixels.shape
-        reach = self.bundle.family.uncompared_margin(DataConsistency(self.bundle.degradation).spread)
+        is_along_slices = self.bundle.scale_zyx[0] > 1
+        reach = 0 if is_along_slices else DataConsistency(self.bundle.degradation).spread
         mask = np.zeros(self.source.pixels.shape[1:], dtype=bool)
-        if self.bundle.scale_zyx[0] > 1 and not slices_touch(self.original):
+        if is_along_slices and not slices_touch(self.original):
             return mask
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))
         bottom, right = reach * (self.region.bottom < rows), reach * (self.region.right < columns)
@@ -290,15 +292,19 @@ class Result:
         return mask
 
     def _interpolated(self, index: int) -> np.ndarray:
-        return self.bundle.family.interpolate(
-            lambda low_res: slice_values(self.original, low_res), index, self.slices, self.region
+        return interpolate_source(
+            self.bundle.family,
+            lambda low_res: slice_values(self.original, low_res),
+            index,
+            self.slices,
+            self.region,
         )
 
     def _interpolation_consistency(self) -> Consistency:
         # Slice by slice: a second enlarged volume would double the memory.
         family = self.bundle.family
         return measure_consistency(
-            self.source, lambda index: family.reduce(self._interpolated, index), self._comparable
+            self.source, lambda index: reduce_result(family, self._interpolated, index), self._comparable
         )
 
 

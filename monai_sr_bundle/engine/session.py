@@ -54,6 +54,11 @@ from monai_sr_bundle.uncertainty.error_bars import (
 
 ScaleChoice = int | Literal["auto"] | None
 """A scale, the largest one that an image has room for, or the bundle's own."""
+LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
+"""Pixels of the longer side of a film, and of a CT slice, that a result of the scale "auto" does not exceed."""
+LEAST_DISTANCE_MM = 0.799
+"""Distance of new slices that the scale "auto" does not fall below: that of the finest scan which the model has learnt
+from, 0.8 mm, and what the rounding of positions in a file takes away."""
 
 
 @dataclass(frozen=True)
@@ -377,8 +382,8 @@ def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = No
     Args:
         image: the whole image, whose modality decides when `name` is None, and whose size when `scale` is "auto".
         name: name or folder of a bundle.
-        scale: output pixels per input pixel; "auto" for the largest of the bundle's scales that its family finds room
-            for (see `ModelFamily.has_room`), else its smallest one. Default: the bundle's own.
+        scale: output pixels per input pixel; "auto" for the largest of the bundle's scales whose result is within
+            `LARGEST_SIDE`, `LARGEST_CT_SIDE` or `LEAST_DISTANCE_MM`, else its smallest one. Default: the bundle's own.
 
     Raises:
         BundleError: unknown bundle.
@@ -387,8 +392,16 @@ def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = No
     bundle = _bundle_named_or_by_modality(image, name)
     if scale != "auto":
         return bundle.at_scale(scale)
-    fitting = [each for each in bundle.scales if bundle.family.has_room(image, each)]
+    fitting = [each for each in bundle.scales if _has_room(image, bundle, each)]
     return bundle.at_scale(max(fitting, default=bundle.scales[0]))
+
+
+def _has_room(image: Image, bundle: Bundle, scale: int) -> bool:
+    """Return whether a result at one of a bundle's scales is still of use."""
+    if bundle.scale_zyx[0] > 1:
+        return not image.grid.in_millimetres or image.grid.spacing_xyz[2] / scale >= LEAST_DISTANCE_MM
+    limit = LARGEST_CT_SIDE if "CT" in (bundle.modality, image.modality) else LARGEST_SIDE
+    return scale * max(image.pixels.shape[1:]) <= limit
 
 
 def _bundle_named_or_by_modality(image: Image, name: str | None) -> Bundle:

@@ -69,10 +69,6 @@ class Diffusion(SampledFamily):
     def denoiser(self, networks: Networks) -> DiffusionDenoiser:
         return DiffusionDenoiser(networks)
 
-    def valid_steps(self, least: int) -> int:
-        most = self.process.training_steps
-        return next((steps for steps in range(least, most) if most % steps == 0), most)
-
 
 def _grid(network: Any) -> int:
     return int(network.grid)

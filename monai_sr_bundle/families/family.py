@@ -20,15 +20,11 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import FilledSlices, fill_padding, from_stored
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, middle, neighbours, stacked, tiles
+from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, middle, neighbours, stacked
 
 Progress = Callable[[float], None]
-
-LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
-"""Pixels of the longer side of a film, and of a CT slice, that a result of the scale "auto" does not exceed."""
 
 
 @dataclass(frozen=True)
@@ -201,14 +197,6 @@ class ModelFamily(ABC):
     def scale_zyx(self) -> tuple[int, int, int]:
         """Output samples per input sample along slices, rows and columns."""
 
-    @abstractmethod
-    def has_room(self, image: Image, scale: int) -> bool:
-        """Return whether a result at one of the scales is still of use; the scale "auto" is the largest such one."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return the facts that a viewer needs: whether texture can be chosen, and the number of steps."""
-        return {"textures": False, "steps": None}
-
     def check_installed(self) -> None:
         """Refuse to go on without a package that the family needs.
 
@@ -324,60 +312,6 @@ class ModelFamily(ABC):
         """Return the largest side of a tile that fits into free memory."""
         return fitting_tile(networks.free_bytes(), self.memory_per_pixel, self.halo)
 
-    # Comparison with the input and with interpolation
-
-    @abstractmethod
-    def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
-        """Reduce a result to the input's size.
-
-        Args:
-            high_res_slice: gives a slice of the result, ``[rows, columns]`` float32.
-            index: slice of the input.
-
-        Returns:
-            ``[rows, columns]``, neither clipped nor rounded.
-        """
-
-    @abstractmethod
-    def interpolate(
-        self, low_res_slice: Callable[[int], np.ndarray], index: int, slices: tuple[int, int], region: Region
-    ) -> np.ndarray:
-        """Return one slice of the bicubic (along slices: cubic) interpolation, which results are compared with.
-
-        Args:
-            low_res_slice: gives a whole slice of the input, ``[rows, columns]`` float32.
-            index: slice of the result, counted from the first one of `slices`.
-            slices: first slice of the input, and the one after the last.
-            region: rows and columns.
-        """
-
-    def uncompared_margin(self, reach: int) -> int:
-        """Return how many low-resolution pixels along a cut are left out of the comparison with the input.
-
-        Args:
-            reach: pixels that the operator mixes beyond one.
-        """
-        return reach
-
-    # Work
-
-    def steps(self, options: SamplerOptions) -> int:
-        """Return the number of sampler steps; 0 where nothing is drawn."""
-        sampling = self.sampling(options)
-        return sampling.steps if sampling else 0
-
-    def valid_steps(self, least: int) -> int:
-        """Return the smallest valid number of steps that is at least `least`."""
-        return least
-
-    @abstractmethod
-    def result_bytes(self, extent: Extent) -> int:
-        """Return the bytes of working memory beside the result and one window of the network."""
-
-    @abstractmethod
-    def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
-        """Return the low-resolution pixels in all windows of one pass, and in those of all sampler steps."""
-
     def _check_slices(self, facts: Mapping[str, Any]) -> None:
         slices, definition = self.slices, facts.get("network_def")
         if not isinstance(slices, int) or slices < 1 or slices % 2 == 0:
@@ -421,10 +355,6 @@ class InPlaneFamily(ModelFamily):
     @property
     def scale_zyx(self) -> tuple[int, int, int]:
         return 1, self.scale, self.scale
-
-    def has_room(self, image: Image, scale: int) -> bool:
-        limit = LARGEST_CT_SIDE if "CT" in (self.modality, image.modality) else LARGEST_SIDE
-        return scale * max(image.pixels.shape[1:]) <= limit
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
         index = len(image.pixels) // 2
@@ -553,45 +483,12 @@ class InPlaneFamily(ModelFamily):
             )
             yield Block(done, high_res, middle(stack)[widened.as_slices])
 
-    def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
-        high_res = high_res_slice(index)
-        shape = tuple(side // self.scale for side in high_res.shape)
-        return self.postprocessing.data_consistency.reduce(high_res, shape)
-
-    def interpolate(
-        self, low_res_slice: Callable[[int], np.ndarray], index: int, slices: tuple[int, int], region: Region
-    ) -> np.ndarray:
-        # As a network does, it sees beyond the border of the region.
-        whole = low_res_slice(slices[0] + index)
-        widened = region.grown(4, *whole.shape)
-        enlarged = enlarge_bicubic(whole[widened.as_slices], self.scale)
-        return enlarged[region.relative_to(widened).scaled(self.scale).as_slices]
-
-    def result_bytes(self, extent: Extent) -> int:
-        per_pixel = 12  # float32 twice, and what the reduction and the rounding copy
-        per_pixel_with_error_bars = 12 if extent.context else 0  # unshuffled, joined with the input, seen by a network
-        widened = self._computed_region(extent)
-        return self.scale**2 * widened.rows * widened.columns * (per_pixel + per_pixel_with_error_bars)
-
-    def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
-        tile = self.fitting_tile(networks)
-        area = window_area(extent.shape[1:], self._computed_region(extent), tile, self.halo, self.grid)
-        return extent.slice_count * area, 0
-
-    def _computed_region(self, extent: Extent) -> Region:
-        return extent.region.grown(extent.context + self.postprocessing.margin, *extent.shape[1:])
-
 
 def progress_of_part(progress: Progress | None, done: int, count: int) -> Progress | None:
     """Return the progress function of one of `count` equal parts, of which `done` are complete."""
     if progress is None:
         return None
     return lambda fraction: progress((done + fraction) / count)
-
-
-def window_area(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> int:
-    """Return the pixels in all windows that cover a region of an image."""
-    return sum(window.rows * window.columns for window, _ in tiles(shape, region, tile, halo, grid))
 
 
 def open_family(facts: Mapping[str, Any], bundle: str = "this bundle") -> ModelFamily:

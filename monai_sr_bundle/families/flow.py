@@ -42,9 +42,6 @@ class Flow(SampledFamily):
         )
         return model, velocity, *artifacts
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"textures": True}
-
     def resolve(self, options: SamplerOptions) -> SamplerOptions:
         if options.sampler is not None:
             raise InputError(

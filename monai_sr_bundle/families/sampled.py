@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.families.family import Extent, InPlaneFamily, Networks, Progress, window_area
+from monai_sr_bundle.families.family import InPlaneFamily, Networks, Progress
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow
-from monai_sr_bundle.inferers.sampler import Denoiser, needed_regions, sample
+from monai_sr_bundle.inferers.sampler import Denoiser, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 
@@ -36,9 +36,6 @@ class SampledFamily(InPlaneFamily):
     @abstractmethod
     def denoiser(self, networks: Networks) -> Denoiser:
         """Return the loaded networks as the `Denoiser` that the sampler calls."""
-
-    def describe(self) -> dict[str, Any]:
-        return {"textures": False, "steps": self.defaults.get("steps")}
 
     def check_weights(self, network: Any) -> None:
         self.process.check_fingerprint(network.get_buffer("process").cpu().numpy())
@@ -73,21 +70,6 @@ class SampledFamily(InPlaneFamily):
             region=region,
             progress=progress,
         )
-
-    def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
-        steps = self.steps(options)
-        if not steps:
-            return super().count_pixels(extent, networks, options)
-        _, rows, columns = extent.shape
-        cell, halo, tile = self.denoiser(networks).cell, self.process.halo or self.halo, self.fitting_tile(networks)
-        widened = self._computed_region(extent)
-        size = -(-rows // cell), -(-columns // cell)
-        cells = Region(widened.top // cell, -(-widened.bottom // cell), widened.left // cell, -(-widened.right // cell))
-        condition, *each_step = (Region(*region).grown(0, *size) for region in needed_regions(cells, steps, halo))
-        once = window_area(size, condition, tile, self.halo, self.grid)
-        stepped = sum(window_area(size, region, tile, halo, self.grid) for region in each_step)
-        pixels = extent.slice_count * cell**2
-        return pixels * once, pixels * stepped
 
 
 def per_sample(condition: np.ndarray, samples: int) -> np.ndarray:

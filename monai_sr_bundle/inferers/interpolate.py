@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from monai_sr_bundle.degradation import cubic_kernel
@@ -16,25 +14,6 @@ def cubic_taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
     position = (np.arange(size * scale) + 0.5) / scale - 0.5
     index = np.floor(position).astype(int)[:, None] + np.arange(-1, 3)
     return np.clip(index, 0, size - 1), cubic_kernel(position[:, None] - index, KEYS_A)
-
-
-def cubic_slice(slice_of: Callable[[int], np.ndarray], slices: int, index: int, scale: int) -> np.ndarray:
-    """Return one thin slice by cubic interpolation along the slices (Keys 1981, a = -0.75, `align_corners=False`).
-
-    Args:
-        slice_of: gives a slice of the volume, ``[rows, columns]`` float32.
-        slices: number of slices of the volume.
-        index: number of the thin slice, from 0 to ``scale * slices - 1``.
-        scale: thin slices per slice of the volume.
-
-    Returns:
-        ``[rows, columns]`` float32.
-    """
-    source_index, weight = cubic_taps(slices, scale)
-    thin = np.zeros((), dtype=np.float32)
-    for k in range(4):
-        thin = thin + weight[index, k].astype(np.float32) * slice_of(int(source_index[index, k]))
-    return np.asarray(thin)
 
 
 def enlarge_bicubic(image: np.ndarray, scale: int) -> np.ndarray:

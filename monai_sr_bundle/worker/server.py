@@ -196,7 +196,7 @@ class Worker:
         first, last, *region = request.wholes("region", 6)
         # A slider at 0 means the default for every bundle.
         texture = request.number_or_none("texture")
-        texture = texture if texture or bundle.family.describe()["textures"] else None
+        texture = texture if texture or bundle.family.name == "flow" else None
         sampler = SamplerOptions(
             request.whole_or_none("seed") or 0,
             request.whole_or_none("steps"),
@@ -286,7 +286,8 @@ def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
         "generative": bundle.family.generative,
         "hasErrorBars": has_error_bars(bundle),
         "default": bundle.is_default,
-        **bundle.family.describe(),
+        "textures": bundle.family.name == "flow",
+        "steps": (bundle.facts.get("diffusion") or {}).get("steps"),
         "slices": bundle.family.slices,
         "operator": bundle.operator,
         "lacks": lacks,

@@ -28,7 +28,6 @@ from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, Ou
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import InputComparison
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import copied, with_facts, with_metadata
@@ -304,14 +303,6 @@ def test_an_unknown_operator_is_refused_before_anything_is_computed(film, tmp_pa
     with pytest.raises(BundleError, match="model.yaml: degradation is 'sharper_x4', expected KERNEL_xSCALE"):
         work.run(Terminal(quiet=True))
     assert not (tmp_path / "out.png").exists()
-
-
-def test_the_bicubic_picture_of_a_region_sees_beyond_its_border():
-    low_res = np.random.default_rng(0).integers(0, 255, (30, 40)).astype(np.float32)
-    whole, family = enlarge_bicubic(low_res, 4), find_bundle("bicubic").family
-    for region in (Region(0, 30, 0, 40), Region(5, 17, 3, 20), Region(29, 30, 39, 40)):
-        part = family.interpolate(lambda _index: low_res, 0, (0, 1), region)
-        np.testing.assert_allclose(part, whole[region.scaled(4).as_slices], atol=1e-4)
 
 
 @pytest.mark.parametrize(

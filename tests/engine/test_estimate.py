@@ -6,13 +6,25 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.bundles import open_bundle
-from monai_sr_bundle.engine.estimate import LARGER_SIDE, NOISE_SIDE, SEVERAL_STEPS, SIDE, Speed, time_noise, time_trial
+from monai_sr_bundle.engine.estimate import (
+    LARGER_SIDE,
+    NOISE_SIDE,
+    SEVERAL_STEPS,
+    SIDE,
+    Speed,
+    result_bytes,
+    sampler_steps,
+    time_noise,
+    time_trial,
+    valid_steps,
+)
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.changed_bundles import copied, with_facts
+from tests.families.stated import stated_family
 from tests.tiny_flow import released_flow
 
 SHAPE = (1, 400, 380)
@@ -119,8 +131,29 @@ def test_the_steps_that_are_measured_are_steps_that_the_process_has(tmp_path, mo
     folder = with_facts(copied(tmp_path, "chest_xray_sr3_x4"), diffusion={"training_steps": most})
     family = open_bundle(folder).family
     family.process.check_steps(few)
-    assert family.valid_steps(SEVERAL_STEPS) == few
+    assert valid_steps(family, SEVERAL_STEPS) == few
 
 
 def test_a_flow_is_measured_in_four_steps(session):
-    assert session.bundle.family.valid_steps(SEVERAL_STEPS) == SEVERAL_STEPS
+    assert valid_steps(session.bundle.family, SEVERAL_STEPS) == SEVERAL_STEPS
+
+
+@pytest.mark.parametrize(("least", "valid"), [(1, 1), (3, 4), (21, 25), (51, 100), (100, 100)])
+def test_the_next_valid_number_of_steps_divides_the_schedule(least, valid):
+    assert valid_steps(stated_family("diffusion"), least) == valid
+    assert valid_steps(stated_family("flow"), least) == least
+
+
+def test_the_steps_are_those_of_the_sampler_and_none_where_nothing_is_drawn():
+    diffusion, flow = stated_family("diffusion"), stated_family("flow")
+    assert sampler_steps(diffusion, diffusion.resolve(SamplerOptions())) == 4
+    assert sampler_steps(flow, flow.resolve(SamplerOptions(texture=0.5))) == 2
+    for name in ("one_pass", "through_plane"):
+        assert sampler_steps(stated_family(name), SamplerOptions()) == 0
+
+
+def test_a_volume_takes_no_more_memory_along_its_slices_than_a_few_of_them():
+    family = find_bundle("chest_ct_throughplane").family
+    extents = [Extent((count, 512, 512), (0, count), Region.whole(512, 512)) for count in (3, 300)]
+    few, many = (result_bytes(family, extent) for extent in extents)
+    assert few == many < 16e6

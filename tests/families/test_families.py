@@ -90,7 +90,7 @@ def test_one_pass_has_no_sampler_options(name, options):
     with pytest.raises(InputError, match=f"--{option}: bundle this bundle is no diffusion model, .* Leave the option"):
         family.resolve(SamplerOptions(**options))
     assert family.resolve(SamplerOptions(seed=7)) == SamplerOptions(seed=7)
-    assert (family.steps(SamplerOptions()), family.sampling(SamplerOptions())) == (0, None)
+    assert family.sampling(SamplerOptions()) is None
 
 
 def test_all_options_that_do_not_fit_are_named_at_once():
@@ -106,7 +106,6 @@ def test_what_was_not_chosen_is_as_the_bundle_states():
     resolved = flow.resolve(SamplerOptions(texture=0.5, samples=3))
     assert resolved == SamplerOptions(steps=2, samples=3, texture=0.5)
     assert flow.sampling(resolved) == ("flow", 2, 3, 0.5)
-    assert (diffusion.steps(diffusion.resolve(SamplerOptions())), flow.steps(resolved)) == (4, 2)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -141,12 +140,6 @@ def test_texture_none_at_all_may_be_asked_for_with_steps():
     assert flow.generates(flow.resolve(SamplerOptions(texture=0.1)))
 
 
-@pytest.mark.parametrize(("least", "valid"), [(1, 1), (3, 4), (21, 25), (51, 100), (100, 100)])
-def test_the_next_valid_number_of_steps_divides_the_schedule(least, valid):
-    assert stated_family("diffusion").valid_steps(least) == valid
-    assert stated_family("flow").valid_steps(least) == least
-
-
 # What it says of itself
 
 
@@ -161,13 +154,6 @@ def test_the_parts_are_the_files_of_onnx():
     for name in ("flow", "one_pass"):
         family = stated_family(name, network_def={"mask": True})
         assert [part.name for part in family.parts] == [*parts[name], "artifacts"]
-
-
-def test_a_viewer_is_told_what_can_be_chosen():
-    descriptions = {name: stated_family(name).describe() for name in FAMILIES}
-    assert descriptions["flow"] == {"textures": True, "steps": 2}
-    assert descriptions["diffusion"] == {"textures": False, "steps": 4}
-    assert descriptions["one_pass"] == descriptions["through_plane"] == {"textures": False, "steps": None}
 
 
 def test_scale_and_error_bars_follow_from_the_family():

@@ -165,7 +165,6 @@ def read_bundle(folder: Path) -> None:
     from monai_sr_bundle.images.input_checks import compare_input, describe_differences, describe_outside
 
     bundle = open_bundle(folder / "b")
-    bundle.family.describe()
     provenance_of = bundle.family.resolve(SamplerOptions())
     bundle.provenance(provenance_of, weights_sha256="", backend="onnx", device="cpu")
     for scale in bundle.scales:

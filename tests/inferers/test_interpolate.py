@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_sr_bundle.inferers.interpolate import cubic_slice, enlarge_bicubic
+from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -15,14 +15,6 @@ def test_it_is_the_bicubic_interpolation_of_pytorch(shape, scale):
     result = enlarge_bicubic(image, scale)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected[0, 0].numpy(), atol=2e-3)  # of values of 1000: float32
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4, 5])
-def test_along_the_slices_it_is_that_of_an_image_of_one_column(scale):
-    volume = np.random.default_rng(0).random((6, 1, 1), dtype=np.float32)
-    expected = enlarge_bicubic(volume[:, :, 0], scale)[:, 0]
-    slices = [cubic_slice(lambda index: volume[index], 6, part, scale)[0, 0] for part in range(6 * scale)]
-    np.testing.assert_allclose(slices, expected, atol=1e-6)
 
 
 def test_whole_numbers_and_views_are_taken_and_left_as_they_are():

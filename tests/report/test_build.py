@@ -31,7 +31,6 @@ from monai_sr_bundle.report.error_pictures import ErrorBarPictures
 from monai_sr_bundle.report.grain import Grain
 from monai_sr_bundle.report.preview import slice_values
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
-from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
 from tests.images.dicom_files import provenance
@@ -155,12 +154,6 @@ def test_only_the_pixels_that_are_named_are_compared_and_a_not_a_number_goes_thr
     not_numbers = measure_consistency(source, lambda index: np.full(source.pixels.shape[1:], np.nan))
     assert math.isnan(not_numbers.rms)
     assert math.isnan(not_numbers.maximum)
-
-
-def test_the_mean_of_thin_slices_is_compared_with_the_thick_one():
-    thin = np.arange(8, dtype=np.float32).reshape(8, 1, 1)
-    family = find_bundle("chest_ct_throughplane").family
-    assert [family.reduce(lambda index: thin[index], index).item() for index in range(2)] == [1.5, 5.5]
 
 
 def test_reports_of_every_kind_fit_the_schema(tmp_path):
