@@ -196,7 +196,7 @@ class Worker:
         first, last, *region = request.wholes("region", 6)
         # A slider at 0 means the default for every bundle.
         texture = request.number_or_none("texture")
-        texture = texture if texture or bundle.family.name == "flow" else None
+        texture = texture if texture or _draws_texture(bundle) else None
         sampler = SamplerOptions(
             request.whole_or_none("seed") or 0,
             request.whole_or_none("steps"),
@@ -286,12 +286,17 @@ def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
         "generative": bundle.family.generative,
         "hasErrorBars": has_error_bars(bundle),
         "default": bundle.is_default,
-        "textures": bundle.family.name == "flow",
+        "textures": _draws_texture(bundle),
         "steps": (bundle.facts.get("diffusion") or {}).get("steps"),
         "slices": bundle.family.slices,
         "operator": bundle.operator,
         "lacks": lacks,
     }
+
+
+def _draws_texture(bundle: Bundle) -> bool:
+    """Return whether a viewer may choose how much texture is drawn."""
+    return "texture" in (bundle.facts.get("diffusion") or {})
 
 
 def read_array(path: str) -> np.ndarray:
