@@ -102,7 +102,7 @@ def _parse_keys(options: argparse.Namespace) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             raise InputError(
                 f"--set {setting}: expected KEY=VALUE with a value as JSON has it, for instance batch_size=64, "
-                "tensorboard=true or 'augmentation=\"none\"'."
+                "tensorboard=true or 'operator=\"area_x4\"'."
             ) from error
     return keys
 

@@ -40,7 +40,6 @@ IMPORTS = {
     "monai_sr_bundle.bundles": {"released_weights"},
     "monai_sr_bundle.degradation": {"Degradation", "along_slices", "at_scale"},
     "monai_sr_bundle.training.weights": {"bfloat16_pays", "iterations_so_far", "latest_checkpoint", "start_from"},
-    "monai_sr_bundle.transforms.augmentation": {"augmentation"},
     "monai_sr_bundle.transforms.pairs": {"boxes_repeated", "pair_items"},
     "monai_sr_bundle.transforms.slabs": {"image_names", "image_pairs", "volume_items"},
 }

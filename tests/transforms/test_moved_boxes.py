@@ -23,11 +23,9 @@ def test_a_box_that_leaves_the_image_goes_with_its_finding():
     assert moved["findings"] == ("Nodule",)
 
 
-def test_a_box_is_clipped_to_the_image_and_dropped_when_too_little_is_left():
+def test_a_box_is_clipped_to_the_image():
     half = shift(25, 0)  # half of the second box leaves an image of 100 columns
     np.testing.assert_array_equal(move_boxes(ITEM, half, 100, 100)["boxes_xyxy"][1], [95, 0, 100, 10])
-    assert move_boxes(ITEM, half, 100, 100, least_share=0.5)["findings"] == ("Mass", "Nodule")
-    assert move_boxes(ITEM, half, 100, 100, least_share=0.51)["findings"] == ("Mass",)
 
 
 def test_a_turned_box_becomes_the_upright_rectangle_around_it():
