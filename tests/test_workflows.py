@@ -18,7 +18,7 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import BundleError, InputError, SuperResolutionError
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.progress import BestWeights
@@ -238,6 +238,29 @@ def test_weights_of_another_bundle_are_refused_with_both_names_and_nothing_is_wr
         r"\(.*\)\. Name the weights of a run of the same bundle\.",
         str(error),
     )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["inference", "evaluate"])
+@pytest.mark.parametrize(
+    ("checkpoint", "sentence"),
+    [
+        ("none.pt", "none.pt"),
+        ("damaged.pt", "damaged.pt: cannot be read as weights"),
+        (configs_dir() / "chest_xray_srcnn_x4" / "model.pt", "does not belong to chest_xray_edsr_x4"),
+    ],
+)
+def test_a_checkpoint_of_anything_else_is_refused_in_one_sentence(data, tmp_path, name, checkpoint, sentence):
+    (tmp_path / "damaged.pt").write_bytes(b"damaged")
+    write_phantom_png(tmp_path / "chest.png", 32)
+    folders = {"dataset_dir": data if name == "evaluate" else tmp_path / "chest.png", "output_dir": tmp_path / "out"}
+    with pytest.raises(RuntimeError) as raised:
+        run_workflow(configs_dir() / "chest_xray_edsr_x4", name, checkpoint=tmp_path / checkpoint, **folders)
+    error = raised.value
+    while not isinstance(error, SuperResolutionError):
+        error = error.__cause__ or error.__context__
+        assert error is not None
+    assert sentence in str(error)
     assert not (tmp_path / "out").exists()
 
 

@@ -167,8 +167,8 @@ class DiffusionProcess:
         if missing:
             raise BundleError(
                 f"a diffusion model needs {' and '.join(missing)}, not installed here. "
-                "Install with `pip install -c constraints.txt '.[torch,diffusion]'` in this package's folder, or "
-                "choose a bundle of one pass."
+                "Install with `pip install -c constraints.txt '.[torch,diffusion]'` in this package's folder (beside a "
+                "packed bundle: as its docs/README.md says), or choose a bundle of one pass."
             )
 
     def check_steps(self, steps: int | None) -> None:

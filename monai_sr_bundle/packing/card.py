@@ -131,7 +131,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
             [_run(["inference", "inference_trt"], enhance)] if "inference_trt" in has else [],
         ),
         (
-            "Check it as the model zoo does:",
+            "Check it as the model zoo does; `verify_metadata` gets the zoo's schema from GitHub:",
             [
                 "python -m monai.bundle verify_metadata --meta_file configs/metadata.json --filepath eval/schema.json",
                 f"python -m monai.bundle verify_net_in_out {definition}",

@@ -107,11 +107,24 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
     """
     reason = _difference(state, network.state_dict())
     if reason:  # what is loaded from elsewhere changes more than the network, as an average of its weights
-        raise BundleError(
-            f"{source} does not belong to {name} ({reason}). Name the weights of a run of the same bundle."
-        )
+        raise BundleError(_describe_difference(source, name, reason))
     network.load_state_dict(state)
     return network
+
+
+def checked_weights(file: str, network: torch.nn.Module, bundle_root: str) -> str:
+    """Return the path of a weights file after checking that it holds all weights of a network; empty for no file.
+
+    Raises:
+        InputError, BundleError: see `read_weights` and `load_state`.
+    """
+    if file and (reason := _difference(read_weights(Path(file)), network.state_dict())):
+        raise BundleError(_describe_difference(f"{file}:", Path(bundle_root).resolve().name, reason))
+    return file
+
+
+def _describe_difference(source: str, name: str, reason: str) -> str:
+    return f"{source} does not belong to {name} ({reason}). Name the weights of a run of the same bundle."
 
 
 def _difference(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:

@@ -278,7 +278,7 @@ class WriteImaged(SaveImaged):
     Raises:
         InputError: the bundle does not have the scale.
         OutputError: the result exists or cannot be written.
-        UsageError: no checkpoint for a network; an option that is neither True nor False.
+        UsageError: no file of weights for a network; an option that is neither True nor False.
     """
 
     def __init__(
@@ -298,9 +298,10 @@ class WriteImaged(SaveImaged):
         MapTransform.__init__(self, keys)
         self.output_dir, self.overwrite = output_dir, require_bool("overwrite", overwrite)
         bundle = open_bundle(Path(bundle_root)).at_scale(scale).with_facts(diffusion=diffusion, strength=strength)
-        if bundle.parameters and not checkpoint:
+        if bundle.parameters and not Path(checkpoint).is_file():
             raise UsageError(
-                f"checkpoint is empty, expected weights of {bundle.name}. Leave it out for the bundle's own."
+                f"checkpoint is {checkpoint or 'empty'}, expected a file with weights of {bundle.name}. Leave it out "
+                "for the bundle's own."
             )
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""

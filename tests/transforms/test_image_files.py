@@ -31,13 +31,13 @@ def volume(tmp_path):
     return tmp_path / "ct.nii.gz"
 
 
-def writer(tmp_path, bundle="bicubic", **options):
+def writer(tmp_path, bundle="bicubic", checkpoint="", **options):
     """The last two steps of a workflow."""
     write = WriteImaged(
         "pred",
         output_dir=str(tmp_path / "out"),
         bundle_root=str(configs_dir() / bundle),
-        checkpoint="",
+        checkpoint=checkpoint,
         device=torch.device("cpu"),
         **options,
     )
@@ -117,9 +117,10 @@ def test_a_text_is_no_yes_or_no(tmp_path, name, construct):
         construct(tmp_path, **{name: "false"})
 
 
-def test_a_network_without_its_weights_writes_nothing(tmp_path):
-    with pytest.raises(UsageError, match="checkpoint is empty, expected weights of chest_xray_srcnn_x4"):
-        writer(tmp_path, bundle="chest_xray_srcnn_x4")
+@pytest.mark.parametrize(("checkpoint", "named"), [("", "empty"), ("runs/none.pt", "runs/none.pt")])
+def test_a_network_without_its_weights_writes_nothing(tmp_path, checkpoint, named):
+    with pytest.raises(UsageError, match=f"checkpoint is {named}, expected a file with weights of chest_xray_srcnn_x4"):
+        writer(tmp_path, bundle="chest_xray_srcnn_x4", checkpoint=checkpoint)
 
 
 def test_what_cannot_be_read_is_left_out_of_a_folder_before_anything_is_computed(tmp_path, caplog):
