@@ -135,6 +135,17 @@ def test_a_series_has_four_instances_for_each_with_positions_of_their_own(series
     assert [error for file in (files[0], files[-1]) for error in dciodvfy(file)] == []
 
 
+def test_the_result_of_slices_with_a_frame_of_reference_each_is_one_volume_and_can_be_read(series, tmp_path):
+    for index, file in enumerate(sorted(series.iterdir())):
+        dataset = pydicom.dcmread(file)
+        dataset.FrameOfReferenceUID = f"2.25.77.{index}"
+        dataset.save_as(file)
+    enhance(series, NAME, scale=2).save(tmp_path / "thin")
+    headers = [pydicom.dcmread(file) for file in sorted((tmp_path / "thin").iterdir())]
+    assert len({header.FrameOfReferenceUID for header in headers}) == 1
+    assert read_one(tmp_path / "thin").pixels.shape == (12, 24, 20)
+
+
 def test_preview_and_report_compare_with_the_cubic_interpolation_along_the_slices(nifti, tmp_path):
     line = ["enhance", str(nifti), str(tmp_path / "out.nii.gz"), "--bundle", NAME, "--preview", "--report", "--quiet"]
     assert main([*line, "--progress", "none"]) == 0

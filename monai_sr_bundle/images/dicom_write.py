@@ -249,6 +249,9 @@ def _set_position(derived: Dataset, result: Image, provenance: Provenance, origi
     if provenance.scale_zyx[0] > 1:
         derived.SpacingBetweenSlices = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
         derived.pop("SliceLocation", None)
+        # Where every slice of a source has a frame of its own, the new slices would share them in pairs.
+        if frame := result.header[0].get("FrameOfReferenceUID"):
+            derived.FrameOfReferenceUID = frame
 
 
 def save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
