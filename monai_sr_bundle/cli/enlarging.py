@@ -34,7 +34,8 @@ from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.image import Image, with_spacing
+from monai_sr_bundle.images.given_spacing import with_spacing
+from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.maps import check_maps, check_result, write_maps
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.images.working_folders import working_folder

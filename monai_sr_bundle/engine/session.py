@@ -28,7 +28,8 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError, require_count
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.image import Image, named_modality, with_spacing
+from monai_sr_bundle.images.given_spacing import with_spacing
+from monai_sr_bundle.images.image import Image, named_modality
 from monai_sr_bundle.images.input_checks import (
     LEAST_SIDE,
     InputComparison,

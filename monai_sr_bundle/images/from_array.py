@@ -8,7 +8,8 @@ import numpy as np
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
-from monai_sr_bundle.images.image import Image, with_spacing
+from monai_sr_bundle.images.given_spacing import with_spacing
+from monai_sr_bundle.images.image import Image
 
 
 def image_from_array(

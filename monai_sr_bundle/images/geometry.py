@@ -153,14 +153,3 @@ class Grid:
         """Return the grid of a box of samples inside this one."""
         z, y, x = shape_zyx
         return replace(self, shape_zyx=(z, y, x), affine=crop_affine(self.affine, tuple(start_zyx)[::-1]))
-
-    def with_spacing(self, row_mm: float, column_mm: float, source: str) -> Grid:
-        """Return the same grid with other in-plane spacing: `row_mm` between rows, `column_mm` between columns.
-
-        The first sample's centre stays where it is.
-        """
-        affine = np.array(self.affine, dtype=np.float64)
-        old_x, old_y, _ = self.spacing_xyz
-        affine[:3, 0] *= column_mm / old_x
-        affine[:3, 1] *= row_mm / old_y
-        return replace(self, affine=affine, spacing_source=source)

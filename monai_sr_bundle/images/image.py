@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from monai_sr_bundle.errors import InputError, UsageError
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.file_state import FileState
 from monai_sr_bundle.images.geometry import Grid
 
@@ -18,8 +18,6 @@ Layout = Literal["file", "folder", "zip"]
 MODALITIES = {"CXR": ("CR", "DX", "RG", "RF", "DR", "XR"), "CT": ("CT",)}
 """Values of Modality (0008,0060) that each may have in a file; the last two of radiographs are not DICOM's own."""
 
-GIVEN_BY_USER = "given by the user"
-"""`Grid.spacing_source` of a spacing that the user gives."""
 AIR_HU = -500.0
 """Highest minimum of an image that is taken to be CT: no other modality stores air, and every chest CT has some."""
 
@@ -72,25 +70,6 @@ def named_modality(image: Image) -> str:
     """Return the Modality (0008,0060) that a DICOM file names; "unknown" for OT (other), none, and other files."""
     named = str(image.header[0].get("Modality") or "").upper() if image.format == "dicom" and image.header else ""
     return "unknown" if named in ("", "OT", "SC", "UNKNOWN") else named
-
-
-def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
-    """Return the image with the in-plane spacing that the user gives (`--spacing-mm ROW COLUMN`).
-
-    If the file has a spacing too, the user's is used and a note says so.
-
-    Raises:
-        UsageError: a spacing that is not above 0.
-    """
-    row, column = spacing_mm
-    if not (row > 0 and column > 0 and np.isfinite([row, column]).all()):
-        raise UsageError(f"--spacing-mm {row:g} {column:g}: expected two numbers above 0, in millimetres.")
-    notes = image.notes
-    if image.grid.in_millimetres:
-        x, y, _ = image.grid.spacing_xyz
-        remark = f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced."
-        notes = (*notes, remark)
-    return replace(image, grid=image.grid.with_spacing(row, column, GIVEN_BY_USER), notes=notes)
 
 
 def require_finite(pixels: np.ndarray, path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _RESULT_SENTENCE = re.compile(r"(Super-resolution|Interpolation) x\d+( x\d+)*( along the slices)?(,| by) \S")
 NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not measured. Not for diagnosis."
@@ -78,19 +77,6 @@ class Provenance:
     slices: tuple[int, int] | None = None
     strength: float | None = None
     instead_of: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a dictionary for JSON, which `from_dict` reads."""
-        record = {**vars(self), "created": self.created.isoformat()}
-        return record | {"sampling": self.sampling._asdict() if self.sampling else None}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
-        """Return the provenance that `as_dict` wrote, with JSON's lists as tuples."""
-        fields: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in record.items()}
-        fields["created"] = datetime.fromisoformat(fields["created"])
-        fields["sampling"] = Sampling(**fields["sampling"]) if fields["sampling"] else None
-        return cls(**fields)
 
     @property
     def has_synthetic_pixels(self) -> bool:

@@ -26,7 +26,8 @@ from monai_sr_bundle.bundles import combined_sha256
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
-from monai_sr_bundle.images.image import GIVEN_BY_USER, Image
+from monai_sr_bundle.images.given_spacing import GIVEN_BY_USER
+from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, NOTHING_PREDICTED, Provenance
 from monai_sr_bundle.images.staging import write_file

@@ -92,9 +92,9 @@ class ReadImaged(MapTransform):
         modality: modality of the bundle: "CXR", "CT" or "any".
         window: values that become 0 and 1; see `images.unit.value_window`.
         force: accept an image of another modality. Default False.
-        operator: name of the degradation that the bundle undoes; a through-plane one needs a volume.
-        bundle_root: folder of the bundle, whose limits the image must lie within; a warning says where it is unlike the
-            training inputs. Default: any image.
+        operator: name of the degradation that the bundle undoes, for its scale.
+        bundle_root: folder of the bundle, whose family must be able to enlarge the image, and whose limits it must lie
+            within; a warning says where it is unlike the training inputs. Default: any image.
         force_model: accept an image outside the limits. Default False.
 
     Returns:
@@ -119,7 +119,6 @@ class ReadImaged(MapTransform):
         super().__init__(keys)
         scale = Degradation.parse(operator).scale if operator else None
         self.bundle = open_bundle(Path(bundle_root)).at_scale(scale) if bundle_root else None
-        self.along_slices = along_slices(operator)
         self.modality, self.window = modality, unit.check_window(window)
         self.force, self.force_model = require_bool("force", force), require_bool("force_model", force_model)
 
@@ -145,7 +144,7 @@ class ReadImaged(MapTransform):
     def _read(self, source: files.Source) -> tuple[Image, tuple[str, ...]]:
         image = files.read(source)
         remarks = unit.check_modality(image, self.modality, "of this config", force=self.force)
-        of_slices = input_checks.check_slices(image, "of this config") if self.along_slices else ()
+        of_slices = self.bundle.family.check_image(image) if self.bundle else ()
         unit.check_pixels(image)
         content = input_checks.check_content(image, self.modality)
         return image, (*image.notes, *content, *remarks, *of_slices, *self._compare(image, source))

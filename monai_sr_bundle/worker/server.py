@@ -406,7 +406,11 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
         "coverage": coverage,
         "removed": {"places": removed.count, "share": removed.share} if removed else None,
         "sentence": provenance.sentence,
-        "provenance": provenance.as_dict(),
+        "provenance": {
+            **vars(provenance),
+            "created": provenance.created.isoformat(),
+            "sampling": provenance.sampling._asdict() if provenance.sampling else None,
+        },
     }
 
 

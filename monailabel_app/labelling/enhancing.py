@@ -22,7 +22,7 @@ from monai_sr_bundle.engine.session import EnhanceOptions, ScaleChoice, SessionC
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import Source
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.image import with_spacing
+from monai_sr_bundle.images.given_spacing import with_spacing
 from monai_sr_bundle.images.maps import map_paths, write_maps
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
+from monai_sr_bundle.images.given_spacing import respaced
 from tests.images.dicom_files import SOURCES, capture, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
 
 SYNTHETIC_TAG_IS_NEWER_THAN_THE_VALIDATOR = "(0x0008,0x001c)"
@@ -319,7 +320,7 @@ def test_a_spacing_given_by_the_user_is_written_and_named(tmp_path):
         tmp_path / "in.dcm", modality="CR", PixelSpacing=[0.3, 0.3], PixelSpacingCalibrationType="FIDUCIAL"
     )
     image = read_dicom([source], source)
-    image = replace(image, grid=image.grid.with_spacing(0.16, 0.12, "given by the user"))
+    image = replace(image, grid=respaced(image.grid, 0.16, 0.12, "given by the user"))
     write_dicom(enlarged(image), provenance(), tmp_path / "out.dcm")
     written = dcmread(tmp_path / "out.dcm")
     np.testing.assert_allclose(written.PixelSpacing, [0.04, 0.03])

@@ -9,7 +9,7 @@ from monai.transforms import Compose, SaveImaged
 from PIL import Image
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.datasets.phantom import write_phantom_png
+from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import InputError, OutputError, UsageError
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.shipped_bundles import configs_dir
@@ -166,6 +166,16 @@ def test_a_bundle_says_where_an_image_is_unlike_its_training_inputs_in_the_words
     expected = enhance(tmp_path / "noisy.png", bundle, force_model=True).warnings
     assert {f"noisy.png: {sentence}" for sentence in expected if "trained on" in sentence} <= messages
     assert any("noisier than those the model was trained on" in sentence for sentence in messages)
+
+
+def test_a_single_slice_for_a_network_of_several_is_told_in_the_words_of_the_engine(tmp_path, caplog):
+    flat = nibabel.Nifti1Image((draw_phantom(40) * 1400 - 1000).astype(np.int16), np.diag([0.7, 0.7, 5, 1]))
+    nibabel.save(flat, tmp_path / "slice.nii.gz")
+    root = str(configs_dir() / "chest_ct_residual_flow_x4")
+    ReadImaged("image", modality="CT", window=[-1000, 400], bundle_root=root)({"image": str(tmp_path / "slice.nii.gz")})
+    sentence = "A single slice: chest_ct_residual_flow_x4 sees 3, and took it for its own neighbours."
+    assert f"slice.nii.gz: {sentence}" in {record.message for record in caplog.records}
+    assert sentence in enhance(tmp_path / "slice.nii.gz", "chest_ct_residual_flow_x4").warnings
 
 
 def test_a_folder_of_two_images_is_not_one_image(tmp_path):

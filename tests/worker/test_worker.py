@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.estimate import Speed
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
-from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance, Sampling
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.worker.messages import Events
@@ -257,13 +259,15 @@ def test_a_message_for_a_panel_names_no_options_but_those_of_whole_commands():
 
 def test_provenance_travels_whole(worker):
     done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], bundle=FLOW, texture=1.0, steps=1, seed=7)
-    provenance = Provenance.from_dict(done["provenance"])
+    fields = done["provenance"]
+    assert set(fields) == {field.name for field in dataclasses.fields(Provenance)}
+    provenance = Provenance(**{**fields, "sampling": Sampling(**fields["sampling"])})
     assert provenance.sentence == done["sentence"]
-    assert provenance.roi_xyxy == (8, 0, 24, 16)
+    assert provenance.roi_xyxy == [8, 0, 24, 16]
     assert provenance.slices is None
     assert (provenance.seed, provenance.sampling.words) == (7, "texture 1 by flow in 1 step")
     assert "differs from the input by" in provenance.findings
-    assert json.loads(json.dumps(provenance.as_dict())) == done["provenance"]
+    assert datetime.fromisoformat(provenance.created).tzinfo
     assert done["synthetic"]
 
 
@@ -279,7 +283,7 @@ def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(work
     expected = whole[z * 2 : z * 5, y * 8 : y * 30, x * 4 : x * 36]
     np.testing.assert_array_equal(done["pixels"], expected)
     assert done["consistency"]["unit"] == "HU"
-    assert Provenance.from_dict(done["provenance"]).slices == (2, 5)
+    assert done["provenance"]["slices"] == [2, 5]
 
 
 def test_a_slice_sees_neighbours_from_outside_its_region(worker):
