@@ -90,11 +90,7 @@ class Record:
 
 
 def read_manifest(
-    data_dir: Path,
-    *,
-    kind: Kind | None = None,
-    split: str | None = None,
-    sets: Collection[str] | None = None,
+    data_dir: Path, *, kind: Kind | None = None, split: str | None = None, sets: Collection[str] | None = None
 ) -> list[Record]:
     """Read the images of a set, or of every set in a folder, in the order of their manifests.
 

@@ -8,15 +8,7 @@ from typing import Any, ClassVar
 
 from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.families.family import (
-    Block,
-    Extent,
-    ModelFamily,
-    Networks,
-    Progress,
-    Volume,
-    progress_of_part,
-)
+from monai_sr_bundle.families.family import Block, Extent, ModelFamily, Networks, Progress, Volume, progress_of_part
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import check_slices
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, postprocess_thin_slices

@@ -282,9 +282,11 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
     if shared:
         common = os.path.commonpath([_parent_folder(source) for source in sources])
         names = [
-            _result_name(source, os.path.relpath(_parent_folder(source) / PurePath(source.name).name, common))
-            if _fold_case(name) in shared
-            else name
+            (
+                _result_name(source, os.path.relpath(_parent_folder(source) / PurePath(source.name).name, common))
+                if _fold_case(name) in shared
+                else name
+            )
             for source, name in zip(sources, names, strict=True)
         ]
     results = [path / name for name in _number_names(names, sources)]

@@ -238,12 +238,7 @@ class TiledDenoiser:
         return float(self._shares[step])
 
     def _compute(
-        self,
-        cells: np.ndarray,
-        network: Callable[[np.ndarray], np.ndarray],
-        channels: int,
-        region: Region,
-        halo: int,
+        self, cells: np.ndarray, network: Callable[[np.ndarray], np.ndarray], channels: int, region: Region, halo: int
     ) -> np.ndarray:
         """Run a network on a region of the kept cells; zeros elsewhere, from where nothing reaches the result."""
         result, self.tile = infer_tiled(

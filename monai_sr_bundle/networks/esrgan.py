@@ -77,8 +77,7 @@ class RRDBNet(nn.Module):
             raise ValueError(f"blocks is {blocks}, expected at least 1.")
         self.head = nn.Conv2d(1, channels, 3, padding=1)
         self.body = nn.Sequential(
-            *[ResidualDenseBlock(channels, growth) for _ in range(blocks)],
-            nn.Conv2d(channels, channels, 3, padding=1),
+            *[ResidualDenseBlock(channels, growth) for _ in range(blocks)], nn.Conv2d(channels, channels, 3, padding=1)
         )
         self.enlarge = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(scale.bit_length() - 1))
         self.last = nn.Conv2d(channels, channels, 3, padding=1)

@@ -107,10 +107,7 @@ class Discriminator(nn.Module):
             width = factor * channels
         self.features = nn.Sequential(*layers)
         self.judge = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(width * (size // 16) ** 2, hidden),
-            nn.LeakyReLU(0.2),
-            nn.Linear(hidden, 1),
+            nn.Flatten(), nn.Linear(width * (size // 16) ** 2, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1)
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -71,12 +71,7 @@ class ThroughPlane(nn.Module):
     """
 
     def __init__(
-        self,
-        scales: tuple[int, ...] = (2, 4),
-        scale: int = 4,
-        slices: int = 5,
-        channels: int = 48,
-        blocks: int = 8,
+        self, scales: tuple[int, ...] = (2, 4), scale: int = 4, slices: int = 5, channels: int = 48, blocks: int = 8
     ) -> None:
         super().__init__()
         if scale not in scales or blocks < 1 or channels < 1:

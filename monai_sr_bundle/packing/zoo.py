@@ -136,7 +136,7 @@ def unit_test(bundle: Bundle, folder: Path, *, distributed: bool = False) -> str
         "name": bundle.name,
         "class": "".join(word.capitalize() for word in bundle.name.split("_")) + ("Dist" if distributed else ""),
         "sets": json.dumps(bundle.facts["sets"]),
-        "train": "".join(f"    {json.dumps(names)},\n" for names in stages),
+        "train": _one_or_several_lines("TRAIN = ", stages),
         "count": _COUNT_DISTRIBUTED if distributed else _COUNT,
         "draw": _DRAW_VOLUME if is_ct else _DRAW_FILM,
         "columns": ', "spacing_mm"' if is_ct else "",
@@ -150,6 +150,12 @@ def unit_test(bundle: Bundle, folder: Path, *, distributed: bool = False) -> str
     for name, value in values.items():
         text = text.replace(f"<<{name}>>", value)
     return text
+
+
+def _one_or_several_lines(start: str, items: list[list[str]]) -> str:
+    """Return a list as black writes it behind `start`: in one line where that has room for it."""
+    line = json.dumps(items)
+    return line if len(start + line) <= 120 else "[\n" + "".join(f"    {json.dumps(item)},\n" for item in items) + "]"
 
 
 _UNIT_TEST = """\
@@ -175,8 +181,8 @@ import unittest
 
 BUNDLE_ROOT = "models/<<name>>"
 SETS = <<sets>>  # folders of images that the bundle trains on
-TRAIN = [  # configs of each stage
-<<train>>]
+# configs of each stage
+TRAIN = <<train>>
 <<count>>
 QUICK = {"iterations": 2, "batch_size": 1, "validations": 1, "limit": COUNT, "val_limit": COUNT, "progress": False}
 

@@ -283,10 +283,7 @@ class AdversarialStep:
     """
 
     def __init__(
-        self,
-        generator: GeneratorObjective,
-        discriminator: DiscriminatorObjective,
-        optimizer: torch.optim.Optimizer,
+        self, generator: GeneratorObjective, discriminator: DiscriminatorObjective, optimizer: torch.optim.Optimizer
     ) -> None:
         self.generator, self.discriminator, self.optimizer = generator, discriminator, optimizer
         self._shared: list[nn.Module] = []

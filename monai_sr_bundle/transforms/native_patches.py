@@ -218,12 +218,15 @@ def read_scan(file: Path, reduce: int) -> Scan:
     return Scan(reduced, blocks.all(axis=(2, 4)))
 
 
+ALL = slice(None)
+
+
 def degrade_slices(
     scan: Scan,
     indices: Sequence[int],
     degrade: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    rows: slice = slice(None),
-    columns: slice = slice(None),
+    rows: slice = ALL,
+    columns: slice = ALL,
 ) -> np.ndarray:
     """Degrade a slice with its neighbours.
 

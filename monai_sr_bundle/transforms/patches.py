@@ -30,12 +30,7 @@ class RandPairedPatchd(MapTransform, Randomizable):
     """
 
     def __init__(
-        self,
-        low_key: Hashable,
-        high_key: Hashable,
-        size: int,
-        scale: int,
-        other_keys: Sequence[Hashable] = (),
+        self, low_key: Hashable, high_key: Hashable, size: int, scale: int, other_keys: Sequence[Hashable] = ()
     ) -> None:
         super().__init__([low_key, high_key, *other_keys])
         self.low_key, self.high_key, self.other_keys = low_key, high_key, other_keys

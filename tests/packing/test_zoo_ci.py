@@ -14,6 +14,7 @@ import pytest
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
 from monai_sr_bundle.packing.verify import ZOO_CHECKS, verify
+from monai_sr_bundle.packing.zoo import unit_test
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
 ORACLE = Path(os.environ.get("MONAI_SR_ORACLE", Path(__file__).parents[3] / "shared" / "oracle")) / "model_zoo"
@@ -169,6 +170,21 @@ def test_a_checkout_without_the_list_is_refused(tmp_path, capsys):
     assert main(["pack", "--zoo", str(tmp_path), "chest_ct_sr3_x8"]) == 4
     assert "has no list exclude_verify_torchscript_list. Lay the pull request out" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["ci"]
+
+
+@pytest.mark.parametrize("name", ["chest_xray_blind", "chest_ct_throughplane"])
+def test_code_and_unit_tests_have_no_lines_that_the_black_of_the_zoo_would_join(packed, tmp_path, name):
+    bundle, folder = find_bundle(name), packed(name)
+    for distributed in (False, True):
+        text = unit_test(bundle, folder, distributed=distributed)
+        (tmp_path / f"test_{name}_{distributed}.py").write_text(text)
+    # The zoo calls black with --skip-magic-trailing-comma; the formatter of this project knows the same option.
+    options = ["--line-length", "120", "--config", "format.skip-magic-trailing-comma=true"]
+    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--diff", "--no-cache", *options]
+    ran = subprocess.run(
+        [*command, str(folder / "monai_sr_bundle"), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_what_learns_nothing_is_not_offered(tmp_path, capsys):
