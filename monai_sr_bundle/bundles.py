@@ -163,11 +163,6 @@ class Bundle:
         return float(low), float(high)
 
     @property
-    def is_default(self) -> bool:
-        """True where the engine takes this bundle for its modality when none is named."""
-        return bool(self.facts.get("default", False)) and not self.is_variant
-
-    @property
     def degradation(self) -> Degradation:
         """The degradation that `operator` names."""
         return Degradation.parse(self.operator)

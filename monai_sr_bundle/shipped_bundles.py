@@ -54,13 +54,18 @@ def find_bundle(name: str) -> Bundle:
     raise BundleError(f"bundle {name!r} is unknown. Available: {names}; or give the path of a bundle's folder.")
 
 
+def is_default(bundle: Bundle) -> bool:
+    """Return whether the engine takes a bundle for its modality when none is named."""
+    return bool(bundle.facts.get("default", False)) and not bundle.is_variant
+
+
 def default_bundle(modality: str) -> Bundle:
     """The bundle to use for a modality when the user names none.
 
     Raises:
         BundleError: there is none for this modality.
     """
-    defaults = [bundle for bundle in all_bundles() if bundle.is_default and bundle.modality == modality]
+    defaults = [bundle for bundle in all_bundles() if is_default(bundle) and bundle.modality == modality]
     if len(defaults) != 1:
         raise BundleError(f"{len(defaults)} default bundles for {modality}, expected one. Name one with --bundle.")
     return defaults[0]

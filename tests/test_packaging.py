@@ -13,7 +13,7 @@ import pytest
 
 import monai_sr_bundle
 from monai_sr_bundle.backends.onnx_files import onnx_files
-from monai_sr_bundle.shipped_bundles import all_bundles
+from monai_sr_bundle.shipped_bundles import all_bundles, is_default
 from tests.test_layers import MODULES, dotted, imported
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,7 @@ def test_the_wheel_has_at_most_80_megabytes(wheel):
 
 
 def test_what_a_viewer_offers_has_onnx_files():
-    defaults = {bundle.name for bundle in all_bundles() if bundle.is_default}
+    defaults = {bundle.name for bundle in all_bundles() if is_default(bundle)}
     assert len(defaults) == 2
     flows = {"chest_xray_residual_flow_x4", "chest_ct_residual_flow_x4"}
     expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", "chest_ct_throughplane", *flows, *defaults}

@@ -18,7 +18,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.one_image import read_one
-from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
+from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle, is_default
 from monai_sr_bundle.training.training import train
 from tests.drawn_data import write_volumes
 from tests.images.dicom_files import TILTED, ct_series
@@ -52,7 +52,7 @@ def series(tmp_path):
 def test_it_is_for_ct_along_the_slices_and_never_chosen_by_itself():
     bundle = find_bundle(NAME)
     assert bundle.scale_zyx == (4, 1, 1)
-    assert not bundle.is_default
+    assert not is_default(bundle)
     assert find_bundle("chest_ct_edsr_x4").scale_zyx == (1, 4, 4)
 
 

@@ -19,12 +19,12 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_list(options: argparse.Namespace) -> int:
     """Run `monai-sr bundles` and return its exit code."""
-    from monai_sr_bundle.shipped_bundles import all_bundles, all_variants
+    from monai_sr_bundle.shipped_bundles import all_bundles, all_variants, is_default
 
     rows = [("name", "modality", "scale", "parameters", "licence", "what for")]
     for shipped in all_bundles():
         for bundle in (shipped, *(all_variants(shipped) if options.variants else ())):
-            name = f"{bundle.name} (default)" if bundle.is_default else bundle.name
+            name = f"{bundle.name} (default)" if is_default(bundle) else bundle.name
             parameters = f"{bundle.parameters:,}" if bundle.parameters else "none"
             licence = str(bundle.metadata["copyright"]).rsplit(", ", 1)[-1]
             purpose = str(bundle.metadata["description" if bundle.is_variant else "task"])

@@ -40,7 +40,7 @@ from monai_sr_bundle.images.input_checks import (
 )
 from monai_sr_bundle.images.memory import free_memory
 from monai_sr_bundle.images.one_image import read_one
-from monai_sr_bundle.images.unit import image_padding, repeat_pixels, restore_padding
+from monai_sr_bundle.images.unit import Padding, image_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import default_bundle, find_bundle
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
@@ -260,7 +260,7 @@ class Session:
         if padding is not None:
             bounded = not bundle.family.consistency
             restore_padding(enlarged.pixels, image.pixels, padding, bounded=bounded, part=part)
-            padding = padding.cropped(part)
+            padding = Padding(padding.image, part)
             if enlarged.half_width is not None:
                 for half_width, slice_padding in zip(enlarged.half_width, padding, strict=True):
                     half_width[repeat_pixels(slice_padding, bundle.scale_zyx[1:])] = 0

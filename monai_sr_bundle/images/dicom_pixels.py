@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -70,7 +68,8 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
     """
     _check_present(dataset, file)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    _check_decoder(syntax, file)
+    plugin = _decoding_plugin(syntax, int(dataset.BitsStored))
+    _check_decoder(syntax, plugin, file)
     frames = frame_count(dataset, file)
     expected, size = get_expected_length(dataset), len(dataset.PixelData)
     largest_ratio = {True: _LARGEST_RLE_RATIO if syntax in RLETransferSyntaxes else math.inf, False: 1}
@@ -81,14 +80,8 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
         )
     require_memory(file.name, 2 * expected, f"its {frames} x {dataset.Rows} x {dataset.Columns} pixels")
     try:
-        stored = _decode(dataset, syntax, frames, expected, process)
+        stored = _decode(dataset, syntax, plugin, frames, expected, process)
     except _DECODER_ERRORS as error:
-        if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8 and find_spec("libjpeg") is None:
-            raise InputError(
-                f"{file.name}: lossy JPEG of {dataset.BitsStored} bits ({syntax}) needs a decoder that is not "
-                "installed. Install it (GPL-3.0) with `pip install -c constraints.txt '.[jpeg]'` in this package's "
-                "folder, or convert the file to an uncompressed transfer syntax."
-            ) from error
         reason = quote(error) or type(error).__name__
         raise InputError(
             f"{file.name}: the pixel data ({syntax.name}) cannot be decoded, it is damaged or cut off ({reason}). "
@@ -110,20 +103,28 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
     )
 
 
-def _decode(dataset: Dataset, syntax: UID, frames: int, expected: int, process: DecoderProcess) -> np.ndarray:
-    """Decode by the one decoder of a transfer syntax, in a process of its own if it may abort or take any memory."""
-    # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
-    options: dict[str, Any] = {"raw": True, "correct_unused_bits": False}
+def _decoding_plugin(syntax: UID, bits_stored: int) -> str:
+    """Return the one decoder of a transfer syntax, by pydicom's name; empty for pixels that are not compressed."""
     if not syntax.is_encapsulated:
-        return pixel_array(dataset, **options)
+        return ""
     if syntax in RLETransferSyntaxes:
-        return pixel_array(dataset, decoding_plugin="pydicom", **options)
-    if syntax == JPEGBaseline8Bit or (syntax == JPEGExtended12Bit and dataset.BitsStored == 8):
-        return pixel_array(dataset, decoding_plugin="pillow", **options)
+        return "pydicom"
+    if syntax == JPEGBaseline8Bit or (syntax == JPEGExtended12Bit and bits_stored == 8):
+        return "pillow"
     is_jpeg2000 = syntax in JPEG2000TransferSyntaxes or "High-Throughput" in syntax.name
+    return "pylibjpeg" if is_jpeg2000 or syntax == JPEGExtended12Bit else "gdcm"
+
+
+def _decode(
+    dataset: Dataset, syntax: UID, plugin: str, frames: int, expected: int, process: DecoderProcess
+) -> np.ndarray:
+    """Decode by the decoder of a transfer syntax, in a process of its own if it may abort or take any memory."""
+    if plugin not in ("pylibjpeg", "gdcm"):
+        # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
+        return pixel_array(dataset, decoding_plugin=plugin, raw=True, correct_unused_bits=False)
     description = {
         "syntax": str(syntax),
-        "decoding_plugin": "pylibjpeg" if is_jpeg2000 or syntax == JPEGExtended12Bit else "gdcm",
+        "decoding_plugin": plugin,
         "correct_unused_bits": False,
         "number_of_frames": frames,
         "photometric_interpretation": str(dataset.PhotometricInterpretation),
@@ -187,7 +188,7 @@ def _check_present(dataset: Dataset, file: Path) -> None:
         )
 
 
-def _check_decoder(syntax: UID, file: Path) -> None:
+def _check_decoder(syntax: UID, plugin: str, file: Path) -> None:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
@@ -196,10 +197,15 @@ def _check_decoder(syntax: UID, file: Path) -> None:
             "uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try "
             "`gdcmconv --raw`."
         ) from error
-    if not decoder.is_available:
+    if plugin and plugin not in decoder.available_plugins:
+        advice = f"Install it: `{PLUGINS}`."
+        if syntax == JPEGExtended12Bit:
+            advice = (
+                "Install it (GPL-3.0) with `pip install -c constraints.txt '.[jpeg]'` in this package's folder, or "
+                "convert the file to an uncompressed transfer syntax."
+            )
         raise InputError(
-            f"{file.name}: transfer syntax {syntax.name} ({syntax}) needs a decoder that is not installed. "
-            f"Install one: {PLUGINS}"
+            f"{file.name}: transfer syntax {syntax.name} ({syntax}) needs a decoder that is not installed. {advice}"
         )
 
 

@@ -193,10 +193,6 @@ class Padding:
         hu = image.pixels[self._slices.start + index] * image.slope + image.intercept
         return find_padding(hu, self._tagged)[self._inside]
 
-    def cropped(self, part: tuple[slice, slice, slice]) -> Padding:
-        """Return the padding of a part of the whole image."""
-        return Padding(self.image, part)
-
 
 class FilledSlices:
     """The stored slices of a CT with air in place of its padding, into which what lies beside it fades.

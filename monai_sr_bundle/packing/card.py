@@ -13,11 +13,17 @@ from typing import Any
 from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import along_slices
+from monai_sr_bundle.images.dicom_pixels import PLUGINS
 from monai_sr_bundle.training.stages import training_stages
 
 PICTURE = "example.jpg"
 """Picture in a bundle's source folder: original, input, bicubic interpolation and result of a test image in one row."""
 CURVE = "training_curve.csv"
+HOW_TO_RUN = "## How to run\n"
+_WITH_THE_PACKAGE = (
+    "These commands need the package monai-sr-bundle. With MONAI and this bundle alone: "
+    "[Bundle commands](#bundle-commands).\n\n"
+)
 _CREDITS = {
     "CXR": "D. Kermany, K. Zhang, M. Goldbaum, Mendeley Data 2018, doi:10.17632/rscbjbr9sj, CC BY 4.0",
     "CT": "S. G. Armato III et al., LIDC-IDRI, TCIA 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0",
@@ -47,6 +53,7 @@ def complete_card(bundle: Bundle, folder: Path) -> None:
         shutil.copyfile(bundle.folder / name, docs / name)
     card = docs / "README.md"
     title, _, content = card.read_text(encoding="utf-8").partition("\n")
+    content = content.replace(HOW_TO_RUN, f"{HOW_TO_RUN}{_WITH_THE_PACKAGE}", 1)
     body, heading, end = content.partition("## References\n")
     picture = _picture(bundle) if PICTURE in copied else ""
     commands = _commands(bundle, folder) + _notes(bundle, folder, CURVE in copied)
@@ -84,7 +91,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
     files = "--ckpt_file models/model.pt --filepath models/model.ts"
     tuning = _fine_tuning(bundle, folder / "configs", metadata) if "fine_tune" in has else []
     own_images = "the folder NAME" if "NAME" in "".join(tuning) else "every image set"
-    tuned = f"runs/{len(tuning)}/model.pt" if len(tuning) > 1 else "runs/model.pt"
+    tuned = f"tuned/{len(tuning)}/model.pt" if len(tuning) > 1 else "tuned/model.pt"
     can_be_scripted = bundle.parameters and bundle.family.name != "diffusion"
     first_stage = ["train", *training_overlays(bundle)[0]] if stages else []
     blocks = [
@@ -164,6 +171,7 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
         f"- ONNX: {names}, opset 17, for any batch, rows and columns, equal to PyTorch within 1e-4. Take them in place "
         "of what `python -m monai.bundle onnx_export` or `trt_export` would write, for one size.",
         "- TensorRT speed-up: not measured.",
+        f"- DICOM files that are compressed by JPEG 2000, JPEG-LS or lossless JPEG need decoders too: `{PLUGINS}`.",
     ]
     if training_stages(bundle):
         volume = ", and `spacing_mm`, as 0.7x0.7x5.0, of each NIfTI volume" if bundle.modality == "CT" else ""
@@ -220,9 +228,9 @@ def _fine_tuning(bundle: Bundle, configs: Path, metadata: dict[str, Any]) -> lis
     commands = []
     for number, names in enumerate([*begun, overlay]):
         images = next((_OWN_IMAGES[name] for name in names if name in _OWN_IMAGES), "")
-        weights = "--initial_weights runs/1/model.pt " if number else ""
+        weights = "--initial_weights tuned/1/model.pt " if number else ""
         backbone = "--backbone FILE " if needs_backbone(configs, names) else ""
-        output = f" --output_dir runs/{number + 1}" if begun else ""
+        output = f" --output_dir tuned{f'/{number + 1}' if begun else ''}"
         commands.append(_run(["train", *names, "fine_tune"], f"{weights}{backbone}--dataset_dir DIR{images}{output}"))
     return commands
 

@@ -47,7 +47,7 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.memory import free_memory
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.shipped_bundles import configs_dir
+from monai_sr_bundle.shipped_bundles import configs_dir, is_default
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from monai_sr_bundle.worker.messages import Events, Request, RequestError
 
@@ -285,7 +285,7 @@ def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
         "scaleZYX": bundle.scale_zyx,
         "generative": bundle.family.generative,
         "hasErrorBars": has_error_bars(bundle),
-        "default": bundle.is_default,
+        "default": is_default(bundle),
         "textures": _draws_texture(bundle),
         "steps": (bundle.facts.get("diffusion") or {}).get("steps"),
         "slices": bundle.family.slices,

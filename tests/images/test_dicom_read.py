@@ -368,8 +368,9 @@ def test_an_unknown_transfer_syntax_is_named(tmp_path):
     refused([file], file, "ct.dcm", "MPEG2 Main Profile", "uncompressed")
 
 
-def test_a_missing_decoder_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(get_decoder(uid.JPEG2000), "_available", {})
+@pytest.mark.parametrize("others", [{}, {"pillow": None}])
+def test_a_missing_decoder_is_named_with_the_command_that_installs_it(monkeypatch, others):
+    monkeypatch.setattr(get_decoder(uid.JPEG2000), "_available", others)
     file = shipped("693_J2KI.dcm")
     refused([file], file, "693_J2KI.dcm", "JPEG 2000", "pip install pylibjpeg")
 

@@ -73,6 +73,24 @@ def test_the_packages_of_the_metadata_are_installed_by_the_card(packed):
     assert required | versions | {f"numpy=={metadata['numpy_version']}"} == set(install[2:])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "bicubic"])
+def test_fine_tuning_never_writes_where_a_training_has_written(packed, name):
+    trained, tuned = set(), set()
+    for command in commands(packed(name)):
+        if "configs/train.yaml" in " ".join(command):
+            folders = tuned if "fine_tune" in " ".join(command) else trained
+            out = command.index("--output_dir") + 1 if "--output_dir" in command else None
+            folders.add(command[out] if out else "runs")
+    assert tuned
+    assert not trained & tuned
+
+
+def test_a_packed_card_says_at_its_first_command_what_it_needs_and_where_those_without_it_are(packed):
+    text = (packed("chest_xray_edsr_x4") / "docs" / "README.md").read_text()
+    first = text.index("monai-sr enhance")
+    assert "need the package monai-sr-bundle. With MONAI and this bundle alone: [Bundle commands]" in text[:first]
+
+
 def test_links_of_a_packed_card_lead_to_files(packed):
     for name in NAMES:
         docs = packed(name) / "docs"
