@@ -1,4 +1,4 @@
-"""What a result is compared with: itself, reduced to the size of the input, and bicubic interpolation of the input."""
+"""The references of a result: itself, reduced to the size of the input, and bicubic interpolation of the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interpolation that a result is compared with, along the slices and in the plane."""
+"""The references of a result, in the plane and along the slices."""
 
 import numpy as np
 import pytest
