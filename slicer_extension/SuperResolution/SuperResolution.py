@@ -166,7 +166,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.viewing = Viewing(slicer.app.applicationLogic())
         buttons = self.ui.inPlaceButton, self.ui.sideBySideButton, self.ui.differenceButton
         self.compareButtons = dict(zip((IN_PLACE, SIDE_BY_SIDE, DIFFERENCE), buttons))
-        self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SuperResolution.Model")
+        self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", result_nodes.REPORT)
         self.ui.wheelFolderLineEdit.text = setting(WHEEL_FOLDER)
         self.ui.serverLineEdit.text = setting(LABEL_SERVER) or label_client.ADDRESS
         self.ui.boxesTable.setHorizontalHeaderLabels([_("Class"), _("Reader"), _("Certainty")])

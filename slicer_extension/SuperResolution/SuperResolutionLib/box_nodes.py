@@ -52,7 +52,7 @@ def describe(roiNode, finding: str, reader: str, certainty: float | None, tracki
     if certainty is not None and not 0 <= certainty <= 1:  # a NaN is refused too
         message = _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
         raise InputError(message, certainty=certainty)
-    tracking = trackingOf(roiNode) if tracking is None else tracking
+    tracking = _wordsOf(roiNode)[3] if tracking is None else tracking
     words = {"reader": reader, "certainty": certainty, "tracking": tracking}
     with NodeModify(roiNode):
         roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
@@ -63,11 +63,6 @@ def describe(roiNode, finding: str, reader: str, certainty: float | None, tracki
 def wordsOf(roiNode) -> tuple:
     """Return finding, reader and certainty of an anomaly box."""
     return _wordsOf(roiNode)[:3]
-
-
-def trackingOf(roiNode) -> str:
-    """Return the UID of the lesion that an anomaly box marks."""
-    return _wordsOf(roiNode)[3]
 
 
 def boxesOf(scene, volumeNode=None) -> list:
@@ -88,10 +83,8 @@ def boxesOf(scene, volumeNode=None) -> list:
 
 
 def removeBox(roiNode) -> nodes.Removal:
-    """Remove a box from the scene, with all that belongs to it. `undo` of the removal brings it back."""
-    removal = nodes.Removal(roiNode.GetScene())
-    removal.remove(roiNode)
-    return removal
+    """Remove a box from the scene; `undo` of the removal brings it back."""
+    return nodes.Removal(roiNode)
 
 
 def boundsIn(roiNode, volumeNode) -> list[float]:

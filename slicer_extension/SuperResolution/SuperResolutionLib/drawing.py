@@ -41,8 +41,8 @@ class BoxDrawing:
         for interactor, tag in self._observed:
             interactor.RemoveObserver(tag)
         self._observed, self._start = [], None
-        if self._preview is not None and self._preview.GetScene() is not None:
-            nodes.Removal(self._preview.GetScene()).remove(self._preview)
+        if self._preview is not None:
+            nodes.Removal(self._preview)
         self._preview = None
 
     def _observe(self, view, interactor, event: str) -> None:

@@ -189,8 +189,7 @@ class Enhancer:
             return []
         array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
         node = result_nodes.addResult(
-            source, array, subject.extent, done, errorBars, texture=enhancement.choice.texture,
-            seed=enhancement.choice.seed,
+            source, array, subject.extent, done, errorBars,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         return [node]

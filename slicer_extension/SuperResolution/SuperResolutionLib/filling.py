@@ -8,13 +8,13 @@ from collections.abc import Iterator
 BUDGET = 0.015  # seconds after which a call of `step` begins no further piece
 BETWEEN_VIEWS = 0.5  # seconds between two renderings of a volume that is being filled
 
-_running: dict = {}  # each volume node, with its image, the rest of its work and the time at which it was rendered last
+_running: dict = {}  # each volume node, with the rest of its work and the time at which it was rendered last
 
 
 def begin(node, pieces: Iterator) -> None:
-    """Start to fill a volume, in place of an earlier start; `pieces` computes a piece each time it is advanced."""
+    """Start to fill a volume; `pieces` computes a piece each time it is advanced."""
     node.SetSaveWithScene(False)  # incomplete volumes are not saved
-    _running[node] = [node.GetImageData(), pieces, time.monotonic()]
+    _running[node] = [pieces, time.monotonic()]
 
 
 def isBusy() -> bool:
@@ -23,18 +23,18 @@ def isBusy() -> bool:
 
 
 def step(seconds: float = BUDGET) -> None:
-    """Compute pieces until the time is over. Leave volumes that left the scene or have another image now."""
+    """Compute pieces until the time is over. Leave volumes that left the scene."""
     until = time.monotonic() + seconds
     for node, work in list(_running.items()):
-        image, pieces, rendered = work
+        pieces, rendered = work
         while True:  # at least one piece each, so that it ends
-            isOver = node.GetScene() is None or node.GetImageData() is not image or next(pieces, None) is None
+            isOver = node.GetScene() is None or next(pieces, None) is None
             if isOver or time.monotonic() > until:
                 break
         if isOver:
             del _running[node]
             node.SetSaveWithScene(True)
         if isOver or time.monotonic() - rendered > BETWEEN_VIEWS:
-            work[2] = time.monotonic()
-            image.GetPointData().GetScalars().Modified()
-            image.Modified()
+            work[1] = time.monotonic()
+            node.GetImageData().GetPointData().GetScalars().Modified()
+            node.GetImageData().Modified()

@@ -33,7 +33,7 @@ class Frame:
         self.displayNode = self._box.GetDisplayNode()  # a legend can be attached to it
         slices, rows, columns = shapeOf(volumeNode)
         try:
-            region.placeBox(self._box, volumeNode, [0, slices, 0, rows, 0, columns])
+            region.placeBox(self._box, volumeNode, region.whole(volumeNode))
         except InputError:
             self._box.SetDisplayVisibility(False)  # the axes are not square: the caption has to do
         display.outlineOnly(self._box, YELLOW)
@@ -64,9 +64,7 @@ class Frame:
 
     def stop(self) -> None:
         """Take frame, captions and letters out of the scene. Calling it again does nothing."""
-        for node in (self._box, self._edges, *self._captions):
-            if node.GetScene() is not None:
-                nodes.Removal(node.GetScene()).remove(node)
+        nodes.Removal(self._box, self._edges, *self._captions)
 
 
 def _addMarkups(scene, node):

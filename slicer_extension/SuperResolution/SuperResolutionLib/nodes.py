@@ -18,41 +18,47 @@ def putBeside(siblingNode, node) -> None:
 
 
 class Removal:
-    """Nodes that are removed from a scene together, each before those it refers to; `undo` brings them back."""
+    """The removal of nodes from their scene, each before those it refers to; `undo` brings them back.
 
-    def __init__(self, scene):
-        self.scene, self._removed = scene, []
+    With a node go its display nodes (a legend is one of them), its storage nodes and its item.
+    """
 
-    def remove(self, node) -> None:
-        """Remove a node with its display nodes (a legend is one of them), storage nodes and item."""
-        hierarchy = _hierarchyOf(self.scene)
+    def __init__(self, *nodes):
+        self._scene, self._removed = None, []
+        for node in nodes:
+            if node.GetScene() is not None:
+                self._remove(node, node.GetScene())
+
+    def _remove(self, node, scene) -> None:
         belonging = [
             node.GetNthNodeReference(role, n)
             for role in ("display", "storage")
             for n in range(node.GetNumberOfNodeReferences(role))
         ]
+        hierarchy = _hierarchyOf(scene)
         item = hierarchy.GetItemByDataNode(node)
         parent = hierarchy.GetItemParent(item) if item else None
         self._removed.append((node, belonging, parent, hierarchy.GetItemDataNode(parent) if item else None))
         if item:
             hierarchy.RemoveItem(item, False, False)
         for each in (node, *belonging):
-            self.scene.RemoveNode(each)
+            scene.RemoveNode(each)
+        self._scene = scene
 
     def undo(self) -> None:
         """Put the nodes back into their scene, with their references to each other and to others, and their items."""
-        hierarchy, newIds = _hierarchyOf(self.scene), {}
+        hierarchy, newIds = _hierarchyOf(self._scene), {}
         for node, belonging, parent, parentNode in reversed(self._removed):
             for each in (*belonging, node):
                 oldId = each.GetID()
-                newIds[oldId] = self.scene.AddNode(each).GetID()
+                newIds[oldId] = self._scene.AddNode(each).GetID()
             if parentNode is not None:  # whose item may have another number now
                 parent = hierarchy.GetItemByDataNode(parentNode)
             if parent is not None:
                 hierarchy.CreateItem(parent, node)
         for node, belonging, *_ in self._removed:
             for each in (*belonging, node):
-                for oldId, newId in newIds.items():  # they differ if a scene that was loaded meanwhile has the old one
+                for oldId, newId in newIds.items():  # they differ if a node that was added meanwhile has the old one
                     each.UpdateReferenceID(oldId, newId)
         self._removed = []
 

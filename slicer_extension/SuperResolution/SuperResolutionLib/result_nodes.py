@@ -1,8 +1,8 @@
 """Results in the scene: finer volumes exactly in place, linked to their source, with their error bars.
 
-A result has the node reference `SOURCE` and the attributes `SuperResolution.{Model, Version, Scale, BundleSHA, Texture,
-Seed, Synthetic, Report}`. Volumes derived from it (error bars, difference) have the reference `RESULT` and the
-attribute `KIND`. All of this is saved with the scene, so a scene that is loaded again is complete.
+A result has the node reference `SOURCE` and the attribute `REPORT`. Volumes derived from it (error bars, difference)
+have the reference `RESULT` and the attribute `KIND`. All of this is saved with the scene, so a scene that is loaded
+again is complete.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import vtk
 from slicer.util import NodeModify
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from SuperResolutionLib import display, filling, nodes
+from SuperResolutionLib import display, filling, nodes, region
 from SuperResolutionLib.controller import describeScale
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.volumes import (
@@ -26,16 +26,15 @@ from SuperResolutionLib.volumes import (
     outerCorners,
     resultAffine,
     shapeOf,
-    shapeOfExtent,
     toWorldOf,
     transformPoints,
 )
 
 SOURCE = "SuperResolution.Source"
 RESULT = "SuperResolution.Result"
+REPORT = "SuperResolution.Report"  # the worker's answer as JSON, see `reportOf`
 KIND = "SuperResolution.Kind"
 ERROR_BARS, DIFFERENCE = "ErrorBars", "Difference"
-_PREFIX = "SuperResolution."
 _NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's answer, with paths of temporary files
 _SAMPLES = 1_000_000  # error bars that a share is counted from
 _PIECE = 1 << 17  # voxels of a difference that are computed at a time, in some milliseconds
@@ -43,7 +42,7 @@ _PIECE = 1 << 17  # voxels of a difference that are computed at a time, in some 
 
 def addResult(
     sourceNode, array: np.ndarray, extent: Sequence[int], done: dict, errorBars: np.ndarray | None = None,
-    texture: float = 0.0, seed: int = 0, spacingSource: str = "",
+    spacingSource: str = "",
 ):  # fmt: skip
     """Put a result into the scene, and return its volume node; its source is not changed.
 
@@ -53,76 +52,62 @@ def addResult(
     difference. `spacingSource` is as `volumes.SPACING_SOURCE` names it.
     """
     check(sourceNode)
-    scale = [int(factor) for factor in done["scaleZYX"]]
-    expected = tuple(count * factor for count, factor in zip(shapeOfExtent(extent), scale))
+    expected = tuple(np.multiply(np.diff(extent)[::2], done["scaleZYX"]).tolist())
     for each in (array, errorBars):
         if each is not None and each.shape != expected:
-            raise ValueError(f"shape {each.shape}, expected {expected}: region {list(extent)} times {scale}.")
+            raise ValueError(f"shape {each.shape}, expected {expected}: region {list(extent)} enlarged.")
     scene = sourceNode.GetScene()
-    affine = resultAffine(ijkToRasOf(sourceNode), extent, scale)
-    repeated = _findRepeated(sourceNode, extent, done, texture, seed)
+    repeated = _findRepeated(sourceNode, extent, done)
     node = repeated or slicer.vtkMRMLScalarVolumeNode()
     with NodeModify(node):
-        fill(node, array, affine)
+        fill(node, array, resultAffine(ijkToRasOf(sourceNode), extent, done["scaleZYX"]))
         node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
-        attributes = {
-            "Model": done["bundle"], "Version": done["version"], "BundleSHA": done["sha256"],
-            "Scale": " ".join(map(str, scale)), "Texture": repr(float(texture)), "Seed": str(int(seed)),
-            "Synthetic": "1" if done["synthetic"] else "0",
-            "Report": json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}),
-        }  # fmt: skip
-        for name, value in attributes.items():
-            node.SetAttribute(_PREFIX + name, value)
+        node.SetAttribute(REPORT, json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}))
         if spacingSource:
             node.SetAttribute(SPACING_SOURCE, spacingSource)
     if repeated is None:
-        node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
+        node.SetName(scene.GenerateUniqueName(_nameOf(sourceNode, extent, done)))
         node.SetVoxelValueUnits(sourceNode.GetVoxelValueUnits())
         node.SetVoxelValueQuantity(sourceNode.GetVoxelValueQuantity())
         scene.AddNode(node)
         node.SetNodeReferenceID(SOURCE, sourceNode.GetID())
         display.addDisplay(node, likeNode=sourceNode)
         nodes.putBeside(sourceNode, node)
-    for derived in derivedNodes(node):
-        if derived.GetAttribute(KIND) == DIFFERENCE or errorBars is None:
-            _removeVolume(nodes.Removal(scene), derived, node)
+    nodes.Removal(*derivedNodes(node))  # of the former voxels
     if errorBars is not None:
         bars = _addDerived(node, errorBars.astype(np.float32, copy=False), ERROR_BARS, _("error bars"))
-        if repeated is None:
-            display.colorErrorBars(bars)
-    _removeUnusedColors(nodes.Removal(scene))
+        display.colorErrorBars(bars)
     return node
 
 
-def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: int) -> str:
+def _nameOf(sourceNode, extent: Sequence[int], done: dict) -> str:
     """Return the name of a result: its source, scale, model and region, and the texture if it has one."""
     k0, k1, r0, r1, c0, c1 = extent
     words = [f"{sourceNode.GetName()} {describeScale(done['scaleZYX'])}", done["bundle"]]
-    whole = [edge for size in shapeOf(sourceNode) for edge in (0, size)]
-    if list(extent) == whole:
+    if list(extent) == region.whole(sourceNode):
         words.append(_("whole"))
     else:
         words.append(_("{width}x{height} at {column} {row}").format(width=c1 - c0, height=r1 - r0, column=c0, row=r0))
         if shapeOf(sourceNode)[0] > 1:
-            isOne = k1 - k0 == 1
-            text = _("slice {first}") if isOne else _("slices {first} to {last}")
+            text = _("slice {first}") if k1 - k0 == 1 else _("slices {first} to {last}")
             words.append(text.format(first=k0 + 1, last=k1))
-    if texture > 0:
-        words.append(_("texture {texture:g} seed {seed}").format(texture=texture, seed=seed))
+    texture = (done["provenance"].get("sampling") or {}).get("texture")
+    if texture:
+        words.append(_("texture {texture:g} seed {seed}").format(texture=texture, seed=done["provenance"]["seed"]))
     return ", ".join(words)
 
 
-def _findRepeated(sourceNode, extent, done: dict, texture: float, seed: int):
+def _findRepeated(sourceNode, extent: Sequence[int], done: dict):
     """Return the result of an earlier run with the same region, model and options, or None."""
-    scale = " ".join(map(str, done["scaleZYX"]))
-    options = {"BundleSHA": done["sha256"], "Scale": scale, "Texture": repr(float(texture)), "Seed": str(int(seed))}
-    sampling = done["provenance"].get("sampling")
     for node in resultsOf(sourceNode):
-        isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in options.items())
-        isSame = isSame and extentOf(node) == list(extent)
-        if isSame and reportOf(node)["provenance"].get("sampling") == sampling:
+        if _optionsOf(reportOf(node)) == _optionsOf(done) and extentOf(node) == list(extent):
             return node
     return None
+
+
+def _optionsOf(report: dict) -> tuple:
+    provenance = report["provenance"]
+    return report["sha256"], report["scaleZYX"], provenance.get("seed"), provenance.get("sampling")
 
 
 def resultsOf(sourceNode) -> list:
@@ -141,7 +126,7 @@ def existingSource(resultNode):
     source = sourceOf(resultNode)
     if source is None:
         text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")
-        raise InputError(text.format(name=resultNode.GetName()))
+        raise InputError(text, name=resultNode.GetName())
     return source
 
 
@@ -151,15 +136,14 @@ def extentOf(resultNode) -> list[int]:
     It is computed from both grids, because Slicer may reverse the order of slices when it loads a saved volume.
     """
     toSource = np.linalg.inv(ijkToRasOf(existingSource(resultNode))) @ ijkToRasOf(resultNode)
-    slices, rows, columns = shapeOf(resultNode)
-    corners = outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
+    corners = outerCorners(toSource, region.whole(resultNode)) + 0.5
     edges = np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)
     return [int(edge) for edge in edges.round().ravel()]
 
 
 def reportOf(resultNode) -> dict:
     """Return the worker's answer about a result, without the paths of its files."""
-    return json.loads(resultNode.GetAttribute(_PREFIX + "Report"))
+    return json.loads(resultNode.GetAttribute(REPORT))
 
 
 def unitOf(resultNode) -> str:
@@ -194,7 +178,7 @@ def addDifference(resultNode):
     `filling.step` computes the voxels. Returns a float32 volume on the grid of the result.
     """
     source = existingSource(resultNode)
-    check(source)
+    nodes.Removal(*derivedNodes(resultNode, DIFFERENCE))
     array = np.zeros(shapeOf(resultNode), np.float32)
     node = _addDerived(resultNode, array, DIFFERENCE, _("difference"))
     pieces = _subtractSource(resultNode, source, node, array)
@@ -239,71 +223,40 @@ def interpolate(sourceNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.n
     k0, k1, r0, r1, c0, c1 = extent
     reslice.SetOutputExtent(c0, c1 - 1, r0, r1 - 1, k0, k1 - 1)
     reslice.Update()
-    return vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(shapeOfExtent(extent))
+    return vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(k1 - k0, r1 - r0, c1 - c0)
 
 
 def remove(resultNode) -> nodes.Removal:
-    """Remove a result and all volumes derived from it from the scene. Views that showed it show its source again.
+    """Remove a result and all volumes derived from it from the scene.
 
     Returns the removal, whose `undo` brings back the result and its error bars. The difference is made anew when it is
     asked for.
     """
-    scene, source = resultNode.GetScene(), sourceOf(resultNode)
-    for node in derivedNodes(resultNode, DIFFERENCE):
-        _removeVolume(nodes.Removal(scene), node, source)
-    removal = nodes.Removal(scene)
-    for node in [*derivedNodes(resultNode, ERROR_BARS), resultNode]:
-        _removeVolume(removal, node, source)
-    _removeUnusedColors(removal)
-    return removal
+    nodes.Removal(*derivedNodes(resultNode, DIFFERENCE))
+    return nodes.Removal(*derivedNodes(resultNode), resultNode)
 
 
 def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
     """Set the voxels ``[slices, rows, columns]`` and the affine from voxel index to RAS of a volume node.
 
-    The node keeps an array that owns its memory without a copy, which would stop the interface.
+    The node keeps the array, if it is contiguous, without a copy, which would stop the interface.
     """
-    voxels = array if array.flags.owndata and array.flags.c_contiguous else np.array(array, order="C")
     image = vtk.vtkImageData()
     image.SetDimensions(array.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(voxels.reshape(-1), deep=False))  # keeps the array alive
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).reshape(-1), deep=False))
     node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
 
 
 def _addDerived(resultNode, array: np.ndarray, kind: str, name: str):
-    """Add a volume on the grid of a result. It replaces an earlier one of its kind."""
-    replaced = next(iter(derivedNodes(resultNode, kind)), None)
-    node = replaced or slicer.vtkMRMLScalarVolumeNode()
-    with NodeModify(node):
-        fill(node, array, ijkToRasOf(resultNode))
-        node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
-    if replaced is not None:
-        return node
-    scene = resultNode.GetScene()
-    node.SetName(scene.GenerateUniqueName(f"{resultNode.GetName()} {name}"))
+    """Add a volume on the grid of a result."""
+    node = slicer.vtkMRMLScalarVolumeNode()
+    fill(node, array, ijkToRasOf(resultNode))
+    node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
+    node.SetName(f"{resultNode.GetName()} {name}")
     node.SetAttribute(KIND, kind)
-    scene.AddNode(node)
+    resultNode.GetScene().AddNode(node)
     node.SetNodeReferenceID(RESULT, resultNode.GetID())
     display.addDisplay(node)
     nodes.putBelow(resultNode, node)
     return node
-
-
-def _removeVolume(removal: nodes.Removal, node, instead) -> None:
-    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", node.GetScene()):
-        if composite.GetBackgroundVolumeID() == node.GetID():
-            composite.SetBackgroundVolumeID(instead and instead.GetID())
-        if composite.GetForegroundVolumeID() == node.GetID():
-            composite.SetForegroundVolumeID(None)
-            composite.SetForegroundOpacity(0.0)
-        if composite.GetLabelVolumeID() == node.GetID():
-            composite.SetLabelVolumeID(None)
-    removal.remove(node)
-
-
-def _removeUnusedColors(removal: nodes.Removal) -> None:
-    used = {node.GetColorNodeID() for node in slicer.util.getNodesByClass("vtkMRMLDisplayNode", removal.scene)}
-    for table in slicer.util.getNodesByClass("vtkMRMLColorTableNode", removal.scene):
-        if table.GetAttribute(display.COLORS) and table.GetID() not in used:
-            removal.remove(table)

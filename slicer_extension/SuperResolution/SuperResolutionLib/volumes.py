@@ -116,9 +116,7 @@ def spacingAdvice(volumeNode) -> str:
     """Return advice for a volume of unknown spacing; empty if the attribute `SPACING_SOURCE` is set."""
     if volumeNode.GetAttribute(SPACING_SOURCE) is not None:
         return ""
-    if _isPicture(volumeNode):
-        return _("If you know it, set it in the Volumes module, and save the volume as NRRD.")
-    return _("If you know it, set it in the Volumes module.")
+    return _("If you know it, set it in the Volumes module. A picture file, such as PNG, must then be saved as NRRD.")
 
 
 def voxelsOf(volumeNode) -> np.ndarray:
@@ -173,12 +171,6 @@ def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence
     The extent is in voxels of the volume, stops excluded, and the scale that along slices, rows and columns.
     """
     return scale_affine(crop_affine(ijkToRas, (extent[4], extent[2], extent[0])), scaleZyx[::-1])
-
-
-def shapeOfExtent(extent: Sequence[int]) -> tuple[int, int, int]:
-    """Return slices, rows and columns of an extent ``[k0, k1, r0, r1, c0, c1]``."""
-    k0, k1, r0, r1, c0, c1 = extent
-    return k1 - k0, r1 - r0, c1 - c0
 
 
 def transformPoints(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from SuperResolutionLib import box_nodes
 def boxesOn(volume):
     """Return words, UID of the lesion and bounds of all boxes on a volume, sorted by their bounds."""
     boxes = [
-        (box_nodes.wordsOf(node), box_nodes.trackingOf(node), box_nodes.boundsIn(node, volume))
+        (box_nodes.wordsOf(node), box_nodes.toBoxes(node, volume)[0].tracking_uid, box_nodes.boundsIn(node, volume))
         for node in box_nodes.boxesOf(volume.GetScene(), volume)
     ]
     return sorted(boxes, key=lambda box: np.round(box[2], 1).tolist())

@@ -152,7 +152,7 @@ def source(application):
 @pytest.fixture
 def result(source):
     """Its region `phantom_volumes.EXTENT`, enlarged, with error bars."""
-    return phantom_volumes.addResult(source, texture=0.5, seed=7)
+    return phantom_volumes.addResult(source, sampling={"texture": 0.5}, seed=7)
 
 
 @pytest.fixture

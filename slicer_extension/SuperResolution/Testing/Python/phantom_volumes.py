@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from SuperResolutionLib import filling, result_nodes, volumes
+from SuperResolutionLib import filling, region, result_nodes, volumes
 from SuperResolutionLib.volumes import resultAffine, transformPoints
 
 SCALE = 4
@@ -13,7 +13,7 @@ DONE = {
     "generative": False, "synthetic": False,
     "consistency": {"rms": 0.3, "max": 2.0, "rmsBefore": 4.1, "maxBefore": 30.0, "unit": "grey levels"},
     "coverage": {"promised": 0.9, "calibratedOn": "64 slices; \"drawn\""}, "warnings": ["60 % of <it>; is fine"],
-    "seconds": 0.4, "provenance": {"backend": "onnx"},
+    "seconds": 0.4, "provenance": {"backend": "onnx", "seed": 0},
 }  # fmt: skip
 """An answer of the engine."""
 
@@ -48,9 +48,10 @@ CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
 RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]  # its voxels as they should be, and their error bars
 
 
-def addResult(source, errorBars=BARS, **options):
+def addResult(source, array=RESULT, **provenance):
     """Add a result of the coarse chest: its region `EXTENT`, enlarged."""
-    return result_nodes.addResult(source, RESULT, EXTENT, DONE, errorBars, **options)
+    done = {**DONE, "provenance": {**DONE["provenance"], **provenance}}
+    return result_nodes.addResult(source, array, EXTENT, done, BARS)
 
 
 def fillAll():
@@ -65,5 +66,5 @@ def world(slices, row, column):
 
 def interpolateSource(result):
     """Interpolate the source of a result on the result's grid."""
-    extent = [edge for size in volumes.shapeOf(result) for edge in (0, size)]
-    return result_nodes.interpolate(result_nodes.sourceOf(result), volumes.ijkToRasOf(result), extent)
+    affine = volumes.ijkToRasOf(result)
+    return result_nodes.interpolate(result_nodes.sourceOf(result), affine, region.whole(result))

@@ -23,6 +23,7 @@ from pythonqt import qt
 from SuperResolutionLib import (
     box_nodes,
     dicom_jobs,
+    display,
     region,
     result_nodes,
     volumes,
@@ -134,6 +135,7 @@ def test_run_brings_the_result_of_the_engine_into_the_scene_and_into_view(withBo
 
 def test_removing_a_result_leaves_the_scene_as_it_was_and_undo_brings_it_back(withBox, application, red, chest):
     red.show(chest)
+    display.colors(application.scene, "ErrorBars")  # these stay in the scene
     before, layers = application.nodeIds(), red.composite.GetForegroundVolumeID()
     result = withBox.run()
     assert not withBox.ui.undoButton.enabled
@@ -259,7 +261,6 @@ def test_another_seed_gives_another_texture_and_the_same_run_takes_the_place_of_
     for seed in (7, 8, 7):
         withBox.ui.seedSpinBox.value = seed
         results.append(withBox.run())
-        assert results[-1].GetAttribute("SuperResolution.Seed") == str(seed)
         assert result_nodes.reportOf(results[-1])["provenance"]["seed"] == seed
         pixels.append(slicer.util.arrayFromVolume(results[-1]).copy())
         slicer.util.arrayFromVolume(results[-1])[:] = 0
