@@ -361,7 +361,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onModality(self, index):
         """Store what the user says the volume is; the list offers no answer only while there is none."""
         if index > 0 and self._parameterNode.inputVolume is not None:
-            volumes.setModality(self._parameterNode.inputVolume, ANSWERS[index])
+            self._parameterNode.inputVolume.SetAttribute(volumes.MODALITY, ANSWERS[index])
             self._windows = []
             self._showWindows()
         elif self._shownPanel is not None:

@@ -108,12 +108,8 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
     inside = [k for k in range(shape[0]) if k0 <= k + 0.5 < k1] or [min(int((k0 + k1) / 2), shape[0] - 1)]
     return [
         Box(
-            finding, c0, r0, c1, r1,
-            slice_index=None if uids else k,
-            reader="" if reader == UNKNOWN_READER else reader,
-            certainty=certainty,
-            sop_instance_uid=uids[k] if uids else "",
-            tracking_uid=tracking,
+            finding, c0, r0, c1, r1, reader="" if reader == UNKNOWN_READER else reader, certainty=certainty,
+            slice_index=None if uids else k, sop_instance_uid=uids[k] if uids else "", tracking_uid=tracking,
         )
         for k in inside
     ]  # fmt: skip

@@ -137,7 +137,7 @@ class Enhancer:
         kind = WHOLE if regionNode is None else BOX if regionNode.IsA("vtkMRMLMarkupsROINode") else SLICE
         choice = Choice(bundle, texture, steps, seed, errorBars)
         if modality:
-            volumes.setModality(volumeNode, modality)
+            volumeNode.SetAttribute(volumes.MODALITY, modality)
         self.choose(volumeNode, kind, regionNode, choice)
         self.controller.retry()
         isRequested = False

@@ -26,24 +26,22 @@ class Removal:
     def __init__(self, *nodes):
         self._scene, self._removed = None, []
         for node in nodes:
-            if node.GetScene() is not None:
-                self._remove(node, node.GetScene())
-
-    def _remove(self, node, scene) -> None:
-        belonging = [
-            node.GetNthNodeReference(role, n)
-            for role in ("display", "storage")
-            for n in range(node.GetNumberOfNodeReferences(role))
-        ]
-        hierarchy = _hierarchyOf(scene)
-        item = hierarchy.GetItemByDataNode(node)
-        parent = hierarchy.GetItemParent(item) if item else None
-        self._removed.append((node, belonging, parent, hierarchy.GetItemDataNode(parent) if item else None))
-        if item:
-            hierarchy.RemoveItem(item, False, False)
-        for each in (node, *belonging):
-            scene.RemoveNode(each)
-        self._scene = scene
+            if node.GetScene() is None:
+                continue
+            self._scene = node.GetScene()
+            belonging = [
+                node.GetNthNodeReference(role, n)
+                for role in ("display", "storage")
+                for n in range(node.GetNumberOfNodeReferences(role))
+            ]
+            hierarchy = _hierarchyOf(self._scene)
+            item = hierarchy.GetItemByDataNode(node)
+            parent = hierarchy.GetItemParent(item) if item else None
+            self._removed.append((node, belonging, parent, hierarchy.GetItemDataNode(parent) if item else None))
+            if item:
+                hierarchy.RemoveItem(item, False, False)
+            for each in (node, *belonging):
+                self._scene.RemoveNode(each)
 
     def undo(self) -> None:
         """Put the nodes back into their scene, with their references to each other and to others, and their items."""

@@ -25,7 +25,6 @@ from SuperResolutionLib.volumes import (
     transformPoints,
 )
 
-TOLERANCE = 1e-5  # relative error of a region box, whose middle Slicer keeps in single precision
 _OUTSIDE = 1e-3  # share of a voxel that may lie outside a box that holds it, as in Crop Volume
 _SQUARE = 1e-3
 _TILT = 0.5  # voxels by which a slice view may cut through a layer

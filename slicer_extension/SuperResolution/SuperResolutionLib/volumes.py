@@ -81,11 +81,6 @@ def isFilm(volumeNode) -> bool:
     return shapeOf(volumeNode)[0] == 1 and modality(volumeNode) != "CT"
 
 
-def setModality(volumeNode, answer: str) -> None:
-    """Store what the user says a volume is: "CXR" or "CT"."""
-    volumeNode.SetAttribute(MODALITY, answer)
-
-
 def questionOf(volumeNode) -> str:
     """Return why the user is to say what a volume is; empty if it is known, or was said."""
     text = ""
@@ -103,13 +98,12 @@ def spacingZyx(volumeNode) -> tuple[float, float, float] | None:
     The spacing is unknown if the attribute `SPACING_SOURCE` says so, for a picture file (its resolution is a print
     size), and for a single slice of exactly 1 mm by 1 mm, which Slicer shows when a file has no spacing.
     """
-    source = volumeNode.GetAttribute(SPACING_SOURCE)
-    if source == UNKNOWN:
-        return None
     column, row, between = spacing_xyz(ijkToRasOf(volumeNode))
-    if source is None and (_isPicture(volumeNode) or (shapeOf(volumeNode)[0] == 1 and row == column == 1.0)):
-        return None
-    return between, row, column
+    source, storage = volumeNode.GetAttribute(SPACING_SOURCE), volumeNode.GetStorageNode()
+    isPicture = storage is not None and (storage.GetFileName() or "").lower().endswith(_PICTURES)
+    isDefault = shapeOf(volumeNode)[0] == 1 and row == column == 1.0
+    isUnknown = isPicture or isDefault if source is None else source == UNKNOWN
+    return None if isUnknown else (between, row, column)
 
 
 def spacingAdvice(volumeNode) -> str:
@@ -128,9 +122,8 @@ def voxelsOf(volumeNode) -> np.ndarray:
 
 
 def narrow(array: np.ndarray, name: str) -> np.ndarray:
-    """Convert the voxels of a volume to a type that the engine takes.
+    """Convert voxels to the narrowest type that the engine takes, or return them uncopied if it takes theirs.
 
-    Wider integers become the narrowest type that holds them, and float64 becomes float32; other voxels are not copied.
     This uses numpy alone, so a thread may do it.
     """
     if array.dtype not in _ENGINE_DTYPES:
@@ -166,10 +159,7 @@ def ijkToWorldOf(volumeNode) -> np.ndarray:
 
 
 def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
-    """Return the affine of the enlarged region of a volume.
-
-    The extent is in voxels of the volume, stops excluded, and the scale that along slices, rows and columns.
-    """
+    """Return the affine of an extent of a volume that is enlarged by a scale along slices, rows and columns."""
     return scale_affine(crop_affine(ijkToRas, (extent[4], extent[2], extent[0])), scaleZyx[::-1])
 
 
@@ -192,11 +182,6 @@ def outerCorners(ijkToRas: np.ndarray, extent: Sequence[float]) -> np.ndarray:
     """
     k0, k1, r0, r1, c0, c1 = np.asarray(extent, dtype=np.float64) - 0.5
     return transformPoints(ijkToRas, corners([c0, c1, r0, r1, k0, k1]))
-
-
-def _isPicture(volumeNode) -> bool:
-    storage = volumeNode.GetStorageNode()
-    return ((storage and storage.GetFileName()) or "").lower().endswith(_PICTURES)
 
 
 def _engineDtype(array: np.ndarray) -> type:

@@ -33,19 +33,14 @@ def fine():
     return np.clip(image, -1024, 1200).round().astype(np.int16)
 
 
-def errorBars(image):
-    """Wide where the image changes fast, as half-widths: float32."""
-    changesY, changesX = np.gradient(image.astype(np.float32), axis=(1, 2))
-    return 5 + np.hypot(changesY, changesX) / 4
-
-
 FINE = fine()  # the whole chest as it should be
 GRID = np.diag([-2.8, -2.8, 5, 1.0])
 GRID[:3, 3] = 150, 120, -30  # where the coarse chest lies
 COARSE = FINE.reshape(5, 32, SCALE, 40, SCALE).mean(axis=(2, 4)).round().astype(np.int16)  # means of squares of voxels
 EXTENT = [1, 4, 8, 24, 8, 32]  # A region of the coarse chest with a nodule, and `CUT`, the same of the fine one
 CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
-RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]  # its voxels as they should be, and their error bars
+RESULT = FINE[CUT]  # its voxels as they should be
+BARS = 5 + np.hypot(*np.gradient(FINE.astype(np.float32), axis=(1, 2)))[CUT] / 4  # wide where the image changes fast
 
 
 def addResult(source, array=RESULT, **provenance):

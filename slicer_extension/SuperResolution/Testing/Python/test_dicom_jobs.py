@@ -200,7 +200,7 @@ def test_what_cannot_be_written_says_why_and_writes_nothing(database, film, resu
     box.SetCenter(5000, 0, 0)
     with pytest.raises(InputError, match="The box 'Nodule' lies outside '4: chest'"):
         run(SendToDatabase, result, film, [box])
-    volumes.setModality(film, "CT")
+    film.SetAttribute(volumes.MODALITY, "CT")
     with pytest.raises(InputError, match="The files of '4: chest' call it CXR, and you have said"):
         run(SendToDatabase, result, film, [])
     film.RemoveAttribute(volumes.UIDS)

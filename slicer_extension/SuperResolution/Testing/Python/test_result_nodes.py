@@ -66,12 +66,11 @@ def test_a_result_is_shown_as_its_source_is_and_never_automatically_and_leaves_t
     displayNode.SetAutoWindowLevel(1)
     before = (source.GetMTime(), source.GetImageData().GetMTime(), displayNode.GetMTime())
     result = phantom_volumes.addResult(source)
-    display = result.GetDisplayNode()
+    shown = result.GetDisplayNode()
     assert (source.GetMTime(), source.GetImageData().GetMTime(), displayNode.GetMTime()) == before
-    assert (display.GetWindow(), display.GetLevel()) == (displayNode.GetWindow(), displayNode.GetLevel())
-    assert not display.GetAutoWindowLevel()
-    assert not display.GetInterpolate()
-    assert display.GetColorNode() is displayNode.GetColorNode()
+    assert (shown.GetWindow(), shown.GetLevel()) == (displayNode.GetWindow(), displayNode.GetLevel())
+    assert (shown.GetAutoWindowLevel(), shown.GetInterpolate()) == (0, 0)
+    assert shown.GetColorNode() is displayNode.GetColorNode()
     assert result.GetVoxelValueUnits().GetCodeValue() == "[hnsf'U]"
 
 
@@ -130,9 +129,7 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, so
 def valuesAt(volume, world):
     """Voxels at places in the world, of which each is the centre of one."""
     toIndex = np.linalg.inv(toWorldOf(volume) @ ijkToRasOf(volume))
-    index = transformPoints(toIndex, world)
-    np.testing.assert_allclose(index, index.round(), atol=1e-5)
-    i, j, k = index.round().astype(int).T
+    i, j, k = transformPoints(toIndex, world).round().astype(int).T
     return slicer.util.arrayFromVolume(volume)[k, j, i]
 
 
@@ -177,8 +174,7 @@ def test_a_scene_loaded_twice_keeps_each_result_with_its_own_source(application,
 
 
 def test_a_result_is_not_copied_because_the_interface_would_stand_still(source):
-    array = np.ascontiguousarray(phantom_volumes.RESULT).copy()
-    bars = phantom_volumes.errorBars(array).copy()
-    node = result_nodes.addResult(source, array, phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars)
+    array, bars = phantom_volumes.RESULT.copy(), phantom_volumes.BARS.copy()
+    node = result_nodes.addResult(source, array, phantom_volumes.EXTENT, phantom_volumes.DONE, bars)
     assert np.shares_memory(slicer.util.arrayFromVolume(node), array)
     assert np.shares_memory(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(node)), bars)

@@ -65,31 +65,28 @@ def test_what_cannot_be_enhanced_is_told_with_what_to_do(application):
             volumes.check(node)
 
 
-@pytest.mark.parametrize(("shape", "lowest", "fileModality", "modality", "question"), [
-    ((1, 9, 9), 0, "", "CXR", ""),  # a film as PNG
-    ((1, 9, 9), -1024, "", "unknown", "'chest' does not say whether it is a radiograph or a CT."),
-    ((5, 9, 9), -1024, "", "unknown", "'chest' does not say whether it is a radiograph or a CT."),
-    ((5, 9, 9), -1024, "CT", "CT", ""),
-    ((5, 9, 9), -1024, "[hnsf'U]", "CT", ""),  # the unit of the voxels
-    ((1, 9, 9), 0, "CT", "CT", "'chest' calls itself CT, but no value lies below -200 HU"),
-    ((5, 9, 9), 0, "CR", "CXR", ""),
-    ((5, 9, 9), -1024, "OT", "unknown", "'chest' does not say whether it is a radiograph or a CT."),
+@pytest.mark.parametrize(("shape", "lowest", "fileModality", "unit", "modality", "question"), [
+    ((1, 9, 9), 0, "", "", "CXR", ""),  # a film as PNG
+    ((1, 9, 9), -1024, "", "", "unknown", "'chest' does not say whether it is a radiograph or a CT."),
+    ((5, 9, 9), -1024, "", "", "unknown", "'chest' does not say whether it is a radiograph or a CT."),
+    ((5, 9, 9), -1024, "CT", "", "CT", ""),
+    ((5, 9, 9), -1024, "", "[hnsf'U]", "CT", ""),
+    ((1, 9, 9), 0, "CT", "[hnsf'U]", "CT", "'chest' calls itself CT, but no value lies below -200 HU"),
+    ((5, 9, 9), 0, "CR", "", "CXR", ""),
+    ((5, 9, 9), -1024, "OT", "", "unknown", "'chest' does not say whether it is a radiograph or a CT."),
 ])  # fmt: skip
 def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
-    application, shape, lowest, fileModality, modality, question
+    application, shape, lowest, fileModality, unit, modality, question
 ):
     voxels = np.linspace(lowest, 255, np.prod(shape)).astype(np.int16).reshape(shape)
-    isUnit = fileModality == "[hnsf'U]"
-    volume = application.addVolume(voxels, modality="" if isUnit else fileModality)
-    if isUnit:
-        units = slicer.vtkCodedEntry()
-        units.SetValueSchemeMeaning(fileModality, "UCUM", "Hounsfield unit")
-        volume.SetVoxelValueUnits(units)
+    volume, units = application.addVolume(voxels, modality=fileModality), slicer.vtkCodedEntry()
+    units.SetValueSchemeMeaning(unit, "UCUM", "Hounsfield unit")
+    volume.SetVoxelValueUnits(units)
     volumes.check(volume)
     assert volumes.modality(volume) == modality
     assert volumes.questionOf(volume).startswith(question)
     assert bool(volumes.questionOf(volume)) == bool(question)
-    volumes.setModality(volume, "CXR")
+    volume.SetAttribute(volumes.MODALITY, "CXR")
     assert (volumes.modality(volume), volumes.questionOf(volume)) == ("CXR", "")
 
 
