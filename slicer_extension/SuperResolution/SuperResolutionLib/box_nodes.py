@@ -1,9 +1,7 @@
 """Anomaly boxes in the scene: each is a region box (markups ROI) with finding, reader, certainty and UID of the lesion.
 
 The finding is the label of the node's one point, and the rest is in its description, as JSON: a scene and a markups
-file keep both. Outside the scene a box is `box.Box`, a rectangle on one slice: `toBoxes` makes one for each slice of an
-anomaly box, and `addBoxes` joins them again. A box that is rotated against its volume becomes the smallest upright box
-around it.
+file keep both. Outside the scene a box is `box.Box`, a rectangle on one slice.
 """
 
 from __future__ import annotations
@@ -94,7 +92,7 @@ def boundsIn(roiNode, volumeNode) -> list[float]:
 
 
 def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
-    """Return an anomaly box as rectangles on all slices whose middle lies in it, clipped to the volume.
+    """Return an anomaly box as upright rectangles on all slices whose middle lies in it, clipped to the volume.
 
     They name their slice by its SOP Instance UID in `uids`, or by its index if there are none.
     """

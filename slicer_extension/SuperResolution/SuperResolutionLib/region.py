@@ -111,18 +111,12 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
         roiNode.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
 
 
-def cornersWorld(roiNode) -> np.ndarray:
-    """Return the eight corners of a region box in the world: ``[8, 3]`` RAS, the box's first axis fastest."""
-    bounds = [0.0] * 6
-    roiNode.GetObjectBounds(bounds)
-    return transformPoints(
-        toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix()), corners(bounds)
-    )
-
-
 def cornersZyx(roiNode, volumeNode) -> np.ndarray:
     """Return the eight corners of a region box in voxels of a volume: ``[8, 3]`` slice, row, column, with fractions.
 
     0 is the outer face of the first voxel, whose centre is at 0.5.
     """
-    return transformPoints(np.linalg.inv(ijkToWorldOf(volumeNode)), cornersWorld(roiNode))[:, ::-1] + 0.5
+    bounds = [0.0] * 6
+    roiNode.GetObjectBounds(bounds)
+    boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
+    return transformPoints(np.linalg.inv(ijkToWorldOf(volumeNode)) @ boxToWorld, corners(bounds))[:, ::-1] + 0.5

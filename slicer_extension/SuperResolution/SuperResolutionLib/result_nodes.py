@@ -60,7 +60,7 @@ def addResult(
     repeated = _findRepeated(sourceNode, extent, done)
     node = repeated or slicer.vtkMRMLScalarVolumeNode()
     with NodeModify(node):
-        fill(node, array, resultAffine(ijkToRasOf(sourceNode), extent, done["scaleZYX"]))
+        _fill(node, array, resultAffine(ijkToRasOf(sourceNode), extent, done["scaleZYX"]))
         node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
         node.SetAttribute(REPORT, json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}))
         if spacingSource:
@@ -131,7 +131,7 @@ def existingSource(resultNode):
 
 
 def extentOf(resultNode) -> list[int]:
-    """Return the region of the source that a result shows, ``[k0, k1, r0, r1, c0, c1]`` in voxels of the source.
+    """Return the extent of the source that a result shows.
 
     It is computed from both grids, because Slicer may reverse the order of slices when it loads a saved volume.
     """
@@ -173,10 +173,7 @@ def widerShare(resultNode, tolerance: float) -> float:
 
 
 def addDifference(resultNode):
-    """Subtract the interpolated (cubic) source from a result: what super-resolution added.
-
-    `filling.step` computes the voxels. Returns a float32 volume on the grid of the result.
-    """
+    """Return a volume whose voxels `filling.step` computes: a result minus its interpolated (cubic) source, float32."""
     source = existingSource(resultNode)
     nodes.Removal(*derivedNodes(resultNode, DIFFERENCE))
     array = np.zeros(shapeOf(resultNode), np.float32)
@@ -205,11 +202,7 @@ def _subtractSource(resultNode, source, differenceNode, array: np.ndarray) -> It
 
 
 def interpolate(sourceNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:
-    """Interpolate a volume (cubic) on an extent of a finer grid: the comparison without super-resolution.
-
-    The affine of the grid is in the volume's own coordinates, before its parent transform. Returns ``[slices, rows,
-    columns]`` float32.
-    """
+    """Interpolate a volume (cubic) on an extent of a grid in its own coordinates: ``[slices, rows, columns]``."""
     gridToIndex = vtk.vtkTransform()
     gridToIndex.SetMatrix(slicer.util.vtkMatrixFromArray(np.linalg.inv(ijkToRasOf(sourceNode)) @ ijkToRas))
     reslice = vtk.vtkImageReslice()
@@ -227,20 +220,13 @@ def interpolate(sourceNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.n
 
 
 def remove(resultNode) -> nodes.Removal:
-    """Remove a result and all volumes derived from it from the scene.
-
-    Returns the removal, whose `undo` brings back the result and its error bars. The difference is made anew when it is
-    asked for.
-    """
+    """Remove a result and all volumes derived from it; `undo` of the removal brings back all but the difference."""
     nodes.Removal(*derivedNodes(resultNode, DIFFERENCE))
     return nodes.Removal(*derivedNodes(resultNode), resultNode)
 
 
-def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
-    """Set the voxels ``[slices, rows, columns]`` and the affine from voxel index to RAS of a volume node.
-
-    The node keeps the array, if it is contiguous, without a copy, which would stop the interface.
-    """
+def _fill(node, array: np.ndarray, affine: np.ndarray) -> None:
+    """Set voxels and affine of a volume node, which keeps a contiguous array: a copy would stop the interface."""
     image = vtk.vtkImageData()
     image.SetDimensions(array.shape[::-1])
     image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).reshape(-1), deep=False))
@@ -251,7 +237,7 @@ def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
 def _addDerived(resultNode, array: np.ndarray, kind: str, name: str):
     """Add a volume on the grid of a result."""
     node = slicer.vtkMRMLScalarVolumeNode()
-    fill(node, array, ijkToRasOf(resultNode))
+    _fill(node, array, ijkToRasOf(resultNode))
     node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
     node.SetName(f"{resultNode.GetName()} {name}")
     node.SetAttribute(KIND, kind)

@@ -87,9 +87,9 @@ def test_snapping_leaves_turned_boxes_and_those_outside_alone_and_keeps_one_pixe
                          (makeGrid((0, 0, 0), (1, 1, 1), (900, 0, 0)), (20.3, 20, 5))):  # fmt: skip
         box.SetSize(*size)
         box.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
-        before = region.cornersWorld(box)
+        before = region.cornersZyx(box, source)
         drawing.snap(box, source)
-        np.testing.assert_array_equal(region.cornersWorld(box), before)
+        np.testing.assert_array_equal(region.cornersZyx(box, source), before)
     region.placeBox(box, source, [2.4, 2.6, 8.2, 23.6, 8.4, 8.5])
     drawing.snap(box, source)
     assert box_nodes.boundsIn(box, source) == pytest.approx([2, 3, 8, 24, 8, 9], abs=1e-3)

@@ -28,14 +28,12 @@ def test_a_box_means_the_voxels_it_was_placed_on_and_is_cut_at_the_edge(applicat
     assert region.ofRoi(application.addRoi(volume, [-3, 4, 30, 70, 50, 61]), volume) == [0, 4, 30, 40, 50, 60]
 
 
-@pytest.mark.parametrize("isMoved", [False, True])
-def test_a_box_means_the_voxels_that_crop_volume_cuts_out(application, volume, isMoved):
+def test_a_box_means_the_voxels_that_crop_volume_cuts_out(application, volume):
     roi = application.addRoi()
-    if isMoved:
-        shear = makeGrid((0.2, 0.1, 0.4), (1.3, 0.8, 1.0), (5, 6, 7))
-        shear[0, 1] += 0.2
-        application.move(volume, shear, makeGrid((0.1, 0, 0), (1, 1, 1), (9, 0, 0)))
-        application.move(roi, makeGrid((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0)))
+    shear = makeGrid((0.2, 0.1, 0.4), (1.3, 0.8, 1.0), (5, 6, 7))
+    shear[0, 1] += 0.2
+    application.move(volume, shear, makeGrid((0.1, 0, 0), (1, 1, 1), (9, 0, 0)))
+    application.move(roi, makeGrid((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0)))
     random, slicersOwn = np.random.default_rng(5), [0] * 6
     middle = transformPoints(ijkToWorldOf(volume), [[29.5, 19.5, 4.0]])[0]
     for _ in range(50):
@@ -67,7 +65,6 @@ def test_volumes_that_no_box_can_follow_are_told(application, volume):
     application.bend(volume)
     with pytest.raises(InputError, match="'chest' is bent by the transform 'Bend'. Take it out of the transform"):
         region.ofRoi(roi, volume)
-    assert region.whole(volume) == [0, 9, 0, 40, 0, 60]
     sheared = GRIDS[0].copy()
     sheared[0, 2] = 1.0
     with pytest.raises(InputError, match="The axes of 'chest' are not square to each other"):
