@@ -42,16 +42,15 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
     return roi
 
 
-def describe(roiNode, finding: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
-    """Set finding, reader and certainty of an anomaly box; with `tracking` None, the UID of its lesion stays."""
+def describe(roiNode, finding: str, reader: str, certainty: float | None, tracking: str = "") -> None:
+    """Set finding, reader and certainty of an anomaly box; with `tracking` empty, the UID of its lesion stays."""
     finding, reader = finding.strip(), reader.strip()
     if not finding or not reader:
         raise InputError(_("A box needs a finding and a reader, in words. Enter both."))
     if certainty is not None and not 0 <= certainty <= 1:  # a NaN is refused too
         message = _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
         raise InputError(message, certainty=certainty)
-    tracking = _wordsOf(roiNode)[3] if tracking is None else tracking
-    words = {"reader": reader, "certainty": certainty, "tracking": tracking}
+    words = {"reader": reader, "certainty": certainty, "tracking": tracking or _wordsOf(roiNode)[3]}
     with NodeModify(roiNode):
         roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
         roiNode.SetNthControlPointLabel(0, finding)

@@ -40,10 +40,9 @@ class BoxDrawing:
         """End the drawing without a box. Calling it again does nothing."""
         for interactor, tag in self._observed:
             interactor.RemoveObserver(tag)
-        self._observed, self._start = [], None
+        self._observed = []
         if self._preview is not None:
             nodes.Removal(self._preview)
-        self._preview = None
 
     def _observe(self, view, interactor, event: str) -> None:
         def onMouse(caller, name):

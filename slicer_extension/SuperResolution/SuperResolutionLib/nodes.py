@@ -56,9 +56,8 @@ class Removal:
                 hierarchy.CreateItem(parent, node)
         for node, belonging, *_ in self._removed:
             for each in (*belonging, node):
-                for oldId, newId in newIds.items():  # they differ if a node that was added meanwhile has the old one
+                for oldId, newId in newIds.items():  # they differ if a scene that was loaded meanwhile has the old one
                     each.UpdateReferenceID(oldId, newId)
-        self._removed = []
 
 
 def _hierarchyOf(scene):

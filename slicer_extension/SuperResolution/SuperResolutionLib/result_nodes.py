@@ -154,11 +154,8 @@ def unitOf(resultNode) -> str:
 def derivedNodes(resultNode, kind: str | None = None) -> list:
     """Return the volumes derived from a result: those of one kind (`ERROR_BARS`, `DIFFERENCE`), or all."""
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", resultNode.GetScene())
-    return [
-        node
-        for node in volumes
-        if node.GetNodeReferenceID(RESULT) == resultNode.GetID() and kind in (None, node.GetAttribute(KIND))
-    ]
+    derived = [node for node in volumes if node.GetNodeReferenceID(RESULT) == resultNode.GetID()]
+    return [node for node in derived if kind in (None, node.GetAttribute(KIND))]
 
 
 def errorBarsOf(resultNode):
