@@ -104,10 +104,7 @@ def addRegion(volumeNode, extent: Sequence[int], isHidden: bool = False):
 
 
 def snap(roiNode, volumeNode) -> None:
-    """Move the edges of a box onto the nearest edges of pixels.
-
-    A box that is turned against the volume, or lies outside, stays.
-    """
+    """Move the edges of a box onto the nearest edges of pixels; one that is turned or lies outside stays."""
     try:
         corners, counts = region.cornersZyx(roiNode, volumeNode), np.array(shapeOf(volumeNode))
     except InputError:  # bent by a transform, which is told when the box is used
