@@ -187,9 +187,9 @@ def _subtractSource(resultNode, source, differenceNode, array: np.ndarray) -> It
     slices, rows, columns = array.shape
     views = slicer.util.getNodesByClass("vtkMRMLSliceNode", resultNode.GetScene())
     centers = [slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3] for view in views] or [np.zeros(3)]
-    seen = transformPoints(np.linalg.inv(toWorldOf(source) @ affine), centers)[:, 2]
+    viewedSlices = transformPoints(np.linalg.inv(toWorldOf(source) @ affine), centers)[:, 2]
     height = max(1, _PIECE // columns)
-    for k in sorted(range(slices), key=lambda k: np.abs(seen - k).min()):
+    for k in sorted(range(slices), key=lambda k: np.abs(viewedSlices - k).min()):
         for row in range(0, rows, height):
             stop = min(row + height, rows)
             piece = after[k, row:stop] - interpolate(source, affine, [k, k + 1, row, stop, 0, columns])[0]

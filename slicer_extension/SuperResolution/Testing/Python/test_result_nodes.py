@@ -66,11 +66,11 @@ def test_a_result_is_shown_as_its_source_is_and_never_automatically_and_leaves_t
     displayNode.SetAutoWindowLevel(1)
     before = (source.GetMTime(), source.GetImageData().GetMTime(), displayNode.GetMTime())
     result = phantom_volumes.addResult(source)
-    shown = result.GetDisplayNode()
+    resultDisplay = result.GetDisplayNode()
     assert (source.GetMTime(), source.GetImageData().GetMTime(), displayNode.GetMTime()) == before
-    assert (shown.GetWindow(), shown.GetLevel()) == (displayNode.GetWindow(), displayNode.GetLevel())
-    assert (shown.GetAutoWindowLevel(), shown.GetInterpolate()) == (0, 0)
-    assert shown.GetColorNode() is displayNode.GetColorNode()
+    assert (resultDisplay.GetWindow(), resultDisplay.GetLevel()) == (displayNode.GetWindow(), displayNode.GetLevel())
+    assert (resultDisplay.GetAutoWindowLevel(), resultDisplay.GetInterpolate()) == (0, 0)
+    assert resultDisplay.GetColorNode() is displayNode.GetColorNode()
     assert result.GetVoxelValueUnits().GetCodeValue() == "[hnsf'U]"
 
 
