@@ -591,7 +591,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shownPanel = panel
 
     def onRun(self):
-        self.logic.enhancer.controller.requestRun()
+        self.logic.enhancer.run()
         self._hurry()
 
     def onCancel(self):

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import slicer
-from slicer.util import NodeModify, VTKObservationMixin
+from slicer.util import NodeModify, VTKObservationMixin, getNodesByClass
 
 from SuperResolutionLib.errors import _
 
 LAYOUT = 9871  # number of our layout; Slicer's own numbers are below 1000
 BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"  # layout names of the two views of `showSideBySide`
 _VIEW_GROUP = 7
-_OF_COMPOSITE = "BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"
-_OF_VIEW = "RulerType", "OrientationMarkerType"
-_OF_LAYOUT = ("ViewArrangement",)
+_SAVED = {
+    "vtkMRMLSliceCompositeNode": ("BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"),
+    "vtkMRMLSliceNode": ("RulerType", "OrientationMarkerType"),
+    "vtkMRMLLayoutNode": ("ViewArrangement",),
+}  # properties of each class of nodes that a comparison changes
 
 
 class SavedViews:
-    """The saved state of slice views, and optionally of the layout; `restore` brings it back.
+    """The saved state of the slice views and of their layout; `stop` brings it back.
 
     Saved is what a comparison changes; the user's zoom stays. Volumes and views that were removed stay away, and a
     layout that the user chose meanwhile stays.
     """
 
-    def __init__(self, sliceLogics: Sequence, layoutNode=None):
-        saved = [(logic.GetSliceCompositeNode(), _OF_COMPOSITE) for logic in sliceLogics]
-        saved += [(logic.GetSliceNode(), _OF_VIEW) for logic in sliceLogics]
-        if layoutNode is not None:
-            saved.append((layoutNode, _OF_LAYOUT))
+    def __init__(self, scene):
+        saved = [(node, names) for kind, names in _SAVED.items() for node in getNodesByClass(kind, scene)]
         self._states = [(node, {name: getattr(node, f"Get{name}")() for name in names}) for node, names in saved]
 
-    def restore(self) -> None:
+    def stop(self) -> None:
+        """Bring the saved state back."""
         for node, state in self._states:
             scene = node.GetScene()
             if scene is None or (node.IsA("vtkMRMLLayoutNode") and node.GetViewArrangement() != LAYOUT):
@@ -40,11 +38,6 @@ class SavedViews:
                 for name, value in state.items():
                     isGone = name.endswith("ID") and value and scene.GetNodeByID(value) is None
                     getattr(node, f"Set{name}")(None if isGone else value)
-
-
-def layoutNode(scene):
-    """Return the node of Slicer's window layout, or None if there is no window."""
-    return scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
 def layoutText(orientation: str = "Axial") -> str:
@@ -61,37 +54,28 @@ def layoutText(orientation: str = "Axial") -> str:
     return f'<layout type="horizontal" split="true">{items}</layout>'
 
 
-def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "Axial") -> SavedViews:
+def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str) -> None:
     """Show a volume in two linked views, and over it, on the right, another one, to whose planes both are rotated.
 
-    The orientation is "Axial", "Coronal" or "Sagittal". Returns the previous layout, to be restored at the end.
+    The orientation is "Axial", "Coronal" or "Sagittal"; another one gives "Axial".
     """
-    layout = layoutNode(afterNode.GetScene())
-    saved = SavedViews([], layout)  # the views of our own layout show nothing else
-    if layout is not None:
-        layout.AddLayoutDescription(LAYOUT, "")  # has no effect on one that there is
-        layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
-        layout.SetViewArrangement(LAYOUT)
-    logics = pairOf(applicationLogic)
-    if not logics:
-        saved.restore()
-        raise RuntimeError(f"The views {BEFORE} and {AFTER} were not made: the layout manager did not take the layout.")
-    for logic, foreground in zip(logics, (None, afterNode)):
+    orientation = orientation if orientation in ("Axial", "Coronal", "Sagittal") else "Axial"
+    (layout,) = getNodesByClass("vtkMRMLLayoutNode", afterNode.GetScene())
+    layout.AddLayoutDescription(LAYOUT, "")  # has no effect on one that there is
+    layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
+    layout.SetViewArrangement(LAYOUT)
+    for logic, foreground in zip(pairOf(applicationLogic), (None, afterNode)):
         composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
         with NodeModify(composite):
-            composite.SetLinkedControl(0)  # the views are linked when both are set up
-            composite.SetHotLinkedControl(0)
             composite.SetBackgroundVolumeID(beforeNode.GetID())
             composite.SetForegroundVolumeID(foreground and foreground.GetID())
             composite.SetLabelVolumeID(None)
-            composite.SetForegroundOpacity(1.0 if foreground else 0.0)
+            composite.SetForegroundOpacity(1.0)
+            composite.SetLinkedControl(1)
+            composite.SetHotLinkedControl(1)
         view.SetOrientation(orientation)
         view.SetViewGroup(_VIEW_GROUP)
         view.RotateToVolumePlane(afterNode)
-    for logic in logics:
-        logic.GetSliceCompositeNode().SetLinkedControl(1)
-        logic.GetSliceCompositeNode().SetHotLinkedControl(1)
-    return saved
 
 
 def pairOf(applicationLogic) -> list:

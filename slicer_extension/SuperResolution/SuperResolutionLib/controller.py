@@ -52,15 +52,19 @@ class Enhancement:
     def fields(self) -> dict:
         """Return the fields of the worker's requests "plan" and "enhance"."""
         return {
+            "shape": self.subject.shape,
+            "itemsize": self.subject.itemBytes,
             "region": self.subject.extent,
             "modality": self.subject.modality,
-            "bundle": self.choice.bundle or None,
             "spacingZYX": self.subject.spacingZyx,
+            "storedRange": self.subject.storedRange,
+            "blackIsHigh": self.subject.blackIsHigh,
+            "kernel": self.subject.kernel or None,
+            "bundle": self.choice.bundle or None,
             "texture": self.choice.texture,
             "steps": self.choice.steps or None,
             "seed": self.choice.seed,
             "errorBars": self.choice.errorBars,
-            "kernel": self.subject.kernel or None,
         }
 
 
@@ -68,20 +72,20 @@ class Enhancement:
 class Panel:
     """Everything that a panel shows, except the user's own choices."""
 
-    absence: str = ""
-    bundles: tuple = ()
-    bundleText: str = ""
-    textureEnabled: bool = False
-    stepsEnabled: bool = False
-    modality: str = ""
-    subjectText: str = ""
-    estimateText: str = ""
-    message: str = ""
-    messageIsError: bool = False
-    canRun: bool = False
-    canCancel: bool = False
-    progress: float | None = None
-    progressText: str = ""
+    absence: str
+    bundles: tuple
+    bundleText: str
+    textureEnabled: bool
+    stepsEnabled: bool
+    modality: str
+    subjectText: str
+    estimateText: str
+    message: str
+    messageIsError: bool
+    canRun: bool
+    canCancel: bool
+    progress: float | None
+    progressText: str
 
 
 @dataclass
@@ -93,58 +97,42 @@ class Controller:
     _subject: Subject | None = None
     _problem: str = ""
     _choice: Choice = field(default_factory=Choice)
-    _isRunRequested: bool = False
-    _pending: tuple | None = None
-    _plan: tuple | None = None
-    _failure: tuple | None = None
+    _pending: tuple | None = None  # kind of the request that is not answered yet, and its enhancement
+    _plan: tuple | None = None  # enhancement and the worker's answer
     _progress: tuple = (0.0, None)
-    _note: str = ""
+    _notice: tuple = ("", False)  # message, and whether it is an error
 
     # Events.
 
     def setAbsent(self, reason: str) -> None:
-        """Record why there is no worker. An empty reason means that there may be one again."""
+        """Record why there is no worker. An empty reason means that there may be one again, with other models."""
         self._absence = reason
-        if reason:
-            self._bundles = self._plan = None
-            self._drop()
+        self._bundles = self._plan = self._pending = None
+
+    def notify(self, message: str, isError: bool = False) -> None:
+        """Show a message until the choice changes or `retry` is called; after an error nothing is requested."""
+        self._notice = message, isError
+
+    def retry(self) -> None:
+        """Allow requests again after an error."""
+        self.notify("")
 
     def choose(self, subject: Subject | None, problem: str, choice: Choice) -> None:
-        """Set the user's current choice; `problem` says why there is no subject that can be enhanced, or is empty."""
+        """Set the user's current choice; `problem` says why it cannot be enhanced, or is empty."""
         before = self.enhancement
         self._subject, self._problem, self._choice = subject, problem, choice
         if self.enhancement != before:
-            self._note = ""
-
-    def requestRun(self) -> None:
-        """Record that the user pressed Run; `nextRequest` then returns the request, if the panel allows it."""
-        if self.panel().canRun:
-            self._isRunRequested, self._failure, self._note = True, None, ""
+            self.retry()
 
     def setCanceled(self) -> None:
         """Record that the user canceled and that the worker was ended."""
-        if self._pending is not None or self._isRunRequested:
-            self._note = _("Canceled. The scene was not changed.")
-        self._drop()
-
-    def setStopped(self, message: str) -> None:
-        """Record why there is no worker until `retry`; the one after it may have other models."""
-        self._bundles = self._plan = None
-        self._failure = None, message
+        if self._pending is not None:
+            self.notify(_("Canceled. The scene was not changed."))
+        self._pending = None
 
     def setSent(self, do: str, enhancement: Enhancement | None = None) -> None:
-        """Record that the request of `nextRequest` was sent."""
-        self._pending = (do, enhancement)
-        if do == "enhance":
-            self._isRunRequested, self._progress = False, (0.0, None)
-
-    def setSendFailed(self, message: str) -> None:
-        """Record why the request of `nextRequest` could not be sent."""
-        self._failure, self._isRunRequested = (self.enhancement, message), False
-
-    def setDropped(self, message: str) -> None:
-        """Record why a result did not come into the scene."""
-        self._note = message
+        """Record that a request was sent: that of `nextRequest`, or "enhance"."""
+        self._pending, self._progress = (do, enhancement), (0.0, None)
 
     def handleEvent(self, event: dict) -> Enhancement | None:
         """Handle an answer to the request. Return the enhancement that it completes if it is "done", else None."""
@@ -156,25 +144,25 @@ class Controller:
         if kind == "done":
             return enhancement
         if kind == "bundles":
-            self._bundles = list(event["bundles"])
+            self._bundles = [bundle for bundle in event["bundles"] if not bundle["lacks"]]
         elif kind == "planned":
             self._plan = (enhancement, event)
         elif event["kind"] == "installation":
             self.setAbsent(event["message"])
-        else:
-            self._failure = enhancement, event["message"]
+        elif enhancement in (None, self.enhancement):
+            self.notify(event["message"], isError=True)
         return None
 
     # Requests.
 
     @property
     def enhancement(self) -> Enhancement | None:
-        """The enhancement for the current choice; None without a subject or if the choice is not possible."""
-        if self._subject is None or self._problem or self._objection():
+        """The enhancement for the current choice; None if there is none, or the models are not known yet."""
+        if self._bundles is None or self._subject is None or self._problem or self._objection():
             return None
-        choice, bundle = self._choice, self._bundle() or {}
-        texture = round(choice.texture, 3) if bundle.get("textures") else 0.0
-        steps = choice.steps if self._hasSteps(bundle) else 0
+        choice = self._choice
+        texture = round(choice.texture, 3) if self._bundle()["textures"] else 0.0
+        steps = choice.steps if self._hasSteps() else 0
         return Enhancement(self._subject, replace(choice, texture=texture, steps=steps))
 
     @property
@@ -183,34 +171,24 @@ class Controller:
         return self._pending is not None or self.nextRequest() is not None
 
     def nextRequest(self) -> tuple | None:
-        """Return ``("bundles" | "plan" | "enhance", Enhancement or None)``, or None if there is nothing to ask.
+        """Return ``("bundles", None)``, ``("plan", enhancement)``, or None if there is nothing to ask.
 
         Requests are sent one at a time, so positions that a moving region has left are never requested.
         """
-        if self._absence or self._pending is not None:
+        _text, isError = self._notice
+        if self._absence or self._pending is not None or isError:
             return None
         if self._bundles is None:
-            return None if self._problemOf(None) else ("bundles", None)
+            return ("bundles", None)
         enhancement = self.enhancement
-        if enhancement is None or self._problemOf(enhancement):
-            return None
-        if self._isRunRequested:
-            return ("enhance", enhancement)
-        return ("plan", enhancement) if self._currentPlan() is None else None
-
-    def retry(self) -> None:
-        """Allow a request again that has failed."""
-        self._failure = None
+        return ("plan", enhancement) if enhancement is not None and self._currentPlan() is None else None
 
     # The panel.
 
     def panel(self) -> Panel:
-        bundle = self._bundle()
-        if bundle and bundle.get("lacks"):
-            bundle = None  # its properties are not known
+        subject, bundle, isRunning = self._subject, self._bundle(), self._isPending("enhance")
         message, isError = self._message()
-        subject = self._subject
-        fraction, left = self._progress if self._isPending("enhance") else (None, None)
+        fraction, left = self._progress if isRunning else (None, None)
         progressText = "" if fraction is None else f"{fraction:.0%}"
         if left is not None:
             progressText = _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
@@ -218,23 +196,18 @@ class Controller:
             absence=self._absence,
             bundles=self._choices(),
             bundleText=_describeBundle(bundle, automatic=not self._choice.bundle) if bundle else "",
-            textureEnabled=bool(bundle and bundle.get("textures")),
-            stepsEnabled=self._hasSteps(bundle or {}),
+            textureEnabled=bool(bundle and bundle["textures"]),
+            stepsEnabled=self._hasSteps(),
             modality="" if subject is None or subject.question else subject.modality,
             subjectText=_describeSubject(subject, bundle) if subject and not self._problem else "",
             estimateText=self._estimate(),
             message=message,
             messageIsError=isError,
-            canRun=self._canRun(),
-            canCancel=self._isPending("enhance") or self._isPending("plan"),
+            canRun=self._currentPlan() is not None and self._pending is None and not self._tooLarge(),
+            canCancel=isRunning or self._isPending("plan"),
             progress=fraction,
             progressText=progressText,
         )
-
-    def _canRun(self) -> bool:
-        """Return True if the choice is planned and fits into memory. A failed request may be repeated."""
-        isPlanned, isRunning = self._currentPlan() is not None, self._isRunRequested or self._isPending("enhance")
-        return isPlanned and not (isRunning or self._absence or self._tooLarge())
 
     def _isPending(self, do: str) -> bool:
         return self._pending is not None and self._pending[0] == do
@@ -243,52 +216,28 @@ class Controller:
         """Return the worker's plan for the current choice; None if there is none yet."""
         return self._plan[1] if self._plan and self._plan[0] == self.enhancement else None
 
-    def _drop(self) -> None:
-        self._pending, self._isRunRequested = None, False
-
-    def _problemOf(self, enhancement: Enhancement | None) -> str:
-        """Return why an enhancement, or for None the list of models, failed: it is not requested again by itself."""
-        return self._failure[1] if self._failure and self._failure[0] == enhancement else ""
-
     def _message(self) -> tuple:
         """Return the message and whether it is an error."""
+        text, isError = self._notice
         if self._absence:
             return ("", False)
         if self._bundles is None:
-            problem = self._problemOf(None)
-            return (problem or _("Starting. The first time takes some seconds."), bool(problem))
-        if self._problem:
-            return (" ".join(filter(None, (self._note, self._problem))), True)
-        if self._subject is None:
-            return ("", False)
+            return (text or _("Starting. The first time takes some seconds."), isError)
+        if self._subject is None or self._problem:
+            return (f"{text} {self._problem}".strip(), True)
         objection = self._objection() or self._tooLarge()
         if objection:
             return (objection, True)
-        problem = self._problemOf(self.enhancement)
-        if problem and not (self._isPending("enhance") or self._isRunRequested):
-            return (problem, True)
-        if self._note:
-            return (self._note, False)
         plan = self._currentPlan() or {}
-        return (" ".join(plan.get("warnings") or ()), False)
+        return (text or " ".join(plan.get("warnings", ())), isError)
 
     def _objection(self) -> str:
         """Return why the chosen model does not suit the subject; empty if it does."""
-        if self._bundles is None or self._subject is None:
-            return ""
-        name, bundle = self._choice.bundle, self._bundle()
-        subject = self._subject
-        if name and bundle is None:
-            return _("The model '{name}' is not installed. Choose another one, or Automatic.").format(name=name)
-        if subject.question:
-            return subject.question
+        subject, bundle = self._subject, self._bundle()
         if bundle is None:
-            text = _(
-                "No model for {images} is installed. Install the models again, or choose one instead of Automatic."
-            )
-            return text.format(images=_imagesOf(subject.modality))
-        if bundle.get("lacks"):
-            return _("{name} cannot run here: {lacks}").format(name=bundle["name"], lacks=bundle["lacks"])
+            text = _("The model {name} is not installed, or cannot run here. Choose another one, or install it.")
+            forImages = _("for {images}").format(images=_imagesOf(subject.modality))
+            return text.format(name=self._choice.bundle or forImages)
         if not _fits(bundle, subject.modality):
             text = _("'{name}' is {modality}, and {model} is made for {images}. Choose another model, or Automatic.")
             images = _imagesOf(bundle["modality"])
@@ -309,7 +258,7 @@ class Controller:
         if plan is None:
             return _("Estimating…") if self._isPending("plan") else ""
         text = _("About {time} and {memory} of memory ({free} are free)")
-        if self._choice.errorBars and not plan.get("errorBars"):
+        if self._choice.errorBars and not plan["errorBars"]:
             text = _("About {time} and {memory} of memory ({free} are free); without error bars")
         memory, free = inBytes(plan["bytes"]), inBytes(plan["freeBytes"])
         return text.format(time=inSeconds(plan["seconds"]), memory=memory, free=free)
@@ -321,7 +270,7 @@ class Controller:
         modality = self._subject.modality if self._subject else "unknown"
         fitting = [
             bundle for bundle in self._bundles
-            if not bundle.get("lacks") and (_fits(bundle, modality) or bundle["name"] == self._choice.bundle)
+            if _fits(bundle, modality) or bundle["name"] == self._choice.bundle
         ]  # fmt: skip
         fitting.sort(key=lambda bundle: (not bundle["default"], bundle["modality"] == "any", bundle["name"]))
         models = tuple((bundle["name"], bundle["title"], bundle["description"]) for bundle in fitting)
@@ -329,16 +278,17 @@ class Controller:
 
     def _bundle(self) -> dict | None:
         """Return the chosen model, or the automatic one; None if there is none or the models are not known yet."""
-        if self._bundles is None:
-            return None
-        if self._choice.bundle:
-            return next((bundle for bundle in self._bundles if bundle["name"] == self._choice.bundle), None)
-        modality = self._subject.modality if self._subject else "CXR"
-        defaults = [b for b in self._bundles if b.get("modality") == modality and b.get("default")]
-        return defaults[0] if defaults else None
+        name, modality = self._choice.bundle, self._subject.modality if self._subject else "CXR"
+        for bundle in self._bundles or ():
+            isDefault = bundle["default"] and bundle["modality"] == modality
+            if bundle["name"] == name or (not name and isDefault):
+                return bundle
+        return None
 
-    def _hasSteps(self, bundle: dict) -> bool:
-        return bool(bundle.get("steps")) and (not bundle.get("textures") or self._choice.texture > 0)
+    def _hasSteps(self) -> bool:
+        """Return True if the model draws step by step; one that takes a texture does so above texture 0."""
+        bundle = self._bundle()
+        return bool(bundle and bundle["steps"]) and (not bundle["textures"] or self._choice.texture > 0)
 
 
 def resultText(done: dict) -> str:
@@ -346,28 +296,23 @@ def resultText(done: dict) -> str:
 
     `done` is the worker's event "done", or the report of `result_nodes.reportOf`.
     """
-    unit = done["consistency"]["unit"]
-    rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
+    consistency, coverage = done["consistency"], done["coverage"]
     scale, time = describeScale(done["scaleZYX"]), inSeconds(done["seconds"])
     text = _("Enlarged {scale} by {bundle} {version} in {time}.")
     lines = [text.format(scale=scale, bundle=done["bundle"], version=done["version"], time=time)]
-    if rms is not None:
-        rmsBefore, largestBefore = done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]
+    if consistency["rms"] is not None:
         text = _("Reduced to the input's size again it differs by {rms} {unit} (root mean square; at most {largest}).")
-        lines.append(text.format(rms=inNumbers(rms), unit=unit, largest=inNumbers(largest)))
-        if rmsBefore is not None:
-            text = _("Before data consistency: {rms} {unit}, at most {largest}.")
-            lines.append(text.format(rms=inNumbers(rmsBefore), unit=unit, largest=inNumbers(largestBefore)))
-    coverage = done.get("coverage")
+        rms, largest = inNumbers(consistency["rms"]), inNumbers(consistency["max"])
+        lines.append(text.format(rms=rms, unit=consistency["unit"], largest=largest))
     if coverage:
         text = _("Error bars hold the truth of {promised:.0%} of the pixels, on average over images like those they "
                  "were calibrated on: {calibratedOn}.")  # fmt: skip
         lines.append(text.format(promised=coverage["promised"], calibratedOn=coverage["calibratedOn"]))
     else:
         lines.append(_("This result has no error bars."))
-    if done.get("synthetic"):
+    if done["synthetic"]:
         lines.append(_("Its texture is generated: it is one of many that would fit."))
-    notes = [_("Note: {text}").format(text=warning) for warning in done.get("warnings") or ()]
+    notes = [_("Note: {text}").format(text=warning) for warning in done["warnings"]]
     return "\n".join([" ".join(lines), *notes])
 
 
@@ -376,18 +321,16 @@ def trustOf(done: dict) -> tuple[str, str]:
 
     `done` is the worker's event "done", or the report of `result_nodes.reportOf`.
     """
-    if (done.get("provenance") or {}).get("instead_of"):
+    if done["provenance"].get("instead_of"):
         return RED, _("Nothing was added: the image is too unlike those the model knows, so it was only interpolated.")
-    if done.get("synthetic"):
+    if done["synthetic"]:
         return RED, _("The texture is generated: it is one of many that would fit, so do not diagnose from it.")
-    warnings = list(done.get("warnings") or ())
-    if warnings:
-        return AMBER, str(warnings[0])
-    coverage = done.get("coverage")
-    if not coverage:
+    if done["warnings"]:
+        return AMBER, done["warnings"][0]
+    if not done["coverage"]:
         return AMBER, _("There are no error bars: how far off a pixel may be is unknown.")
     text = _("On average over images like those of the tests, {share:.0%} of the pixels lie within their error bars.")
-    return GREEN, text.format(share=coverage["promised"])
+    return GREEN, text.format(share=done["coverage"]["promised"])
 
 
 def describeScale(scaleZyx: Sequence[int]) -> str:
@@ -426,7 +369,7 @@ def _fits(bundle: dict, modality: str) -> bool:
 def _describeBundle(bundle: dict, automatic: bool) -> str:
     words = [f"{bundle['title']}."] if automatic else []
     words += [bundle["description"], _("For {images}.").format(images=_imagesOf(bundle["modality"]))]
-    if bundle["generative"] and not bundle.get("textures"):
+    if bundle["generative"] and not bundle["textures"]:
         words.append(_("It generates texture: one of many that would fit."))
     if not bundle["hasErrorBars"]:
         words.append(_("Without error bars."))
@@ -439,26 +382,21 @@ def _describeSubject(subject: Subject, bundle: dict | None) -> str:
     text = _describeSize(shape)
     if bundle:
         text += f" → {_describeSize([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
-    if subject.spacingZyx is None:
-        words = [f"{text}.", _("The spacing is unknown: nothing can be measured in millimetres."), subject.note]
-        return " ".join(filter(None, words))
-    between, row, column = subject.spacingZyx
-    spacing = _("{row:.3g} x {column:.3g} mm")
-    if subject.shape[0] > 1:
-        spacing = _("{row:.3g} x {column:.3g} mm, slices {between:.3g} mm apart")
-    pixels = _("Pixels of {spacing} ({source}).") if subject.spacingSource else _("Pixels of {spacing}.")
-    spacing = spacing.format(row=row, column=column, between=between)
-    words = [f"{text}.", pixels.format(spacing=spacing, source=_sourceInWords(subject.spacingSource)), subject.note]
-    return " ".join(filter(None, words))
-
-
-def _sourceInWords(source: str) -> str:
-    """Return the source of a spacing, which `headers` names in English, in the user's language."""
-    return {
-        "detector plane": _("detector plane"), "calibrated": _("calibrated"), "film plane": _("film plane"),
-        "Pixel Spacing, detector plane or calibrated": _("Pixel Spacing, detector plane or calibrated"),
-        "set in Slicer": _("set in Slicer"),
-    }.get(source, source)  # fmt: skip
+    pixels = _("The spacing is unknown: nothing can be measured in millimetres.")
+    if subject.spacingZyx is not None:
+        between, row, column = subject.spacingZyx
+        spacing = _("{row:.3g} x {column:.3g} mm")
+        if subject.shape[0] > 1:
+            spacing = _("{row:.3g} x {column:.3g} mm, slices {between:.3g} mm apart")
+        spacing = spacing.format(row=row, column=column, between=between)
+        sources = {
+            "detector plane": _("detector plane"), "calibrated": _("calibrated"), "film plane": _("film plane"),
+            "Pixel Spacing, detector plane or calibrated": _("Pixel Spacing, detector plane or calibrated"),
+            "set in Slicer": _("set in Slicer"),
+        }  # as `headers` names them  # fmt: skip
+        pixels = _("Pixels of {spacing} ({source}).") if subject.spacingSource else _("Pixels of {spacing}.")
+        pixels = pixels.format(spacing=spacing, source=sources.get(subject.spacingSource, subject.spacingSource))
+    return f"{text}. {pixels} {subject.note}".strip()
 
 
 def _describeSize(shapeZyx: Sequence[int]) -> str:

@@ -143,21 +143,26 @@ class Legend(VTKObservationMixin):
     """A legend of a volume's colours at the right edge of the views that show a markups node; it follows the volume.
 
     Slicer shows the legend of a volume only where the volume is background, foreground or label of a view, so the
-    legend belongs to the markups that frame it, whose own colour stays. Call `stop` to hide it.
+    legend belongs to the markups that frame it, whose own colour stays.
     """
 
-    def __init__(self, markupsDisplayNode, volumeNode, title: str):
+    def __init__(self, markupsDisplayNode):
         super().__init__()
-        self._markups, self._volume, self._title = markupsDisplayNode, volumeNode.GetDisplayNode(), title
-        self.addObserver(self._volume, vtk.vtkCommand.ModifiedEvent, self._update)
-        self._update()
+        self._markups, self._legend = markupsDisplayNode, None
 
-    def _update(self, caller=None, event=None) -> None:
-        lowest, highest = self._volume.GetWindowLevelMin(), self._volume.GetWindowLevelMax()
+    def show(self, volumeNode, title: str) -> None:
+        """Show the colours of a volume in place of those of another one."""
+        self.stop()
+        self._title = title
+        self.addObserver(volumeNode.GetDisplayNode(), vtk.vtkCommand.ModifiedEvent, self._update)
+        self._update(volumeNode.GetDisplayNode())
+
+    def _update(self, display, event=None) -> None:
+        lowest, highest = display.GetWindowLevelMin(), display.GetWindowLevelMax()
         step = max((highest - lowest) / 4, 1e-6)
         self._markups.SetScalarRangeFlag(self._markups.UseManualScalarRange)
         self._markups.SetScalarRange(lowest, highest)
-        self._markups.SetAndObserveColorNodeID(self._volume.GetColorNodeID())  # else a new legend logs errors
+        self._markups.SetAndObserveColorNodeID(display.GetColorNodeID())  # else a new legend logs errors
         # Adds a legend if there is none.
         self._legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(self._markups)
         self._legend.SetSaveWithScene(False)
@@ -170,7 +175,8 @@ class Legend(VTKObservationMixin):
     def stop(self) -> None:
         """Hide the legend."""
         self.removeObservers()
-        self._legend.SetVisibility(False)
+        if self._legend is not None:
+            self._legend.SetVisibility(False)
 
 
 class Overlay:

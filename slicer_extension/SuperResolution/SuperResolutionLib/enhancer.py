@@ -13,13 +13,6 @@ from SuperResolutionLib.errors import InputError, _
 BOX, SLICE, WHOLE = "box", "slice", "whole"  # the kinds of region
 
 
-def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
-    """Return the extent of a region: `BOX` with a markups ROI, `SLICE` with a slice view, or `WHOLE`; see `region`."""
-    if kind == WHOLE:
-        return region.whole(volumeNode)
-    return region.ofRoi(regionNode, volumeNode) if kind == BOX else region.ofSlice(regionNode, volumeNode)
-
-
 def subjectOf(volumeNode, extent) -> Subject:
     """Describe a region of a volume that `volumes.check` accepts for the controller."""
     image = volumeNode.GetImageData()
@@ -74,7 +67,10 @@ class Enhancer:
         subject, problem = None, ""
         try:
             subject = subjectOf(volumeNode, region.whole(volumeNode))
-            subject = replace(subject, extent=tuple(extentOf(volumeNode, kind, regionNode)))
+            if kind != WHOLE:
+                extent = (region.ofRoi if kind == BOX else region.ofSlice)(regionNode, volumeNode)
+                subject = replace(subject, extent=tuple(extent))
+            problem = subject.question
         except InputError as error:
             problem = str(error)
         self._volume = volumeNode
@@ -95,12 +91,17 @@ class Enhancer:
             enhancement = self.controller.handleEvent(event)
             if enhancement is not None:
                 added += self._addResult(enhancement, event)
-        request = self.controller.nextRequest()
-        if request is not None:
+        if (request := self.controller.nextRequest()) is not None:
             self._send(*request)
         if not added:
             filling.step()
         return added
+
+    def run(self) -> None:
+        """Request the enhancement that is planned, if the panel allows it."""
+        if self.controller.panel().canRun:
+            self.controller.retry()
+            self._send("enhance", self.controller.enhancement)
 
     def cancel(self) -> None:
         """End the work at once. The next request starts a new worker."""
@@ -111,7 +112,8 @@ class Enhancer:
         """End the work and the worker, and start none until the controller's `retry`; the panel shows the message."""
         self.cancel()
         self._worker.endProcess()
-        self.controller.setStopped(message)
+        self.controller.setAbsent("")
+        self.controller.notify(message, isError=True)
 
     def close(self) -> None:
         """End the worker."""
@@ -121,18 +123,15 @@ class Enhancer:
         self, volumeNode, regionNode=None, bundle: str = "", texture: float = 0.0, steps: int = 0, seed: int = 0,
         errorBars: bool = True, modality: str = "", idle=None,
     ):  # fmt: skip
-        """Enhance a volume and wait for the result, for scripts.
+        """Enhance a volume, wait, and return the result's volume node, for scripts; for the options, see `Choice`.
 
         Args:
             volumeNode: radiograph or CT.
             regionNode: markups ROI, slice node (its slice), or None for the whole volume.
-            bundle: name of a model. Default "": the recommended one.
-            texture, steps, seed: options of the model. Default `steps` 0: its own number.
-            errorBars: add error bars if the model has them. Default True.
             modality: modality of the volume, "CXR" or "CT", if nothing else says it. Default empty: not said.
             idle: function that is called while waiting, for instance ``slicer.app.processEvents``.
 
-        Returns the result's volume node, or raises an InputError with the message that the panel would show.
+        Raises an InputError with the message that the panel would show.
         """
         kind = WHOLE if regionNode is None else BOX if regionNode.IsA("vtkMRMLMarkupsROINode") else SLICE
         choice = Choice(bundle, texture, steps, seed, errorBars)
@@ -147,7 +146,7 @@ class Enhancer:
             if panel.absence or panel.messageIsError or isDropped:
                 raise InputError(panel.message or panel.absence)
             if not isRequested and panel.canRun:
-                self.controller.requestRun()
+                self.run()
                 isRequested = True
             if idle is not None:
                 idle()
@@ -155,41 +154,25 @@ class Enhancer:
         return added[0]
 
     def _send(self, do: str, enhancement: Enhancement | None) -> None:
-        if do == "bundles":
-            self._worker.ask(do)
-        elif do == "plan":
-            subject = enhancement.subject
-            self._worker.ask(do, shape=subject.shape, itemsize=subject.itemBytes, **enhancement.fields())
+        fields = enhancement.fields() if enhancement else {}
+        if do == "enhance":
+            self._source, subject = self._volume, enhancement.subject
+            prepare = partial(volumes.narrow, name=subject.name)
+            self._worker.enhance(volumes.voxelsOf(self._source), subject.state, prepare, **fields)
         else:
-            try:
-                self._sendImage(enhancement.subject, enhancement.fields())
-            except InputError as error:
-                self.controller.setSendFailed(str(error))
-                return
+            self._worker.ask(do, **fields)
         self.controller.setSent(do, enhancement)
 
-    def _sendImage(self, subject: Subject, fields: dict) -> None:
-        array, name = volumes.voxelsOf(self._volume), self._volume.GetName()
-        self._source = self._volume
-        if subject.storedRange is not None and array.dtype.kind in "iu":
-            fields["storedRange"] = subject.storedRange
-        if subject.blackIsHigh:
-            fields["blackIsHigh"] = True
-        self._worker.enhance(array, subject.state, partial(volumes.narrow, name=name), **fields)
-
     def _addResult(self, enhancement: Enhancement, done: dict) -> list:
-        source, subject, dropped = self._source, enhancement.subject, ""
+        source, subject = self._source, enhancement.subject
         if source.GetScene() is None:
-            dropped = _("'{name}' was removed while its result was computed, so there is no result.")
+            text = _("'{name}' was removed while its result was computed, so there is no result.")
         elif _stateOf(source) != subject.state:
-            dropped = _("'{name}' was changed while its result was computed, so the result, which belongs to what it "
-                        "was, is not shown. Press Run again.")  # fmt: skip
-        if dropped:
-            self.controller.setDropped(dropped.format(name=subject.name))
-            return []
-        array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
-        node = result_nodes.addResult(
-            source, array, subject.extent, done, errorBars,
-            spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
-        )  # fmt: skip
-        return [node]
+            text = _("'{name}' was changed while its result was computed, so the result, which belongs to what it was, "
+                     "is not shown. Press Run again.")  # fmt: skip
+        else:
+            array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
+            spacingSource = subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN
+            return [result_nodes.addResult(source, array, subject.extent, done, errorBars, spacingSource)]
+        self.controller.notify(text.format(name=subject.name))
+        return []

@@ -25,57 +25,55 @@ class Viewing:
     def __init__(self, applicationLogic):
         self._logic = applicationLogic
         self.kind, self.result, self.isOriginal = "", None, False
-        self._bars, self._legend, self._parts = None, None, []
+        self._bars, self._parts = None, []
 
     def show(self, kind: str, resultNode, viewName: str = "Red", fit: bool = True) -> None:
         """Show a result with its source around it, framed, captioned, with one window and level for both.
 
         Views side by side take the orientation of the view `viewName`, and are fitted to the region also without `fit`.
         """
-        source = result_nodes.existingSource(resultNode)
+        source, scene = result_nodes.existingSource(resultNode), resultNode.GetScene()
         self.stop()
         for node in (resultNode, *result_nodes.derivedNodes(resultNode)):  # the source may have been moved since
             node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+        saved = compare.SavedViews(scene)
         overlay = resultNode
+        if kind == DIFFERENCE:
+            overlay = result_nodes.addDifference(resultNode)
+            filling.step()
+        elif kind == SIDE_BY_SIDE:
+            view = self._logic.GetSliceLogicByLayoutName(viewName)
+            orientation = view.GetSliceNode().GetOrientation() if view else ""
+            compare.showSideBySide(self._logic, source, resultNode, orientation)
+        self.kind, self.result, self._shownVolume = kind, resultNode, overlay
+        captions = [(self._caption(), None)]
         if kind == SIDE_BY_SIDE:
-            saved = compare.showSideBySide(self._logic, source, resultNode, self._orientationOf(viewName))
-            self._parts.append(compare.LinkedCursor(resultNode.GetScene()))
+            before, after = (logic.GetSliceNode().GetID() for logic in self._logics())
+            captions = [(self._caption(), after), (_("original"), before)]
         else:
-            saved = compare.SavedViews(self._logics())
-            if kind == DIFFERENCE:
-                overlay = result_nodes.addDifference(resultNode)
-                filling.step()
-            for composite in _compositesOf(self._logics()):
+            for composite in self._overlaidComposites():
                 with NodeModify(composite):
                     composite.SetBackgroundVolumeID(source.GetID())
                     composite.SetForegroundVolumeID(overlay.GetID())
                     composite.SetForegroundOpacity(1.0)
-        self.kind, self.result, self._saved = kind, resultNode, saved
         self._showAids(source)
-        captions = [(self._caption(), None)]
-        if kind == SIDE_BY_SIDE:
-            before, after = (logic.GetSliceNode().GetID() for logic in self._comparedLogics())
-            captions = [(self._caption(), after), (_("original"), before)]
         self._frame = Frame(resultNode, captions, headers.edgeLettersOf(source, headers.openDatabase()))
-        self._parts += [self._frame, display.WindowLink(source, resultNode)]
+        self._legend = display.Legend(self._frame.displayNode)
+        self._parts = [self._frame, self._legend, display.WindowLink(source, resultNode), saved]
+        if kind == SIDE_BY_SIDE:
+            self._parts.append(compare.LinkedCursor(scene))
         if fit or kind == SIDE_BY_SIDE:
-            self._parts.append(FittedViews(self._comparedLogics(), resultNode))
-        if kind == DIFFERENCE:
-            self._difference = overlay
-            self._showDifferenceLegend()
+            self._parts.append(FittedViews(self._logics(), resultNode))
+        self._showLegend()
 
     def stop(self) -> None:
         """Show what the views showed before; their zoom stays. Calling it again does nothing."""
         self.showOriginal(False)
-        if not self.kind:
-            return
-        self.hideErrorBars()
-        if self._legend is not None:
-            self._legend.stop()
-        for part in self._parts:
+        if self._bars is not None:
+            self._bars.stop()
+        for part in reversed(self._parts):
             part.stop()
-        self._saved.restore()
-        self.kind, self.result, self._legend, self._parts = "", None, None, []
+        self.kind, self.result, self._bars, self._parts = "", None, None, []
 
     def showOriginal(self, isOriginal: bool) -> None:
         """Show the original in place of the result, or the result again: one change of every view."""
@@ -83,7 +81,7 @@ class Viewing:
             return
         self.isOriginal = isOriginal
         with ExitStack() as changes:
-            for composite in _compositesOf(self._overlaidLogics()):
+            for composite in self._overlaidComposites():
                 changes.enter_context(NodeModify(composite))
                 composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
             if self._bars is not None:
@@ -103,18 +101,15 @@ class Viewing:
             self.show(IN_PLACE, resultNode)
         self.showOriginal(False)
         display.colorErrorBars(bars, threshold=tolerance or None)
-        self._bars = display.Overlay(_compositesOf(self._overlaidLogics()), bars, _BARS_OPACITY)
-        self._showLegend(bars, _("± {unit}").format(unit=result_nodes.unitOf(resultNode)))
+        self._bars = display.Overlay(self._overlaidComposites(), bars, _BARS_OPACITY)
+        self._legend.show(bars, _("± {unit}").format(unit=result_nodes.unitOf(resultNode)))
 
     def hideErrorBars(self) -> None:
         """Hide the error bars."""
-        if self._bars is None:
-            return
-        self._bars.stop()
-        self._bars = None
-        self._legend.stop()
-        if self.kind == DIFFERENCE and self._difference.GetScene() is not None:
-            self._showDifferenceLegend()
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._showLegend()
 
     def _caption(self) -> str:
         if self.isOriginal:
@@ -122,46 +117,36 @@ class Viewing:
         if self.kind == DIFFERENCE:
             return _("what super-resolution added to interpolation")
         report = result_nodes.reportOf(self.result)
-        scale = describeScale(report["scaleZYX"])
+        text = _("enhanced {scale}, predicted detail")
         if report["provenance"].get("instead_of"):
-            return _("interpolated {scale}, nothing added").format(scale=scale)
-        if report.get("synthetic"):
-            return _("enhanced {scale}, texture: generated").format(scale=scale)
-        return _("enhanced {scale}, predicted detail").format(scale=scale)
+            text = _("interpolated {scale}, nothing added")
+        elif report.get("synthetic"):
+            text = _("enhanced {scale}, texture: generated")
+        return text.format(scale=describeScale(report["scaleZYX"]))
 
-    def _showDifferenceLegend(self) -> None:
-        self._showLegend(self._difference, _("added {unit}").format(unit=result_nodes.unitOf(self.result)))
-
-    def _showLegend(self, volumeNode, title: str) -> None:
-        if self._legend is not None:
-            self._legend.stop()
-        self._legend = display.Legend(self._frame.displayNode, volumeNode, title)
+    def _showLegend(self) -> None:
+        """Show the legend of the difference, if one is shown and was not removed."""
+        self._legend.stop()
+        if self.kind == DIFFERENCE and self._shownVolume.GetScene() is not None:
+            self._legend.show(self._shownVolume, _("added {unit}").format(unit=result_nodes.unitOf(self.result)))
 
     def _showAids(self, source) -> None:
         """Show Slicer's ruler where a millimetre is known, and orientation letters where the patient's axes are."""
-        isFilm = volumes.isFilm(source)
-        for logic in self._comparedLogics():
+        hasSpacing, isFilm = volumes.spacingZyx(source) is not None, volumes.isFilm(source)
+        for logic in self._logics():
             view = logic.GetSliceNode()
-            hasSpacing = volumes.spacingZyx(source) is not None
             view.SetRulerType(view.RulerTypeThin if hasSpacing else view.RulerTypeNone)
             # The frame bears the letters of a film: Slicer's own would call its upper edge anterior.
             view.SetOrientationMarkerType(view.OrientationMarkerTypeNone if isFilm else view.OrientationMarkerTypeAxes)
 
     def _logics(self) -> list:
+        """Return the slice logics of the comparison; side by side, that of the original comes first."""
+        if self.kind == SIDE_BY_SIDE:
+            return compare.pairOf(self._logic)
         logics = self._logic.GetSliceLogics()
         return [logics.GetItemAsObject(n) for n in range(logics.GetNumberOfItems())]
 
-    def _comparedLogics(self) -> list:
-        return compare.pairOf(self._logic) if self.kind == SIDE_BY_SIDE else self._logics()
-
-    def _overlaidLogics(self) -> list:
-        return compare.pairOf(self._logic)[1:] if self.kind == SIDE_BY_SIDE else self._logics()
-
-    def _orientationOf(self, viewName: str) -> str:
-        logic = self._logic.GetSliceLogicByLayoutName(viewName)
-        orientation = logic.GetSliceNode().GetOrientation() if logic else ""
-        return orientation if orientation in ("Axial", "Coronal", "Sagittal") else "Axial"
-
-
-def _compositesOf(sliceLogics) -> list:
-    return [logic.GetSliceCompositeNode() for logic in sliceLogics]
+    def _overlaidComposites(self) -> list:
+        """Return the composite nodes of the views that show the result."""
+        logics = self._logics()[1:] if self.kind == SIDE_BY_SIDE else self._logics()
+        return [logic.GetSliceCompositeNode() for logic in logics]

@@ -27,7 +27,8 @@ REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a 
 
 
 @pytest.fixture
-def pair(sliceView):
+def pair(application, sliceView):
+    application.scene.AddNewNodeByClass("vtkMRMLLayoutNode")
     return [sliceView(name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER)]
 
 

@@ -61,8 +61,7 @@ def windowsOf(*volumes):
 
 def test_a_result_lies_exactly_over_its_source(application, red, source, result):
     whole = application.addVolume(phantom_volumes.FINE, resultAffine(phantom_volumes.GRID, [0] * 6, (1, 4, 4)))
-    whole.GetDisplayNode().SetAutoWindowLevel(0)
-    whole.GetDisplayNode().SetWindowLevel(1400, -400)
+    whole.GetDisplayNode().CopyContent(source.GetDisplayNode())
     pictures = []
     for foreground in (None, result, whole):
         (foreground or source).GetDisplayNode().SetInterpolate(False)
@@ -72,19 +71,14 @@ def test_a_result_lies_exactly_over_its_source(application, red, source, result)
     before, after, fine = pictures
     assert difference(after, fine)[insideOf(red)].max() == 0
     assert difference(before, fine)[insideOf(red)].max() > 60
-    column0, row0 = red.pixel(phantom_volumes.world(2, 31.5, 31.5))
-    column1, row1 = red.pixel(phantom_volumes.world(2, 95.5, 127.5))
-    rows, columns = np.nonzero(difference(before, after) > 2)  # only the region changed
-    assert row0 - 1 <= rows.min() <= rows.max() <= row1 + 1
-    assert column0 - 1 <= columns.min() <= columns.max() <= column1 + 1
+    for changed, inside in zip(np.nonzero(difference(before, after) > 2), insideOf(red)):  # only the region changed
+        assert inside.start - 5 <= changed.min() <= changed.max() <= inside.stop + 5  # `insideOf` leaves out 4
 
 
 @pytest.mark.parametrize("kind", ["inPlace", "difference"])
 def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, viewing, red, result, application):
-    nodes = application.nodeIds()
-    before, picture = layersOf(red), red.picture()
+    nodes, before, picture = application.nodeIds(), layersOf(red), red.picture()
     viewing.show(kind, result, fit=False)
-    assert viewing.kind == kind
     assert (red.picture() != picture).any()
     viewing.stop()
     viewing.stop()
@@ -124,18 +118,15 @@ def test_the_caption_says_what_the_pixels_are_and_goes_with_them(report, caption
     assert captionsOf(source) == {caption}
     viewing.showOriginal(True)
     assert captionsOf(source) == {"original"}
-    viewing.showOriginal(False)
-    assert captionsOf(source) == {caption}
     application.scene.RemoveNode(result)  # by hand
     viewing.stop()
     assert captionsOf(source) == set()
 
 
 def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, source, result):
-    red.node.SetRulerType(0)
     viewing.show("inPlace", result)
     after, changes = red.picture(), []
-    tag = red.composite.AddObserver("ModifiedEvent", lambda *_: changes.append(1))
+    red.composite.AddObserver("ModifiedEvent", lambda *_: changes.append(1))
     viewing.showOriginal(True)
     assert len(changes) == 1
     original = red.picture()
@@ -143,7 +134,6 @@ def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, 
     assert difference(after, original)[outsideOf(red, after)].max() == 0
     viewing.showOriginal(False)
     assert difference(after, red.picture()).max() == 0
-    red.composite.RemoveObserver(tag)
 
 
 def test_error_bars_lie_over_the_image_and_never_instead_of_it_and_a_legend_beside_it(viewing, red, result, capfd):
@@ -174,7 +164,8 @@ def test_error_bars_lie_over_the_image_and_never_instead_of_it_and_a_legend_besi
 
 
 def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, result, pair, application):
-    layout, before, (left, right) = compare.layoutNode(application.scene), layersOf(red), pair
+    layout = application.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    before, (left, right) = layersOf(red), pair
     viewing.show("sideBySide", result)
     assert layout.GetViewArrangement() == compare.LAYOUT
     assert (layersOf(left)[:2], layersOf(right)[:2]) == ([source.GetID(), None], [source.GetID(), result.GetID()])
@@ -209,21 +200,10 @@ def test_what_moves_in_one_view_moves_in_the_other_and_one_cursor_shows_the_plac
     start = right.logic.GetSliceOffset()
     left.wheel()
     assert left.logic.GetSliceOffset() == right.logic.GetSliceOffset() != start
-    right.logic.StartSliceNodeInteraction(right.node.FieldOfViewFlag | right.node.XYZOriginFlag)
-    right.node.SetFieldOfView(80, 80, 1)
-    right.logic.EndSliceNodeInteraction()
-    assert left.node.GetFieldOfView()[:2] == (80, 80)
     viewing.stop()
     after = right.picture()
     left.moveMouse(50, 50)
     assert difference(after, right.picture()).max() == 0
-
-
-def test_without_a_layout_manager_side_by_side_says_so(viewing, red, result):
-    background = red.composite.GetBackgroundVolumeID()
-    with pytest.raises(RuntimeError, match="The views SuperResolutionBefore and SuperResolutionAfter were not made"):
-        viewing.show("sideBySide", result)
-    assert red.composite.GetBackgroundVolumeID() == background
 
 
 def test_a_view_that_gets_its_size_later_is_fitted_again_until_the_user_zooms(viewing, result, pair):
@@ -251,35 +231,28 @@ def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blu
         assert color[channel] == color.max() > 100
 
 
-def test_before_and_after_have_one_window_while_they_are_compared(application, viewing, red, result, source):
+def test_before_and_after_have_one_window_while_they_are_compared(viewing, red, result, source):
     source.GetDisplayNode().SetWindowLevel(300, 40)
     viewing.show("inPlace", result)
     assert windowsOf(source, result) == 2 * [(300, 40)]
     result.GetDisplayNode().SetWindowLevel(500, 60)
     assert windowsOf(source, result) == 2 * [(500, 60)]
-    interaction = application.logic.GetInteractionNode()
-    interaction.SetCurrentInteractionMode(interaction.AdjustWindowLevel)
-    red.drag((200, 150), (260, 190))
-    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
-    dragged, ofResult = windowsOf(source, result)
-    assert dragged == ofResult != (500, 60)
     viewing.stop()
     source.GetDisplayNode().SetWindowLevel(700, 80)
-    assert windowsOf(source, result) == [(700, 80), dragged]
+    assert windowsOf(source, result) == [(700, 80), (500, 60)]
 
 
-def test_a_ruler_needs_millimetres_and_axes_need_those_of_a_patient(application, viewing, red, film, result):
-    def aids():
-        return view.GetRulerType(), view.GetOrientationMarkerType()
-
+def test_a_ruler_needs_millimetres_and_axes_need_those_of_a_patient(viewing, red, film, result):
     view = red.node
     view.SetRulerType(view.RulerTypeThick)
-    viewing.show("inPlace", result)
-    assert aids() == (view.RulerTypeThin, view.OrientationMarkerTypeAxes)
+    for shown, ruler, axes in (
+        (result, view.RulerTypeThin, view.OrientationMarkerTypeAxes),
+        (film, view.RulerTypeNone, view.OrientationMarkerTypeNone),
+    ):
+        viewing.show("inPlace", shown)
+        assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (ruler, axes)
     viewing.stop()
-    assert aids() == (view.RulerTypeThick, view.OrientationMarkerTypeNone)
-    viewing.show("inPlace", film)
-    assert aids() == (view.RulerTypeNone, view.OrientationMarkerTypeNone)
+    assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (view.RulerTypeThick, 0)
 
 
 @pytest.fixture
