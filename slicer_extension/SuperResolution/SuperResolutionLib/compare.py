@@ -85,10 +85,7 @@ def pairOf(applicationLogic) -> list:
 
 
 class LinkedCursor(VTKObservationMixin):
-    """A crosshair that follows the mouse, so that every view shows where the mouse is in another one.
-
-    Call `stop` to have the crosshair as it was.
-    """
+    """A crosshair that follows the mouse until `stop`, so that every view shows where the mouse is in another one."""
 
     def __init__(self, scene):
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 from SuperResolutionLib.errors import _
@@ -26,6 +27,7 @@ class Subject:
     storedRange: tuple | None = None  # lowest and highest number that the voxels' file can hold
     blackIsHigh: bool = False  # True for a radiograph in which high is black
     itemBytes: int = 2  # of one voxel
+    volume: Any = None  # node of the volume
     state: Any = None  # key that changes when the voxels or their position change
     question: str = ""  # why the user is to say what the image is; empty if that is known
     kernel: str = ""  # convolution kernel of a CT; empty if it is not known
@@ -60,32 +62,10 @@ class Enhancement:
             "storedRange": self.subject.storedRange,
             "blackIsHigh": self.subject.blackIsHigh,
             "kernel": self.subject.kernel or None,
+            **vars(self.choice),
             "bundle": self.choice.bundle or None,
-            "texture": self.choice.texture,
             "steps": self.choice.steps or None,
-            "seed": self.choice.seed,
-            "errorBars": self.choice.errorBars,
         }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Everything that a panel shows, except the user's own choices."""
-
-    absence: str
-    bundles: tuple
-    bundleText: str
-    textureEnabled: bool
-    stepsEnabled: bool
-    modality: str
-    subjectText: str
-    estimateText: str
-    message: str
-    messageIsError: bool
-    canRun: bool
-    canCancel: bool
-    progress: float | None
-    progressText: str
 
 
 @dataclass
@@ -102,12 +82,15 @@ class Controller:
     _progress: tuple = (0.0, None)
     _notice: tuple = ("", False)  # message, and whether it is an error
 
-    # Events.
-
     def setAbsent(self, reason: str) -> None:
         """Record why there is no worker. An empty reason means that there may be one again, with other models."""
         self._absence = reason
         self._bundles = self._plan = self._pending = None
+
+    def setStopped(self, message: str) -> None:
+        """Record why there is no worker until `retry`; the one after it may have other models."""
+        self._bundles = self._plan = None
+        self.notify(message, isError=True)
 
     def notify(self, message: str, isError: bool = False) -> None:
         """Show a message until the choice changes or `retry` is called; after an error nothing is requested."""
@@ -153,8 +136,6 @@ class Controller:
             self.notify(event["message"], isError=True)
         return None
 
-    # Requests.
-
     @property
     def enhancement(self) -> Enhancement | None:
         """The enhancement for the current choice; None if there is none, or the models are not known yet."""
@@ -183,19 +164,17 @@ class Controller:
         enhancement = self.enhancement
         return ("plan", enhancement) if enhancement is not None and self._currentPlan() is None else None
 
-    # The panel.
-
-    def panel(self) -> Panel:
-        subject, bundle, isRunning = self._subject, self._bundle(), self._isPending("enhance")
+    def panel(self) -> SimpleNamespace:
+        """Return everything that the panel shows, except the user's own choices."""
+        subject, bundle = self._subject, self._bundle()
         message, isError = self._message()
-        fraction, left = self._progress if isRunning else (None, None)
-        progressText = "" if fraction is None else f"{fraction:.0%}"
-        if left is not None:
-            progressText = _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
-        return Panel(
+        pending = self._pending[0] if self._pending else ""
+        fraction, left = self._progress
+        text = _("{share:.0%}, {time} left") if left is not None else "{share:.0%}"
+        return SimpleNamespace(
             absence=self._absence,
             bundles=self._choices(),
-            bundleText=_describeBundle(bundle, automatic=not self._choice.bundle) if bundle else "",
+            bundleText=_describeBundle(bundle) if bundle else "",
             textureEnabled=bool(bundle and bundle["textures"]),
             stepsEnabled=self._hasSteps(),
             modality="" if subject is None or subject.question else subject.modality,
@@ -204,13 +183,10 @@ class Controller:
             message=message,
             messageIsError=isError,
             canRun=self._currentPlan() is not None and self._pending is None and not self._tooLarge(),
-            canCancel=isRunning or self._isPending("plan"),
-            progress=fraction,
-            progressText=progressText,
+            canCancel=pending in ("plan", "enhance"),
+            progress=fraction if pending == "enhance" else None,
+            progressText=text.format(share=fraction, time=inSeconds(left or 0)),
         )
-
-    def _isPending(self, do: str) -> bool:
-        return self._pending is not None and self._pending[0] == do
 
     def _currentPlan(self) -> dict | None:
         """Return the worker's plan for the current choice; None if there is none yet."""
@@ -248,15 +224,13 @@ class Controller:
         plan = self._currentPlan()
         if plan is None or plan["bytes"] <= plan["freeBytes"]:
             return ""
-        text = _(
-            "This takes {needed} of memory, and {free} are free. Choose a smaller region, or close other programs."
-        )
+        text = _("This takes {needed} of memory, and {free} are free. Choose a smaller region, or close programs.")
         return text.format(needed=inBytes(plan["bytes"]), free=inBytes(plan["freeBytes"]))
 
     def _estimate(self) -> str:
         plan = self._currentPlan()
         if plan is None:
-            return _("Estimating…") if self._isPending("plan") else ""
+            return _("Estimating…") if self._pending and self._pending[0] == "plan" else ""
         text = _("About {time} and {memory} of memory ({free} are free)")
         if self._choice.errorBars and not plan["errorBars"]:
             text = _("About {time} and {memory} of memory ({free} are free); without error bars")
@@ -268,10 +242,7 @@ class Controller:
         if self._bundles is None:
             return ()
         modality = self._subject.modality if self._subject else "unknown"
-        fitting = [
-            bundle for bundle in self._bundles
-            if _fits(bundle, modality) or bundle["name"] == self._choice.bundle
-        ]  # fmt: skip
+        fitting = [each for each in self._bundles if _fits(each, modality) or each["name"] == self._choice.bundle]
         fitting.sort(key=lambda bundle: (not bundle["default"], bundle["modality"] == "any", bundle["name"]))
         models = tuple((bundle["name"], bundle["title"], bundle["description"]) for bundle in fitting)
         return (("", _("Automatic"), _("The recommended model for this kind of image.")), *models)
@@ -317,10 +288,7 @@ def resultText(done: dict) -> str:
 
 
 def trustOf(done: dict) -> tuple[str, str]:
-    """Return `GREEN`, `AMBER` or `RED` for a result, and the most serious reason in one sentence.
-
-    `done` is the worker's event "done", or the report of `result_nodes.reportOf`.
-    """
+    """Return `GREEN`, `AMBER` or `RED` for a result, and the most serious reason in one sentence; see `resultText`."""
     if done["provenance"].get("instead_of"):
         return RED, _("Nothing was added: the image is too unlike those the model knows, so it was only interpolated.")
     if done["synthetic"]:
@@ -366,14 +334,14 @@ def _fits(bundle: dict, modality: str) -> bool:
     return "unknown" in (modality, bundle["modality"]) or bundle["modality"] in ("any", modality)
 
 
-def _describeBundle(bundle: dict, automatic: bool) -> str:
-    words = [f"{bundle['title']}."] if automatic else []
-    words += [bundle["description"], _("For {images}.").format(images=_imagesOf(bundle["modality"]))]
+def _describeBundle(bundle: dict) -> str:
+    sentences = [f"{bundle['title']}.", bundle["description"]]
+    sentences.append(_("For {images}.").format(images=_imagesOf(bundle["modality"])))
     if bundle["generative"] and not bundle["textures"]:
-        words.append(_("It generates texture: one of many that would fit."))
+        sentences.append(_("It generates texture: one of many that would fit."))
     if not bundle["hasErrorBars"]:
-        words.append(_("Without error bars."))
-    return " ".join(word for word in words if word)
+        sentences.append(_("Without error bars."))
+    return " ".join(sentences)
 
 
 def _describeSubject(subject: Subject, bundle: dict | None) -> str:

@@ -40,10 +40,7 @@ def addDisplay(volumeNode, likeNode=None) -> None:
 
 
 class WindowLink(VTKObservationMixin):
-    """A link that keeps window and level of volumes equal, so that before and after compare.
-
-    The first volume sets them at the start. Call `stop` when the comparison ends.
-    """
+    """A link that keeps window and level of volumes equal until `stop`; the first volume sets them at the start."""
 
     stop = VTKObservationMixin.removeObservers
 
@@ -99,9 +96,8 @@ def colors(scene, kind: str):
     node.SetHideFromEditors(False)
     node.SetNumberOfColors(_COLORS)
     steps = np.array(_STEPS[kind])
-    positions = np.linspace(0, len(steps) - 1, _COLORS)
-    channels = [np.interp(positions, range(len(steps)), channel) for channel in steps.T]
-    for index, rgb in enumerate(np.stack(channels, axis=1).tolist()):
+    for index, position in enumerate(np.linspace(0, len(steps) - 1, _COLORS)):
+        rgb = [np.interp(position, range(len(steps)), channel) for channel in steps.T]
         node.SetColor(index, str(index), *rgb, 1)
     return scene.AddNode(node)
 
@@ -115,7 +111,6 @@ def colorErrorBars(errorBarsNode, threshold: float = 0.0) -> None:
     _colorBetween(errorBarsNode, "ErrorBars", 0, widest or 1.0)
     display = errorBarsNode.GetDisplayNode()
     with NodeModify(display):
-        display.SetAutoThreshold(0)
         display.SetThreshold(threshold or widestQuarter, np.finfo(np.float32).max)
         display.SetApplyThreshold(True)
 
@@ -135,7 +130,6 @@ def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
     display = volumeNode.GetDisplayNode()
     with NodeModify(display):
         display.SetAndObserveColorNodeID(colors(volumeNode.GetScene(), kind).GetID())
-        display.SetAutoWindowLevel(0)
         display.SetWindowLevelMinMax(lowest, highest)
 
 
@@ -180,10 +174,7 @@ class Legend(VTKObservationMixin):
 
 
 class Overlay:
-    """A volume over the images of slice views, in a layer of its own above those that the user has there.
-
-    Call `stop` to take it away.
-    """
+    """A volume over the images of slice views until `stop`, in a layer of its own above those that the user has."""
 
     def __init__(self, compositeNodes: Sequence, volumeNode, opacity: float):
         self._composites, self._volume, self._opacity = compositeNodes, volumeNode.GetID(), opacity

@@ -21,6 +21,7 @@ def subjectOf(volumeNode, extent) -> Subject:
     spacing = volumes.spacingZyx(volumeNode) if source != volumes.UNKNOWN else None
     return Subject(
         name=volumeNode.GetName(),
+        volume=volumeNode,
         shape=tuple(volumes.shapeOf(volumeNode)),
         extent=tuple(extent),
         modality=volumes.modality(volumeNode),
@@ -59,8 +60,6 @@ class Enhancer:
     def __init__(self, worker):
         self.controller = Controller()
         self._worker = worker
-        self._volume = None
-        self._source = None  # volume of the running request
 
     def choose(self, volumeNode, kind: str, regionNode, choice: Choice) -> None:
         """Pass the user's current choice to the controller. Bad input becomes its message; the scene is not changed."""
@@ -73,7 +72,6 @@ class Enhancer:
             problem = subject.question
         except InputError as error:
             problem = str(error)
-        self._volume = volumeNode
         self.controller.choose(subject, problem, choice)
 
     @property
@@ -112,8 +110,7 @@ class Enhancer:
         """End the work and the worker, and start none until the controller's `retry`; the panel shows the message."""
         self.cancel()
         self._worker.endProcess()
-        self.controller.setAbsent("")
-        self.controller.notify(message, isError=True)
+        self.controller.setStopped(message)
 
     def close(self) -> None:
         """End the worker."""
@@ -156,23 +153,23 @@ class Enhancer:
     def _send(self, do: str, enhancement: Enhancement | None) -> None:
         fields = enhancement.fields() if enhancement else {}
         if do == "enhance":
-            self._source, subject = self._volume, enhancement.subject
+            subject = enhancement.subject
             prepare = partial(volumes.narrow, name=subject.name)
-            self._worker.enhance(volumes.voxelsOf(self._source), subject.state, prepare, **fields)
+            self._worker.enhance(volumes.voxelsOf(subject.volume), subject.state, prepare, **fields)
         else:
             self._worker.ask(do, **fields)
         self.controller.setSent(do, enhancement)
 
     def _addResult(self, enhancement: Enhancement, done: dict) -> list:
-        source, subject = self._source, enhancement.subject
-        if source.GetScene() is None:
+        subject = enhancement.subject
+        if subject.volume.GetScene() is None:
             text = _("'{name}' was removed while its result was computed, so there is no result.")
-        elif _stateOf(source) != subject.state:
+        elif _stateOf(subject.volume) != subject.state:
             text = _("'{name}' was changed while its result was computed, so the result, which belongs to what it was, "
                      "is not shown. Press Run again.")  # fmt: skip
         else:
             array, errorBars = done.pop("resultArray"), done.pop("errorBarsArray")
             spacingSource = subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN
-            return [result_nodes.addResult(source, array, subject.extent, done, errorBars, spacingSource)]
+            return [result_nodes.addResult(subject.volume, array, subject.extent, done, errorBars, spacingSource)]
         self.controller.notify(text.format(name=subject.name))
         return []

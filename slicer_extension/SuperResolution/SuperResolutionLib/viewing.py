@@ -89,10 +89,7 @@ class Viewing:
         self._frame.setCaption(self._caption())
 
     def showErrorBars(self, resultNode, tolerance: float) -> None:
-        """Lay the error bars of a result over the image where they are wider than `tolerance`; 0: the widest quarter.
-
-        A result without error bars changes nothing.
-        """
+        """Lay error bars, if any, over the image where they are wider than `tolerance`; 0: the widest quarter."""
         bars = result_nodes.errorBarsOf(resultNode)
         self.hideErrorBars()
         if bars is None:

@@ -17,22 +17,19 @@ NOT_HERE = "is not installed, or cannot run here. Choose another one, or install
 BUNDLES = {"event": "bundles", "bundles": [CT, SLOW, FLOW]}
 CHEST = Subject("chest", (1, 512, 512), (0, 1, 100, 228, 50, 178), "CXR", (1.0, 0.5, 0.5))
 DONE = {
-    "event": "done", "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82,
-    "synthetic": False, "provenance": {},
-    "consistency": {"rms": 0.31, "max": 2.0, "unit": "grey levels"},
+    "event": "done", "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82, "synthetic": False,
+    "provenance": {}, "consistency": {"rms": 0.31, "max": 2.0, "unit": "grey levels"},
     "coverage": {"promised": 0.9, "calibratedOn": "80 images of 71 patients"}, "warnings": ["The spacing is unknown."],
 }  # fmt: skip
 
 
-def planned(seconds=0.5, needed=2e8, free=4e9):
-    return {"event": "planned", "seconds": seconds, "bytes": needed, "freeBytes": free, "errorBars": True}
+def planned(needed=2e8):
+    return {"event": "planned", "seconds": 0.5, "bytes": needed, "freeBytes": 6e9, "errorBars": True}
 
 
 def answered(controller, event):
     """Send what the controller wants, and answer it."""
-    request = controller.nextRequest()
-    assert request is not None, "nothing is asked"
-    controller.setSent(*request)
+    controller.setSent(*controller.nextRequest())
     return controller.handleEvent(event)
 
 
@@ -51,8 +48,7 @@ def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
     controller.handleEvent({"event": "failed", "kind": "crash", "message": "the worker was ended by SIGSEGV."})
     panel = controller.panel()
     assert (panel.message, panel.messageIsError) == ("the worker was ended by SIGSEGV.", True)
-    assert controller.nextRequest() is None
-    assert panel.canRun
+    assert (controller.nextRequest(), panel.canRun) == (None, True)
 
 
 @pytest.mark.parametrize(("bundles", "subject", "choice", "message"), [
@@ -72,26 +68,22 @@ def test_bad_input_is_a_message_that_says_what_to_do(bundles, subject, choice, m
 
 
 def test_a_region_larger_than_memory_cannot_be_run(controller):
-    answered(controller, planned(needed=12e9, free=6e9))
+    answered(controller, planned(needed=12e9))
     panel = controller.panel()
-    assert panel.message == (
-        "This takes 12.0 GB of memory, and 6.0 GB are free. Choose a smaller region, or close other programs."
-    )
+    assert panel.message.startswith("This takes 12.0 GB of memory, and 6.0 GB are free. Choose a smaller region")
     assert (panel.messageIsError, panel.canRun) == (True, False)
 
 
 def test_texture_and_steps_can_be_set_where_they_do_something(controller):
-    assert controller.panel().textureEnabled
-    assert not controller.panel().stepsEnabled  # texture 0 takes no steps
+    panel = controller.panel()
+    assert (panel.textureEnabled, panel.stepsEnabled) == (True, False)  # texture 0 takes no steps
+    assert [name for name, *_ in panel.bundles] == ["", "flow", "slow"]  # the recommended one first
     controller.choose(CHEST, "", Choice(texture=0.5, steps=8))
-    assert controller.panel().stepsEnabled
-    assert controller.enhancement.fields()["steps"] == 8
+    assert (controller.panel().stepsEnabled, controller.enhancement.fields()["steps"]) == (True, 8)
     controller.choose(CHEST, "", Choice("slow", texture=0.5, steps=8))
-    text = "It generates texture: one of many that would fit. Without error bars."
-    assert controller.panel().bundleText.endswith(text)
-    assert [name for name, *_ in controller.panel().bundles] == ["", "flow", "slow"]  # the recommended one first
-    assert not controller.panel().textureEnabled
-    assert (controller.enhancement.choice.texture, controller.enhancement.choice.steps) == (0.0, 8)
+    panel, choice = controller.panel(), controller.enhancement.choice
+    assert panel.bundleText.endswith("It generates texture: one of many that would fit. Without error bars.")
+    assert (panel.textureEnabled, choice.texture, choice.steps) == (False, 0.0, 8)
 
 
 def test_a_result_is_told_with_its_consistency_and_coverage():
@@ -105,25 +97,20 @@ def test_a_result_is_told_with_its_consistency_and_coverage():
     assert resultText(done).endswith(text)
 
 
-@pytest.mark.parametrize(("changes", "color", "reason"), [
-    ({"warnings": []}, trust.GREEN,
-     "On average over images like those of the tests, 90% of the pixels lie within their error bars."),
+@pytest.mark.parametrize(("changes", "color", "beginning"), [
+    ({"warnings": []}, trust.GREEN, "On average over images like those of the tests, 90% of the pixels lie within"),
     ({}, trust.AMBER, "The spacing is unknown."),
-    ({"warnings": [], "coverage": None}, trust.AMBER,
-     "There are no error bars: how far off a pixel may be is unknown."),
-    ({"synthetic": True}, trust.RED,
-     "The texture is generated: it is one of many that would fit, so do not diagnose from it."),
-    ({"provenance": {"instead_of": "flow"}}, trust.RED,
-     "Nothing was added: the image is too unlike those the model knows, so it was only interpolated."),
+    ({"warnings": [], "coverage": None}, trust.AMBER, "There are no error bars: how far off a pixel may be is"),
+    ({"synthetic": True}, trust.RED, "The texture is generated: it is one of many that would fit, so do not"),
+    ({"provenance": {"instead_of": "flow"}}, trust.RED, "Nothing was added: the image is too unlike those the model"),
 ])  # fmt: skip
-def test_trust_is_one_colour_and_the_most_serious_reason(changes, color, reason):
-    assert trust.trustOf({**DONE, **changes}) == (color, reason)
+def test_trust_is_one_colour_and_the_most_serious_reason(changes, color, beginning):
+    shownColor, reason = trust.trustOf({**DONE, **changes})
+    assert shownColor == color
+    assert reason.startswith(beginning)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    (inSeconds(0.02), "0.1 s"), (inSeconds(9.94), "9.9 s"), (inSeconds(75), "75 s"), (inSeconds(600), "10 min"),
-    (inSeconds(9000), "2.5 h"), (inBytes(5e5), "1 MB"), (inBytes(1.25e9), "1.2 GB"),
-    (describeScale([4, 1, 1]), "x4"), (describeScale([2, 4, 4]), "x2x4x4"),
-])  # fmt: skip
-def test_numbers_are_told_in_words(text, words):
-    assert text == words
+def test_numbers_are_told_in_words():
+    assert [inSeconds(number) for number in (0.02, 75, 600, 9000)] == ["0.1 s", "75 s", "10 min", "2.5 h"]
+    assert [inBytes(number) for number in (5e5, 1.25e9)] == ["1 MB", "1.2 GB"]
+    assert [describeScale(scale) for scale in ([4, 1, 1], [2, 4, 4])] == ["x4", "x2x4x4"]
