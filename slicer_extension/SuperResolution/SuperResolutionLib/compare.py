@@ -60,10 +60,11 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str) ->
     The orientation is "Axial", "Coronal" or "Sagittal"; another one gives "Axial".
     """
     orientation = orientation if orientation in ("Axial", "Coronal", "Sagittal") else "Axial"
-    (layout,) = getNodesByClass("vtkMRMLLayoutNode", afterNode.GetScene())
-    layout.AddLayoutDescription(LAYOUT, "")  # has no effect on one that there is
-    layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
-    layout.SetViewArrangement(LAYOUT)
+    layout = afterNode.GetScene().GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if layout is not None:  # there is none without a window
+        layout.AddLayoutDescription(LAYOUT, "")  # has no effect on one that there is
+        layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
+        layout.SetViewArrangement(LAYOUT)
     for logic, foreground in zip(pairOf(applicationLogic), (None, afterNode)):
         composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
         with NodeModify(composite):

@@ -179,8 +179,7 @@ class Overlay:
     def __init__(self, compositeNodes: Sequence, volumeNode, opacity: float):
         self._composites, self._volume, self._opacity = compositeNodes, volumeNode.GetID(), opacity
         for composite in compositeNodes:
-            layer = _LAYERS + composite.GetNumberOfAdditionalLayers()
-            composite.SetNthLayerVolumeID(layer, self._volume)
+            composite.SetNthLayerVolumeID(_LAYERS + composite.GetNumberOfAdditionalLayers(), self._volume)
         self.setVisible(True)
 
     def setVisible(self, visible: bool) -> None:

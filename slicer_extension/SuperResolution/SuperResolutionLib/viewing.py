@@ -36,7 +36,7 @@ class Viewing:
         self.stop()
         for node in (resultNode, *result_nodes.derivedNodes(resultNode)):  # the source may have been moved since
             node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-        saved = compare.SavedViews(scene)
+        self._parts = [compare.SavedViews(scene)]  # `stop` brings back also what fails below
         overlay = resultNode
         if kind == DIFFERENCE:
             overlay = result_nodes.addDifference(resultNode)
@@ -59,7 +59,7 @@ class Viewing:
         self._showAids(source)
         self._frame = Frame(resultNode, captions, headers.edgeLettersOf(source, headers.openDatabase()))
         self._legend = display.Legend(self._frame.displayNode)
-        self._parts = [self._frame, self._legend, display.WindowLink(source, resultNode), saved]
+        self._parts += [self._frame, self._legend, display.WindowLink(source, resultNode)]
         if kind == SIDE_BY_SIDE:
             self._parts.append(compare.LinkedCursor(scene))
         if fit or kind == SIDE_BY_SIDE:

@@ -27,8 +27,7 @@ REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a 
 
 
 @pytest.fixture
-def pair(application, sliceView):
-    application.scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+def pair(sliceView):
     return [sliceView(name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER)]
 
 

@@ -21,7 +21,7 @@ def viewing(application, red):
 
 @pytest.fixture
 def pair(application, sliceView):
-    """The views of our layout, which in Slicer the layout manager makes, and the node that asks for them."""
+    """The views of our layout, which in Slicer the layout manager makes; the layout shows one view."""
     layout = application.scene.AddNewNodeByClass("vtkMRMLLayoutNode")
     layout.SetViewArrangement(layout.SlicerLayoutOneUpRedSliceView)
     return [sliceView(name, 300, 300) for name in (compare.BEFORE, compare.AFTER)]
