@@ -33,7 +33,6 @@ from SuperResolutionLib import (
     dicom_jobs,
     display,
     drawing,
-    headers,
     install,
     label_client,
     label_exchange,
@@ -436,7 +435,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         volume, combo = self._parameterNode.inputVolume, self.ui.windowComboBox
         if volume is not self._windowed or not self._windows:
             self._windowed = volume
-            self._windows = windows.windowsOf(volume, headers.openDatabase()) if volume else []
+            self._windows = windows.windowsOf(volume) if volume else []
             combo.clear()
             combo.addItem("")
             for window in self._windows:
@@ -716,7 +715,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 message = _("The result is one of '{name}', and the boxes are not. Choose '{name}' as the volume.")
                 raise InputError(message, name=volume.GetName())
             boxes = box_nodes.boxesOf(slicer.mrmlScene, volume)
-            self._export = newCommand(kind, chosen.result, volume, boxes, *folder, headers.existingDatabase())
+            self._export = newCommand(kind, chosen.result, volume, boxes, *folder)
             self.ui.exportButton.text = text
         self._boxesChanged = True
 
@@ -783,8 +782,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startLoadingReport(self, path):
         """Put the boxes of a DICOM Structured Report on the input volume."""
         with showInputErrors(self.ui.boxLabel):
-            arguments = path, self._parameterNode.inputVolume, headers.existingDatabase()
-            self._report = newCommand(dicom_jobs.LoadReport, *arguments)
+            self._report = newCommand(dicom_jobs.LoadReport, path, self._parameterNode.inputVolume)
             showText(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
 

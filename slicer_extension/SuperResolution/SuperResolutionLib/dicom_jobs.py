@@ -1,8 +1,7 @@
 """`monai-sr` commands in processes of their own, on the DICOM files of a volume; the panel never waits for them.
 
-`Export` writes a result as a derived series: the same model, seed, steps and region give the same pixels. It writes the
-anomaly boxes of the volume as a Structured Report (TID 1500), which `LoadReport` reads. docs/dicom.md describes the
-headers, the identity and the label of synthetic texture. `SendToDatabase` puts both into Slicer's DICOM database.
+A result becomes a derived series: the same model, seed, steps and region give the same pixels. Anomaly boxes become a
+Structured Report (TID 1500). docs/dicom.md describes the headers, the identity and the label of synthetic texture.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from SuperResolutionLib import box_nodes, child_process, result_nodes, volumes
 from SuperResolutionLib.box import Box, BoxError
 from SuperResolutionLib.child_process import ChildProcess
 from SuperResolutionLib.errors import InputError, _
-from SuperResolutionLib.headers import filesOf, slicesOf
+from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 
 TOOL = Tool("3D Slicer")
-IMAGE = "{image}"  # word of a command line that stands for the folder of the images
+IMAGE = "{image}"  # word of a command line that stands for the folder of the DICOM files
 _RESERVED = r'[<>:"/\\|?*]'  # characters that the name of a file cannot have on Windows or elsewhere
 
 
@@ -33,21 +32,21 @@ class Command:
     user after success. The constructor raises an InputError if the commands cannot start; nothing was written then.
 
     Args:
-        files: DICOM files, which the commands read from a folder of their own among the temporary files.
-        commands: words of each command line, with `IMAGE` for this folder and other paths in the private folder.
+        volumeNode: volume from DICOM, whose files the commands read.
+        commands: words of each command line; `IMAGE` is the folder of the files, other paths are in the private folder.
         readings: boxes that the commands find in the file `boxes.json`.
         parent: folder that gets the private folder, by default that of temporary files.
         python: executable that has monai-sr-bundle, by default Slicer's own.
     """
 
     def __init__(
-        self, files, commands: Sequence[Sequence[str]], readings="", parent=None, python=None, environment=None
+        self, volumeNode, commands: Sequence[Sequence[str]], readings="", parent=None, python=None, environment=None
     ):
         self.fraction, self.message, self.summary = 0.0, "", ""
         self._python = python or child_process.pythonOfSlicer()
         self._environment = environment or child_process.environmentFor(self._python)
         self._commands, self._process, self._isCanceled, self._linkError = commands, None, False, None
-        self._folders: list[Path] = []
+        self._files, self._readings, self._folders = filesOf(volumeNode), readings, []
         try:
             for each in (None, parent):
                 self._folders.append(Path(child_process.makeFolder(each)))
@@ -57,7 +56,7 @@ class Command:
         self._image, self._folder = self._folders
         self._steps = self._work()
         # On a file system without links, the thread copies the whole series.
-        self._linking = threading.Thread(target=self._link, args=(files, readings), daemon=True)
+        self._linking = threading.Thread(target=self._linkFiles, daemon=True)
         self._linking.start()
 
     def step(self) -> bool:
@@ -70,10 +69,8 @@ class Command:
             return True
         except StopIteration:
             pass
-        except InputError as error:
-            self.message = str(error)
-        except OSError as error:
-            self.message = _describe(error)
+        except (InputError, OSError) as error:
+            self.message = str(error) if isinstance(error, InputError) else _describe(error)
         self._clean()
         return False
 
@@ -115,19 +112,17 @@ class Command:
                     elif event["event"] == "failed":
                         reason = str(event["message"])
                 yield
-            self._process = None
-            if process.error:
-                raise InputError(_("Python cannot be started: {reason}. Restart Slicer."), reason=process.error)
             notes = [line.removeprefix("monai-sr: ") for line in process.lastLines if line.strip()]
             if process.returnCode != 0:
-                unknown = _("The command has ended without a reason ({code}).").format(code=process.returnCode)
+                unknown = _("The command has ended without a reason ({code}).")
+                unknown = unknown.format(code=process.error or process.returnCode)
                 raise InputError(reason or (notes[-1].removeprefix("error: ") if notes else unknown))
         return notes
 
-    def _link(self, files: Sequence[str], readings: str) -> None:
+    def _linkFiles(self) -> None:
         try:
-            (self._folder / "boxes.json").write_text(readings, encoding="utf-8")
-            for number, file in enumerate(files):
+            (self._folder / "boxes.json").write_text(self._readings, encoding="utf-8")
+            for number, file in enumerate(self._files):
                 if self._isCanceled:
                     return
                 _link(file, str(self._image / f"{number:06}{Path(file).suffix or '.dcm'}"))
@@ -140,26 +135,26 @@ class Command:
 
 
 class Export(Command):
-    """Writes a result (or None), the boxes of its volume, or both into a new folder inside `folder`: all files or none.
+    """Writes a result (or None), the boxes of its volume, or both into a new folder in `parent`: all files or none."""
 
-    The volume must come from DICOM, and the database is Slicer's.
-    """
-
-    def __init__(self, resultNode, volumeNode, roiNodes: Sequence, folder, database, **process):
+    def __init__(self, resultNode, volumeNode, roiNodes: Sequence, parent=None, **process):
         if resultNode is None and not roiNodes:
             raise InputError(_("There is no result and no box to write. Press Run, or draw a box."))
-        files, readings, commands = filesOf(volumeNode, database.fileForInstance), "", []
+        commands, readings = [], ""
         if resultNode is not None:
             commands.append(["enhance", IMAGE, "output", *optionsOf(resultNode), "--progress", "json"])
         if roiNodes:
-            readings = _readingsOf(roiNodes, volumeNode, slicesOf(volumeNode, files, database))
+            readings = _readingsOf(roiNodes, volumeNode)
             commands.append(["boxes", "to-dicom", IMAGE, "boxes.json", os.path.join("output", "boxes.dcm")])
-        self._parent, self._name = folder, (resultNode or volumeNode).GetName()
-        super().__init__(files, commands, readings, folder, **process)
+        self._parent, self._name = parent, (resultNode or volumeNode).GetName()
+        super().__init__(volumeNode, commands, readings, parent, **process)
 
     def _work(self):
         yield from self._run()
-        folder = _freePath(self._parent, self._name)
+        name = re.sub(_RESERVED, "_", self._name)
+        folder, number = Path(self._parent, name), 2
+        while folder.exists():
+            folder, number = Path(self._parent, f"{name} {number}"), number + 1
         (self._folder / "output").rename(folder)
         self.summary = _("{count} files in {folder}.").format(count=len(list(folder.rglob("*.dcm"))), folder=folder)
 
@@ -167,14 +162,17 @@ class Export(Command):
 class SendToDatabase(Export):
     """Writes what `Export` does into Slicer's DICOM database, from where it goes to a PACS: all files or none."""
 
-    def __init__(self, resultNode, volumeNode, roiNodes: Sequence, database, **process):
-        self._database, self._sent = database, []
-        super().__init__(resultNode, volumeNode, roiNodes, None, database, **process)
+    def __init__(self, *nodes, **process):
+        self._database, self._sent = existingDatabase(), []  # Series Instance UID of each file that was sent
+        super().__init__(*nodes, **process)
 
     def _work(self):
         yield from self._run()
+        import pydicom  # Slicer has it; it takes a moment
+
         for file in sorted((self._folder / "output").rglob("*.dcm")):
-            self._sent.append(_seriesOf(file))
+            header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True)
+            self._sent.append(str(header.SeriesInstanceUID))
             self._database.insert(str(file))  # copies it, and shows it in the DICOM module
             yield
         series, total = set(self._sent), len(self._sent)
@@ -198,11 +196,10 @@ class SendToDatabase(Export):
 class LoadReport(Command):
     """Adds the boxes of a report, from any program, to the volume that it describes: all of them, or none."""
 
-    def __init__(self, path, volumeNode, database, **process):
-        files = filesOf(volumeNode, database.fileForInstance)
-        self._path, self._volume, self._uids = Path(path), volumeNode, slicesOf(volumeNode, files, database)
+    def __init__(self, path, volumeNode, **process):
+        self._path, self._volume, self._uids = Path(path), volumeNode, slicesOf(volumeNode)
         words = ["boxes", "from-dicom", str(self._path.absolute()), "report.json", "--image", IMAGE]
-        super().__init__(files, [words], **process)
+        super().__init__(volumeNode, [words], **process)
 
     def _work(self):
         notes = yield from self._run()
@@ -224,11 +221,6 @@ def optionsOf(resultNode) -> list[str]:
         message = _("'{name}' shows {count} of the {slices} slices of its source. A series is written of all of them: "
                     "enhance a box that goes through all slices, then export that.")  # fmt: skip
         raise InputError(message, name=resultNode.GetName(), count=k1 - k0, slices=slices)
-    answer, fileModality = source.GetAttribute(volumes.MODALITY), volumes.statedModality(source)
-    if answer and fileModality not in (answer, volumes.UNKNOWN):
-        message = _("The files of '{name}' call it {stated}, and you have said that it is something else: a derived "
-                    "series would say it wrongly too. Save the result with File, Save.")  # fmt: skip
-        raise InputError(message, name=source.GetName(), stated=fileModality)
     provenance = result_nodes.reportOf(resultNode)["provenance"]
     options = ["--roi", *map(str, (c0, r0, c1, r1))]
     for name in ("bundle", "seed", "backend"):
@@ -237,13 +229,15 @@ def optionsOf(resultNode) -> list[str]:
     for name in ("texture", "steps"):
         if sampling.get(name):
             options += [f"--{name}", str(sampling[name])]
-    return options + ["--force"] * (fileModality == volumes.UNKNOWN)  # then the files do not say that the model fits
+    if volumes.statedModality(source) == volumes.UNKNOWN:  # the files do not say that the model fits
+        options.append("--force")
+    return options
 
 
-def _readingsOf(roiNodes: Sequence, volumeNode, uids: Sequence[str]) -> str:
+def _readingsOf(roiNodes: Sequence, volumeNode) -> str:
     """Return the boxes as JSON, one reading for each reader."""
-    slices, rows, columns = volumes.shapeOf(volumeNode)
-    image = ImageIdentity(uids[0], columns=int(columns), rows=int(rows), slices=int(slices))
+    uids, (slices, rows, columns) = slicesOf(volumeNode), volumes.shapeOf(volumeNode)
+    image = ImageIdentity(uids[0], columns=columns, rows=rows, slices=slices)
     readers: dict[str, list[Box]] = {}
     for node in roiNodes:
         for rectangle in box_nodes.toBoxes(node, volumeNode, uids):
@@ -253,15 +247,6 @@ def _readingsOf(roiNodes: Sequence, volumeNode, uids: Sequence[str]) -> str:
         return format_readings(readings)
     except BoxError as error:
         raise InputError(_("The boxes cannot be written: {error} Correct the box."), error=error) from error
-
-
-def _freePath(folder, name: str) -> Path:
-    """Return a path in a folder at which nothing exists: that of a name, or of the name with a number."""
-    name = re.sub(_RESERVED, "_", name)
-    path, number = Path(folder, name), 2
-    while path.exists():
-        path, number = Path(folder, f"{name} {number}"), number + 1
-    return path
 
 
 def _link(file: str, name: str) -> None:
@@ -275,10 +260,3 @@ def _link(file: str, name: str) -> None:
 def _describe(error: OSError) -> str:
     text = _("The files cannot be written: {reason}. Make room, or choose another folder, and try again.")
     return text.format(reason=error.strerror or error)
-
-
-def _seriesOf(file: Path) -> str:
-    """Return the Series Instance UID of a file that is not in the database yet."""
-    import pydicom  # Slicer has it; it takes a moment
-
-    return str(pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True).SeriesInstanceUID)

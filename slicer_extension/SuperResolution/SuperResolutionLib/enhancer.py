@@ -16,7 +16,7 @@ BOX, SLICE, WHOLE = "box", "slice", "whole"  # the kinds of region
 def subjectOf(volumeNode, extent) -> Subject:
     """Describe a region of a volume that `volumes.check` accepts for the controller."""
     image = volumeNode.GetImageData()
-    header = headers.headerOf(volumeNode, headers.openDatabase())
+    header = headers.headerOf(volumeNode)
     source = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
     spacing = volumes.spacingZyx(volumeNode) if source != volumes.UNKNOWN else None
     return Subject(

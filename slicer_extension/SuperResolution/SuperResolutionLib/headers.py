@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +19,18 @@ from vtk.util.numpy_support import vtk_to_numpy
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.geometry import spacing_xyz
-from SuperResolutionLib.volumes import UIDS, transformPoints
+
+try:
+    from vtkITK import vtkITKArchetypeImageSeriesScalarReader
+except ImportError:  # Slicer's core without the application
+    from slicer import vtkITKArchetypeImageSeriesScalarReader
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
 ORIENTATION, KERNEL = "0020,0020", "0018,1210"
 _OPPOSITE = str.maketrans("APLRHF", "PARLFH")
-_SAME = 1e-3  # relative tolerance of equal spacings, because headers round
+_same = functools.partial(np.allclose, rtol=1e-3, atol=0)  # of spacings, because headers round
 _SAME_VOXEL = 0.5
 
 
@@ -55,24 +59,26 @@ def existingDatabase():
     return database
 
 
-def fileOf(volumeNode, database) -> str:
-    """Return the middle DICOM file of a volume; empty where the database, which may be None, does not know it."""
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+def uidsOf(volumeNode) -> list[str]:
+    """Return the SOP Instance UIDs of a volume from DICOM, in the order in which Slicer's reader took its files."""
+    return (volumeNode.GetAttribute(volumes.UIDS) or "").split()
+
+
+def fileOf(volumeNode) -> str:
+    """Return the middle DICOM file of a volume; empty where Slicer's database is not open or does not know it."""
+    uids, database = uidsOf(volumeNode), openDatabase()
     return database.fileForInstance(uids[len(uids) // 2]) if database is not None and uids else ""
 
 
-def valueOf(file: str, tag: str, database) -> str:
-    """Return the value of a tag in a file of the database; empty without a file or a value."""
-    return str(database.fileValue(file, tag) or "").strip() if file else ""
+def valueOf(file: str, tag: str) -> str:
+    """Return the value of a tag in a file of Slicer's database; empty without a file or a value."""
+    return str(existingDatabase().fileValue(file, tag) or "").strip() if file else ""
 
 
-def headerOf(volumeNode, database) -> Header:
-    """Return the header of a radiograph, and of a CT the kernel alone.
-
-    The volume is one that `volumes.check` accepts, and the database Slicer's DICOM database, or None.
-    """
-    file = fileOf(volumeNode, database)
-    value = functools.partial(valueOf, file, database=database)
+def headerOf(volumeNode) -> Header:
+    """Return the header of a radiograph that `volumes.check` accepts, and of a CT the kernel alone."""
+    file = fileOf(volumeNode)
+    value = functools.partial(valueOf, file)
     modality = volumes.modality(volumeNode) if file else ""
     if modality != "CXR":
         return Header(kernel=value(KERNEL).split("\\")[0].strip() if modality == "CT" else "")
@@ -95,51 +101,48 @@ def headerOf(volumeNode, database) -> Header:
     return Header(source, " ".join(notes), _storedRange(value(BITS), value(SIGNED)), bool(blackIsHigh))
 
 
-def edgeLettersOf(volumeNode, database) -> tuple[str, ...]:
+def edgeLettersOf(volumeNode) -> tuple[str, ...]:
     """Return the letters (A, P, L, R, H, F) of the left, right, upper and lower edge of a film.
 
     They are by its Patient Orientation (0020,0020), and none where the file does not state two directions. Slicer's own
     letters are wrong on every film: it lays them flat, and would call the upper edge anterior.
     """
-    file = fileOf(volumeNode, database)
-    orientation = valueOf(file, ORIENTATION, database) if file and volumes.modality(volumeNode) == "CXR" else ""
-    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", orientation)
-    if not directions:
+    directions = re.fullmatch(r"([APLRHF]+)\\([APLRHF]+)", valueOf(fileOf(volumeNode), ORIENTATION))
+    if not directions or volumes.modality(volumeNode) != "CXR":
         return ()
     (right, left), (lower, upper) = ((each, each.translate(_OPPOSITE)) for each in directions.groups())
     return () if right[0] in (lower[0], upper[0]) else (left, right, upper, lower)
 
 
-def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
-    """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader.
-
-    `fileOf` is the database's `fileForInstance`.
-    """
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+def filesOf(volumeNode) -> list[str]:
+    """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader."""
+    uids, name = uidsOf(volumeNode), volumeNode.GetName()
     if not uids:
         text = _("'{name}' was not loaded from DICOM, so there is no patient and study to write to. Load it through "
                  "the DICOM module, or save with File, Save.")  # fmt: skip
-        raise InputError(text.format(name=volumeNode.GetName()))
-    files = [fileOf(uid) for uid in uids]
-    missing = sum(1 for file in files if not file or not os.path.isfile(file))
+        raise InputError(text, name=name)
+    files = [existingDatabase().fileForInstance(uid) for uid in uids]
+    missing = sum(not os.path.isfile(file) for file in files)
     if missing:
         text = _("{missing} of {count} DICOM files of '{name}' are no longer where they were. Import them again in the "
                  "DICOM module.")  # fmt: skip
-        raise InputError(text.format(missing=missing, count=len(files), name=volumeNode.GetName()))
+        raise InputError(text, missing=missing, count=len(files), name=name)
     return files
 
 
-def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
-    """Return the SOP Instance UID of each slice of a volume, by the positions in its `files`, those of `filesOf`.
+def slicesOf(volumeNode) -> list[str]:
+    """Return the SOP Instance UID of each slice of a volume, by the positions in its files.
 
     The order of the files need not be that of the slices: Slicer may reverse it when a saved volume is loaded.
     """
-    uids, slices = volumeNode.GetAttribute(UIDS).split(), volumes.shapeOf(volumeNode)[0]
+    uids, slices = uidsOf(volumeNode), volumes.shapeOf(volumeNode)[0]
     if len(uids) == slices == 1:
         return uids
+    files = filesOf(volumeNode)
     try:
-        lps = [[float(part) for part in database.fileValue(file, POSITION).split("\\")] for file in files]
-        positions = transformPoints(np.linalg.inv(volumes.ijkToRasOf(volumeNode)), np.array(lps) * (-1.0, -1.0, 1.0))
+        lps = np.array([[float(part) for part in valueOf(file, POSITION).split("\\")] for file in files])
+        toIndex = np.linalg.inv(volumes.ijkToRasOf(volumeNode))
+        positions = volumes.transformPoints(toIndex, lps * (-1.0, -1.0, 1.0))
         order = positions[:, 2].argsort()
         isInPlace = (np.abs(positions[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all()
     except ValueError:  # a file without a position, or files of several slices
@@ -156,44 +159,29 @@ def _blackIsHigh(volumeNode, file: str) -> bool | None:
 
     GDCM, Slicer's default, inverts such a file, and DCMTK does not.
     """
-    voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars()).reshape(-1)
-    size, fileSamples = _readSamples(file) if os.path.isfile(file) else (0, None)
-    if voxels.size != size:
-        return None
-    samples = _thinned(voxels)
+    samples, fileSamples = _thinned(volumeNode.GetImageData()), _readSamples(file)
     if np.array_equal(samples, fileSamples):
         return False
-    return True if np.ptp(samples + fileSamples) == 0 else None
-
-
-def _thinned(voxels: np.ndarray) -> np.ndarray:
-    """Return about 4096 of the voxels as a copy, so that the others can be forgotten."""
-    return voxels[:: max(voxels.size // 4096, 1)].astype(np.float64)
+    isMirrored = samples.shape == fileSamples.shape and np.ptp(samples + fileSamples) == 0
+    return True if isMirrored else None
 
 
 @functools.lru_cache(maxsize=64)
-def _readSamples(file: str) -> tuple[int, np.ndarray]:
-    """Read a file by GDCM, once. Return its number of voxels, 0 if it cannot be read, and some of them."""
-    reader = _newReader()
+def _readSamples(file: str) -> np.ndarray:
+    """Read some voxels of a file by GDCM, once; none if it cannot be read."""
+    reader = vtkITKArchetypeImageSeriesScalarReader()
     reader.SetArchetype(file)
     reader.SetSingleFile(1)
     reader.SetOutputScalarTypeToNative()
     reader.SetDesiredCoordinateOrientationToNative()
     reader.Update()
-    scalars = reader.GetOutput().GetPointData().GetScalars()
-    if reader.GetErrorCode() or scalars is None:
-        return 0, np.empty(0)
-    voxels = vtk_to_numpy(scalars).reshape(-1)
-    return voxels.size, _thinned(voxels)
+    return np.empty(0) if reader.GetErrorCode() else _thinned(reader.GetOutput())
 
 
-def _newReader():
-    """Return Slicer's reader. The application has it in a module of its own, the wheel of its core in `slicer`."""
-    try:
-        import vtkITK as kit
-    except ImportError:
-        kit = slicer
-    return kit.vtkITKArchetypeImageSeriesScalarReader()
+def _thinned(image) -> np.ndarray:
+    """Return about 4096 of the voxels as a copy, so that the others can be forgotten."""
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)
+    return voxels[:: max(voxels.size // 4096, 1)].astype(np.float64)
 
 
 def _readSpacing(value: Callable[[str], str]):
@@ -214,10 +202,6 @@ def _parsePair(text: str):
     except ValueError:
         return None
     return pair if len(pair) == 2 and min(pair) > 0 else None
-
-
-def _same(one, other) -> bool:
-    return all(abs(a - b) <= _SAME * max(a, b) for a, b in zip(one, other))
 
 
 def _storedRange(bits: str, signed: str):

@@ -40,8 +40,6 @@ class LabelClient:
         if not host or parts.scheme not in ("http", "https") or parts.username or parts.query or parts.fragment:
             message = _("The address of the server is '{address}', expected one such as {example}.")
             raise InputError(message, address=address, example=ADDRESS)
-        if any(character <= " " or character > "~" for character in self._token):
-            raise InputError(_("The token holds blanks or other characters that no token has. Copy it again."))
         isLocal = host in _LOOPBACK
         if self._token and parts.scheme == "http" and not isLocal:
             raise InputError(_("The token would cross the network unencrypted, and was not sent. Use the https address "
@@ -84,9 +82,8 @@ class LabelClient:
                     document = {"schema": version["schema"], "readings": version["readings"]}
                     (reading,) = parse_readings(json.dumps(document))
         except (KeyError, TypeError, ValueError) as error:
-            reason = str(error) if isinstance(error, BoxError) else f"{type(error).__name__}."
-            message = _("The server's boxes cannot be read: {reason} Is it another version?")
-            raise InputError(message, reason=reason) from error
+            message = _("The server's boxes cannot be read ({error}). Is it another version?")
+            raise InputError(message, error=error) from error
         return number, reading
 
     def save(self, reading: Reading, basedOn: int) -> int:
@@ -116,7 +113,14 @@ class LabelClient:
             with self._opener.open(request, timeout=TIMEOUT) as response:
                 status, content = response.status, response.read()
         except (OSError, HTTPException, ValueError) as error:
-            raise InputError(self._describe(error, isWriting=body is not None)) from error
+            cause = getattr(error, "reason", error)
+            text = _("{address} does not answer ({detail}). Check the address and the token, and that the server runs.")
+            if isinstance(cause, ConnectionRefusedError):
+                text = _("No server runs at {address}. Start it there with `monai-sr label`, or correct the address.")
+            elif body is not None:
+                text += " " + _("The boxes may have been saved: send them again, the same ones are saved once.")
+            detail = getattr(cause, "strerror", None) or type(cause).__name__
+            raise InputError(text, address=self.address, detail=detail) from error
         try:
             answer = json.loads(content)
             if status == 200:
@@ -126,29 +130,12 @@ class LabelClient:
             message = _("{address} answered {status}, and is no server of `monai-sr label`.")
             raise InputError(message, address=self.address, status=status) from error
         messages = {
-            401: _("The server refuses this user: {reason}"),
-            403: _("The server does not allow it: {reason}"),
             404: _("The server does not have this image: {reason} It must have the very file that is loaded here."),
             409: _("The server has a newer version of these boxes, which was sent from elsewhere and not fetched here. "
                    "Nothing was sent. Press Fetch boxes to see them."),
         }  # fmt: skip
         reason = reason[:1].upper() + reason[1:]
         raise InputError(messages.get(status, _("The server refuses the request: {reason}")), reason=reason)
-
-    def _describe(self, error: Exception, isWriting: bool) -> str:
-        """Return a sentence on a server that does not answer."""
-        cause = getattr(error, "reason", error)
-        if isinstance(cause, ConnectionRefusedError):
-            text = _("No server runs at {address}. Start it there with `monai-sr label`, or correct the address.")
-            return text.format(address=self.address)
-        if isinstance(cause, TimeoutError):
-            text = _("{address} does not answer within {seconds:g} s. Try again later.")
-        else:
-            text = _("{address} cannot be reached ({detail}). Check the address, and that the server runs.")
-        detail = getattr(cause, "strerror", None) or type(cause).__name__
-        text = text.format(address=self.address, seconds=TIMEOUT, detail=detail)
-        saved = _("The boxes may have been saved: send them again, the same ones are saved once.")
-        return f"{text} {saved}" if isWriting else text
 
 
 class _EveryAnswer(urllib.request.HTTPErrorProcessor):

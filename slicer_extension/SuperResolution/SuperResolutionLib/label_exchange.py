@@ -14,10 +14,9 @@ from dataclasses import replace
 from SuperResolutionLib import box_nodes, result_nodes
 from SuperResolutionLib.dicom_jobs import TOOL
 from SuperResolutionLib.errors import InputError, _
-from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
+from SuperResolutionLib.headers import slicesOf, uidsOf
 from SuperResolutionLib.label_client import LabelClient
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading
-from SuperResolutionLib.volumes import UIDS, shapeOf
 
 SEEN = "SuperResolution.LabelVersions"  # attribute of a volume: newest version and boxes of each reader, JSON
 
@@ -47,9 +46,8 @@ class _Exchange:
             raise InputError(_("Enter the reader first: the server keeps the boxes of each reader apart."))
         self.message = self.summary = ""
         self._client, self._volume, self._reader = client, volumeNode, reader.strip()
-        self._uids, self._content = slicesAndContentOf(volumeNode)
-        slices, rows, columns = shapeOf(volumeNode)
-        self._size = {"columns": int(columns), "rows": int(rows), "slices": int(slices)}
+        self._content, self._uids = contentOf(volumeNode), slicesOf(volumeNode) if uidsOf(volumeNode) else []
+        self._size = dict(zip(("columns", "rows", "slices"), volumeNode.GetImageData().GetDimensions()))
         self._own = ownBoxes(volumeNode, self._reader)
         self._state = _stateOf(self._own, volumeNode)
         self._error: InputError | None = InputError(_("A mistake of this module. Slicer's log says where."))
@@ -170,31 +168,22 @@ class FetchBoxes(_Exchange):
 
 
 def _describe(number: int, isDraft: bool, count: int) -> str:
+    text = _("Version {number} is on the server, submitted. Boxes: {count}.")
     if isDraft:
         text = _("Version {number} is on the server, a draft. Boxes: {count}.")
-    elif count:
-        text = _("Version {number} is on the server, submitted. Boxes: {count}.")
-    else:
-        text = _("Version {number} is on the server, submitted: no finding.")
     return text.format(number=number, count=count)
 
 
-def slicesAndContentOf(volumeNode) -> tuple[Sequence[str], dict[str, str]]:
-    """Return the SOP Instance UID of each slice, if a volume is from DICOM, and the arguments of `LabelClient.find`."""
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+def contentOf(volumeNode) -> dict[str, str]:
+    """Return the arguments of `LabelClient.find`: what identifies the image of a volume by its content."""
+    uids, storage = uidsOf(volumeNode), volumeNode.GetStorageNode()
     if uids:
-        if len(uids) == shapeOf(volumeNode)[0] == 1:
-            return uids, {"instance": uids[0]}
-        database = existingDatabase()
-        slices = slicesOf(volumeNode, filesOf(volumeNode, database.fileForInstance), database)
-        return slices, {"instance": uids[0]}
-    storage = volumeNode.GetStorageNode()
-    file = (storage.GetFileName() if storage else None) or ""
-    if not file:
+        return {"instance": uids[0]}
+    if storage is None or not storage.GetFileName():
         message = _("'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where "
                     "the server has its images.")  # fmt: skip
         raise InputError(message, name=volumeNode.GetName())
-    return (), {"file": file}
+    return {"file": storage.GetFileName()}
 
 
 def _stateOf(roiNodes: Sequence, volumeNode) -> list[str]:

@@ -57,7 +57,7 @@ class Viewing:
                     composite.SetForegroundVolumeID(overlay.GetID())
                     composite.SetForegroundOpacity(1.0)
         self._showAids(source)
-        self._frame = Frame(resultNode, captions, headers.edgeLettersOf(source, headers.openDatabase()))
+        self._frame = Frame(resultNode, captions, headers.edgeLettersOf(source))
         self._legend = display.Legend(self._frame.displayNode)
         self._parts += [self._frame, self._legend, display.WindowLink(source, resultNode)]
         if kind == SIDE_BY_SIDE:

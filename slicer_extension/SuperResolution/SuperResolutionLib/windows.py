@@ -26,22 +26,20 @@ class Window(NamedTuple):
     level: float
 
 
-def windowsOf(volumeNode, database=None) -> list[Window]:
+def windowsOf(volumeNode) -> list[Window]:
     """Return the windows to choose from: all of the file, then lung, mediastinum and bone for CT, then the full range.
 
-    A VOI LUT that is a table is not read. A volume without an image or a display has none. The database is Slicer's
-    DICOM database, or None.
+    A VOI LUT that is a table is not read. A volume without an image or a display has none.
     """
     displayNode = volumeNode.GetDisplayNode()
     if displayNode is None or volumeNode.GetImageData() is None:
         return []
-    windows = _fromFile(volumeNode, database)
+    windows = _fromFile(volumeNode)
     for n in range(displayNode.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
         windows.append(Window(_("file"), displayNode.GetWindowPreset(n), displayNode.GetLevelPreset(n)))
     if volumes.modality(volumeNode) == "CT":
-        windowsOfCt = (_("lung"), 1500.0, -600.0), (_("mediastinum"), 400.0, 40.0), (_("bone"), 1800.0, 400.0)
-        windows += [Window(*each) for each in windowsOfCt]
-    windows.append(Window(_("full"), 0.0, 0.0))  # its numbers cost a look at every voxel
+        windows += Window(_("lung"), 1500, -600), Window(_("mediastinum"), 400, 40), Window(_("bone"), 1800, 400)
+    windows.append(Window(_("full"), 0, 0))  # its numbers cost a look at every voxel
     unique = {}
     for window in windows:
         unique.setdefault(window[1:], window)
@@ -50,7 +48,7 @@ def windowsOf(volumeNode, database=None) -> list[Window]:
 
 def show(volumeNode, window: Window) -> None:
     """Show a volume in a window."""
-    width, level = window.width, window.level
+    _name, width, level = window
     if width == 0:
         low, high = volumeNode.GetImageData().GetScalarRange()
         width, level = max(high - low, 1), (low + high) / 2
@@ -65,11 +63,11 @@ def describe(window: Window) -> str:
     return f"{window.name}: {window.width:g} / {window.level:g}" if window.width else window.name
 
 
-def _fromFile(volumeNode, database) -> list[Window]:
+def _fromFile(volumeNode) -> list[Window]:
     """Read the windows of the middle file of a volume."""
-    file, header = headers.fileOf(volumeNode, database), headers.headerOf(volumeNode, database)
-    values = [headers.valueOf(file, tag, database).split("\\") for tag in (CENTER, WIDTH, EXPLANATION)]
-    isMonochrome1 = headers.valueOf(file, headers.PHOTOMETRIC, database) == "MONOCHROME1"
+    file, header = headers.fileOf(volumeNode), headers.headerOf(volumeNode)
+    values = [headers.valueOf(file, tag).split("\\") for tag in (CENTER, WIDTH, EXPLANATION)]
+    isMonochrome1 = headers.valueOf(file, headers.PHOTOMETRIC) == "MONOCHROME1"
     isInverted = isMonochrome1 and not header.blackIsHigh and header.storedRange is not None
     windows = []
     for center, width, explanation in zip_longest(*values, fillvalue=""):
@@ -104,7 +102,8 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
     words = [_("slice {number} of {count}").format(number=k + 1, count=slices)] if slices > 1 else []
     words.append(_("column {column}, row {row}").format(column=i, row=j))
     if spacingZyx(volumeNode) is not None and not isFilm(volumeNode):
-        words.append("  ".join(_inMillimetres(*axis) for axis in zip(position, ("RL", "AP", "SI"))))
+        axes = zip(position, ("RL", "AP", "SI"))
+        words.append("  ".join(f"{letters[value < 0]} {abs(value):.1f}" for value, letters in axes))
     unit = _("HU") if modality(volumeNode) == "CT" else _("grey levels")
     value = f"{slicer.util.arrayFromVolume(volumeNode)[index]:g} {unit}"
     if fine is not None:
@@ -113,14 +112,9 @@ def textAt(crosshairNode, volumeNode, resultNode=None) -> str:
         if bars is not None:
             value += f" ± {inNumbers(slicer.util.arrayFromVolume(bars)[fine])}"
     words.append(value)
-    perPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
-    spacing = spacing_xyz(ijkToWorldOf(volumeNode))[0]
-    words.append(_("zoom {zoom:.0%}").format(zoom=spacing / perPixel))
+    viewPixel = view.GetFieldOfView()[0] / view.GetDimensions()[0]
+    words.append(_("zoom {zoom:.0%}").format(zoom=spacing_xyz(ijkToWorldOf(volumeNode))[0] / viewPixel))
     return "; ".join(words)
-
-
-def _inMillimetres(value: float, letters: str) -> str:
-    return f"{letters[0] if value >= 0 else letters[1]} {abs(value):.1f}"
 
 
 def _indexAt(volumeNode, position):

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -55,10 +56,6 @@ class Database:
         file = shutil.copy(filePath, tempfile.mkdtemp(dir=self.folder)) if storeFile else filePath
         self.headers[str(file)] = pydicom.dcmread(file, stop_before_pixels=True)
 
-    def seriesForStudy(self, studyUID):
-        headers = self.headers.values()
-        return list({str(each.SeriesInstanceUID) for each in headers if each.StudyInstanceUID == studyUID})
-
     def filesForSeries(self, seriesUID):
         return [file for file, header in self.headers.items() if header.SeriesInstanceUID == seriesUID]
 
@@ -75,8 +72,7 @@ class Database:
         its DICOM module."""
         listed = vtk.vtkStringArray() if len(self.uids) > 1 else None
         if listed:
-            headers = sorted(self.headers.values(), key=_height)
-            self.uids = [str(header.SOPInstanceUID) for header in headers]
+            self.uids = [str(header.SOPInstanceUID) for header in sorted(self.headers.values(), key=_height)]
             for uid in self.uids:
                 listed.InsertNextValue(self.fileForInstance(uid))
         file = self.fileForInstance(self.uids[0])
@@ -91,6 +87,13 @@ class Database:
             volume.GetImageData().GetPointData().SetScalars(reader.GetOutput().GetPointData().GetScalars())
         volume.SetAttribute("DICOM.instanceUIDs", " ".join(self.uids))
         return volume
+
+
+def databaseOf(header):
+    """Return a database of one file, of which the values of a header are known and nothing else."""
+    return SimpleNamespace(
+        isOpen=True, fileForInstance=lambda uid: "no file.dcm", fileValue=lambda file, tag: header.get(tag, "")
+    )
 
 
 def _height(header):

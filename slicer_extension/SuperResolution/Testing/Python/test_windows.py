@@ -1,40 +1,37 @@
 """Windows to choose from, and the words for what lies under the mouse."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import phantom_volumes
 import pytest
+import slicer
+from dicomfiles import databaseOf
 from SuperResolutionLib import headers, result_nodes, volumes, windows
 from SuperResolutionLib.controller import inNumbers
 
 
-def openDatabase(header):
-    """A DICOM database of one file, as far as windows are asked of it."""
-    return SimpleNamespace(fileForInstance=lambda uid: "/film.dcm", fileValue=lambda _, tag: header.get(tag, ""))
-
-
-def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_range(application, source):
+def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_range(application, source, monkeypatch):
     application.setModality(source, "CT")
-    source.SetAttribute(volumes.UIDS, "1.2.3")
-    header = {windows.CENTER: "40\\-600\\7", windows.WIDTH: "400\\1200\\0", windows.EXPLANATION: "SOFT\\LUNG"}
-    database = openDatabase(header)
     source.GetDisplayNode().AddWindowLevelPreset(1200, -600)  # Slicer's reader keeps one of them
-    assert [windows.describe(window) for window in windows.windowsOf(source, database)] == [
+    assert windows.windowsOf(source)[0] == ("file", 1200, -600)
+    header = {windows.CENTER: "40\\-600\\7", windows.WIDTH: "400\\1200\\0", windows.EXPLANATION: "SOFT\\LUNG"}
+    source.SetAttribute(volumes.UIDS, "1.2.3")
+    monkeypatch.setattr(slicer, "dicomDatabase", databaseOf(header), raising=False)
+    assert [windows.describe(window) for window in windows.windowsOf(source)] == [
         "SOFT: 400 / 40", "LUNG: 1200 / -600", "lung: 1500 / -600", "bone: 1800 / 400", "full",
     ]  # fmt: skip
-    assert windows.windowsOf(source)[0] == ("file", 1200, -600)
 
 
-def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(application, monkeypatch):
+@pytest.mark.parametrize(("blackIsHigh", "level"), [(False, 3095), (True, 1000)])
+def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(application, monkeypatch, blackIsHigh, level):
     film = application.addVolume(np.full((1, 4, 4), 900, np.int16), modality="DX")
     film.SetAttribute(volumes.UIDS, "1.2.3")
-    database = openDatabase({windows.CENTER: "1000", windows.WIDTH: "2000", headers.PHOTOMETRIC: "MONOCHROME1"})
-    for blackIsHigh, level in ((False, 3095), (True, 1000)):
-        header = headers.Header(storedRange=(0, 4095), blackIsHigh=blackIsHigh)
-        monkeypatch.setattr(headers, "headerOf", lambda *_, header=header: header)
-        assert windows.windowsOf(film, database) == [("file", 2000, level), ("full", 0, 0)]  # and none of a CT
+    values = {windows.CENTER: "1000", windows.WIDTH: "2000", headers.PHOTOMETRIC: "MONOCHROME1"}
+    monkeypatch.setattr(slicer, "dicomDatabase", databaseOf(values), raising=False)
+    header = headers.Header(storedRange=(0, 4095), blackIsHigh=blackIsHigh)
+    monkeypatch.setattr(headers, "headerOf", lambda volume: header)
+    assert windows.windowsOf(film) == [("file", 2000, level), ("full", 0, 0)]  # and none of a CT
 
 
 def test_a_window_is_shown_and_full_is_all_that_the_volume_holds(source):
