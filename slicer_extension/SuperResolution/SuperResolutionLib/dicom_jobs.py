@@ -17,7 +17,7 @@ from SuperResolutionLib import box_nodes, child_process, result_nodes, volumes
 from SuperResolutionLib.box import Box, BoxError
 from SuperResolutionLib.child_process import ChildProcess
 from SuperResolutionLib.errors import InputError, _
-from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
+from SuperResolutionLib.headers import filesOf, openDatabase, slicesOf
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 
 TOOL = Tool("3D Slicer")
@@ -46,14 +46,11 @@ class Command:
         self._python = python or child_process.pythonOfSlicer()
         self._environment = environment or child_process.environmentFor(self._python)
         self._commands, self._process, self._isCanceled, self._linkError = commands, None, False, None
-        self._files, self._readings, self._folders = filesOf(volumeNode), readings, []
+        self._files, self._readings = filesOf(volumeNode), readings
         try:
-            for each in (None, parent):
-                self._folders.append(Path(child_process.makeFolder(each)))
+            self._folder, self._image = (Path(child_process.makeFolder(each)) for each in (parent, None))
         except OSError as error:
-            self._clean()
             raise InputError(_describe(error)) from error
-        self._image, self._folder = self._folders
         self._steps = self._work()
         # On a file system without links, the thread copies the whole series.
         self._linking = threading.Thread(target=self._linkFiles, daemon=True)
@@ -130,7 +127,7 @@ class Command:
             self._linkError = error
 
     def _clean(self) -> None:
-        for folder in self._folders:
+        for folder in (self._folder, self._image):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -163,7 +160,7 @@ class SendToDatabase(Export):
     """Writes what `Export` does into Slicer's DICOM database, from where it goes to a PACS: all files or none."""
 
     def __init__(self, *nodes, **process):
-        self._database, self._sent = existingDatabase(), []  # Series Instance UID of each file that was sent
+        self._database, self._sent = openDatabase(), []  # Series Instance UID of each file that was sent
         super().__init__(*nodes, **process)
 
     def _work(self):

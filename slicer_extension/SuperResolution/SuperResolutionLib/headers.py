@@ -10,6 +10,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,15 +47,9 @@ class Header:
 
 
 def openDatabase():
-    """Return Slicer's DICOM database, or None while none is open: its module may open it later."""
+    """Return Slicer's DICOM database, or raise an InputError while none is open: its module may open it later."""
     database = getattr(slicer, "dicomDatabase", None)
-    return database if database is not None and database.isOpen else None
-
-
-def existingDatabase():
-    """Return Slicer's DICOM database, or raise an InputError: none is open."""
-    database = openDatabase()
-    if database is None:
+    if database is None or not database.isOpen:
         raise InputError(_("Slicer has no DICOM database open. Open the DICOM module once, and try again."))
     return database
 
@@ -66,13 +61,15 @@ def uidsOf(volumeNode) -> list[str]:
 
 def fileOf(volumeNode) -> str:
     """Return the middle DICOM file of a volume; empty where Slicer's database is not open or does not know it."""
-    uids, database = uidsOf(volumeNode), openDatabase()
-    return database.fileForInstance(uids[len(uids) // 2]) if database is not None and uids else ""
+    uids = uidsOf(volumeNode)
+    with suppress(InputError):
+        return openDatabase().fileForInstance(uids[len(uids) // 2]) if uids else ""
+    return ""
 
 
 def valueOf(file: str, tag: str) -> str:
     """Return the value of a tag in a file of Slicer's database; empty without a file or a value."""
-    return str(existingDatabase().fileValue(file, tag) or "").strip() if file else ""
+    return str(openDatabase().fileValue(file, tag) or "").strip() if file else ""
 
 
 def headerOf(volumeNode) -> Header:
@@ -121,7 +118,7 @@ def filesOf(volumeNode) -> list[str]:
         text = _("'{name}' was not loaded from DICOM, so there is no patient and study to write to. Load it through "
                  "the DICOM module, or save with File, Save.")  # fmt: skip
         raise InputError(text, name=name)
-    files = [existingDatabase().fileForInstance(uid) for uid in uids]
+    files = [openDatabase().fileForInstance(uid) for uid in uids]
     missing = sum(not os.path.isfile(file) for file in files)
     if missing:
         text = _("{missing} of {count} DICOM files of '{name}' are no longer where they were. Import them again in the "

@@ -107,8 +107,7 @@ class LabelClient:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        url = f"{self.address}{path}?{urlencode(query)}"
-        request = urllib.request.Request(url, body, headers, method=method)
+        request = urllib.request.Request(f"{self.address}{path}?{urlencode(query)}", body, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
                 status, content = response.status, response.read()

@@ -69,23 +69,20 @@ class _Exchange:
 
     def _run(self) -> None:
         try:
-            self._exchange(self._find())
+            name, role = self._client.user()
+            if role == "reader" and name != self._reader:
+                text = _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.")
+                raise InputError(text, name=name)
+            image = self._client.find(**self._content)
+            here, there = (" x ".join(str(size[axis]) for axis in self._size) for size in (self._size, image))
+            if here != there:
+                text = _("The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
+                         "the whole image, as it is.")  # fmt: skip
+                raise InputError(text, here=here, there=there)
+            self._exchange(ImageIdentity(image["id"], image["sha256"], **self._size))
             self._error = None
         except InputError as error:
             self._error = error
-
-    def _find(self) -> ImageIdentity:
-        name, role = self._client.user()
-        if self._reader != name and role == "reader":
-            message = _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.")
-            raise InputError(message, name=name)
-        image = self._client.find(**self._content)
-        here, there = (" x ".join(str(size[name]) for name in self._size) for size in (self._size, image))
-        if here != there:
-            message = _("The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
-                        "the whole image, as it is.")  # fmt: skip
-            raise InputError(message, here=here, there=there)
-        return ImageIdentity(image["id"], image["sha256"], **self._size)
 
     def _remember(self, boxes: list[str]) -> None:
         """Note in the volume which version was sent or fetched, and its boxes."""
@@ -95,10 +92,9 @@ class _Exchange:
 
 
 class SendBoxes(_Exchange):
-    """Sends the boxes of a reader as the next version; see `_Exchange`.
+    """Sends the boxes of a reader as the next version, a draft or submitted; see `_Exchange`.
 
-    Args:
-        isDraft: send them as a draft, not as submitted. No boxes that are submitted say that there is no finding.
+    No boxes that are submitted say that there is no finding.
     """
 
     def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool) -> None:
@@ -106,12 +102,12 @@ class SendBoxes(_Exchange):
         self._isDraft = isDraft
         self._boxes = [box for node in self._own for box in box_nodes.toBoxes(node, volumeNode, self._uids)]
         self._sawEnhanced = bool(result_nodes.resultsOf(volumeNode))
-        self._lastVersion = _lastVersions(volumeNode).get(self._reader, {})
+        self._last = _lastVersions(volumeNode).get(self._reader, {})
         self._thread.start()
 
     def _exchange(self, identity: ImageIdentity) -> None:
-        last, self._image = self._lastVersion, identity.id
-        isSame = (last.get("address"), last.get("image")) == (self._client.address, identity.id)
+        self._image = identity.id
+        isSame = (self._last.get("address"), self._last.get("image")) == (self._client.address, identity.id)
         former = self._client.newest(identity.id, self._reader)[1] or Reading(identity, Reader(self._reader))
         # The scene does not hold codes: those of the former version stay with its findings.
         codes = {box.finding: box.codes for box in former.boxes}
@@ -124,15 +120,15 @@ class SendBoxes(_Exchange):
             saw_enhanced=self._sawEnhanced or bool(former.saw_enhanced),
             tool=TOOL,
         )
-        self._number = self._client.save(reading, last["number"] if isSame else 0)
+        self._number = self._client.save(reading, self._last["number"] if isSame else 0)
 
     def _finish(self) -> None:
         self._remember(self._state)
         self.summary = _describe(self._number, self._isDraft, len(self._own))
-        others = len(set(box_nodes.boxesOf(self._volume.GetScene(), self._volume)) - set(self._own))
+        others = set(box_nodes.boxesOf(self._volume.GetScene(), self._volume)) - set(self._own)
         if others:
             text = _("Boxes of other readers that stay here: {count}. Each reader sends their own.")
-            self.summary += " " + text.format(count=others)
+            self.summary += " " + text.format(count=len(others))
 
 
 class FetchBoxes(_Exchange):
@@ -150,21 +146,20 @@ class FetchBoxes(_Exchange):
         self._number, self._reading = self._client.newest(identity.id, self._reader)
 
     def _finish(self) -> None:
-        reading, replaced = self._reading, ownBoxes(self._volume, self._reader)
+        replaced, added = ownBoxes(self._volume, self._reader), []
         if _stateOf(replaced, self._volume) != self._state:
             raise InputError(_("The boxes were changed while others were fetched, and stay as they are. Fetch again."))
-        if reading is None:
+        if self._reading is None:
             # A version whose content was deleted on request counts as seen, so that the reader can go on.
-            self._remember([])
             self.summary = _("The server has no boxes of '{reader}' on this image.").format(reader=self._reader)
-            return
-        # The reader of the consensus stands in the reading alone.
-        rectangles = [replace(box, reader=self._reader) for box in reading.boxes]
-        added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
-        for node in replaced:
-            box_nodes.removeBox(node)
+        else:
+            # The reader of the consensus stands in the reading alone.
+            rectangles = [replace(box, reader=self._reader) for box in self._reading.boxes]
+            added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
+            for node in replaced:
+                box_nodes.removeBox(node)
+            self.summary = _describe(self._number, self._reading.status == "draft", len(added))
         self._remember(_stateOf(added, self._volume))
-        self.summary = _describe(self._number, reading.status == "draft", len(added))
 
 
 def _describe(number: int, isDraft: bool, count: int) -> str:
