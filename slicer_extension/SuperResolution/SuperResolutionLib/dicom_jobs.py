@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from SuperResolutionLib import box_nodes, child_process, result_nodes, volumes
@@ -30,11 +30,12 @@ class Command:
 
     `fraction` is the progress, 0 to 1, `message` the reason of a failure, else empty, and `summary` the text for the
     user after success. The constructor raises an InputError if the commands cannot start; nothing was written then.
+    The generator `_work` of a subclass yields while `_run` does, then uses the output of the commands.
 
     Args:
-        volumeNode: volume from DICOM, whose files the commands read.
-        commands: words of each command line; `IMAGE` is the folder of the files, other paths are in the private folder.
-        readings: boxes that the commands find in the file `boxes.json`.
+        volumeNode: volume from DICOM, whose files lie in the folder `IMAGE` of the command lines.
+        commands: words of each command line.
+        readings: text of the file `boxes.json` in the private folder.
         parent: folder that gets the private folder, by default that of temporary files.
         python: executable that has monai-sr-bundle, by default Slicer's own.
     """
@@ -45,29 +46,26 @@ class Command:
         self.fraction, self.message, self.summary = 0.0, "", ""
         self._python = python or child_process.pythonOfSlicer()
         self._environment = environment or child_process.environmentFor(self._python)
-        self._commands, self._process, self._isCanceled, self._linkError = commands, None, False, None
-        self._files, self._readings = filesOf(volumeNode), readings
-        try:
-            self._folder, self._image = (Path(child_process.makeFolder(each)) for each in (parent, None))
-        except OSError as error:
-            raise InputError(_describe(error)) from error
+        self._commands, self._process, self._isCanceled = commands, None, False
+        self._folders: list[Path] = []
         self._steps = self._work()
-        # On a file system without links, the thread copies the whole series.
-        self._linking = threading.Thread(target=self._linkFiles, daemon=True)
-        self._linking.start()
+        self._linking = ThreadPoolExecutor(1).submit(self._prepare, filesOf(volumeNode), readings, parent)
 
     def step(self) -> bool:
         """Handle what the commands have written. Return True while something remains to be done."""
         try:
-            isResting = not self._linking.is_alive() and (self._process is None or self._process.pursue())
+            isResting = self._linking.done() and (self._process is None or self._process.pursue())
             if self._isCanceled and isResting:
                 raise InputError(_("Canceled. Nothing was written."))
             next(self._steps)
             return True
         except StopIteration:
             pass
-        except (InputError, OSError) as error:
-            self.message = str(error) if isinstance(error, InputError) else _describe(error)
+        except InputError as error:
+            self.message = str(error)
+        except OSError as error:
+            text = _("The files cannot be written: {reason}. Make room, or choose another folder, and try again.")
+            self.message = text.format(reason=error.strerror or error)
         self._clean()
         return False
 
@@ -80,21 +78,16 @@ class Command:
     def close(self) -> None:
         """End the commands and remove their folder. A process gets a moment to end by itself."""
         self.cancel()
-        self._linking.join(child_process.PATIENCE)
+        wait([self._linking], child_process.PATIENCE)
         if self._process is not None:
             self._process.endAndWait()
         self._clean()
 
-    def _work(self) -> Iterator[None]:
-        """Yield while `_run` does, then use the output of the commands, or raise an InputError."""
-        raise NotImplementedError
-
-    def _run(self) -> Iterator[None]:
+    def _run(self):
         """Run the commands, and yield meanwhile. Return the lines that the last one wrote to stderr."""
-        while self._linking.is_alive():
+        while not self._linking.done():
             yield
-        if self._linkError is not None:
-            raise self._linkError
+        self._linking.result()
         notes: list[str] = []
         for words in self._commands:
             words = [str(self._image) if word == IMAGE else word for word in words]
@@ -116,18 +109,23 @@ class Command:
                 raise InputError(reason or (notes[-1].removeprefix("error: ") if notes else unknown))
         return notes
 
-    def _linkFiles(self) -> None:
-        try:
-            (self._folder / "boxes.json").write_text(self._readings, encoding="utf-8")
-            for number, file in enumerate(self._files):
-                if self._isCanceled:
-                    return
-                _link(file, str(self._image / f"{number:06}{Path(file).suffix or '.dcm'}"))
-        except OSError as error:
-            self._linkError = error
+    def _prepare(self, files: Sequence[str], readings: str, parent) -> None:
+        """Make the folders, in a thread: on a file system without links the whole series is copied."""
+        for each in (parent, None):
+            self._folders.append(Path(child_process.makeFolder(each)))
+        self._folder, self._image = self._folders
+        (self._folder / "boxes.json").write_text(readings, encoding="utf-8")
+        for number, file in enumerate(files):
+            link = self._image / f"{number:06}{Path(file).suffix or '.dcm'}"
+            if self._isCanceled:
+                return
+            try:
+                os.symlink(os.path.abspath(file), link)
+            except OSError:
+                shutil.copyfile(file, link)
 
     def _clean(self) -> None:
-        for folder in (self._folder, self._image):
+        for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -244,16 +242,3 @@ def _readingsOf(roiNodes: Sequence, volumeNode) -> str:
         return format_readings(readings)
     except BoxError as error:
         raise InputError(_("The boxes cannot be written: {error} Correct the box."), error=error) from error
-
-
-def _link(file: str, name: str) -> None:
-    """Link a file, or copy it on a file system without links."""
-    try:
-        os.symlink(os.path.abspath(file), name)
-    except OSError:
-        shutil.copyfile(file, name)
-
-
-def _describe(error: OSError) -> str:
-    text = _("The files cannot be written: {reason}. Make room, or choose another folder, and try again.")
-    return text.format(reason=error.strerror or error)

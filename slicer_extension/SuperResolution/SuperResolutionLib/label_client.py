@@ -58,13 +58,8 @@ class LabelClient:
         """Return name and size of an image on the server: of a SOP Instance UID of it, or of a copy of its file."""
         query = {"sop_instance_uid": instance}
         if not instance:
-            try:
-                with open(file, "rb") as content:
-                    digest = hashlib.file_digest(content, "sha256").hexdigest()
-                    query = {"sha256": digest, "size": str(content.tell())}
-            except OSError as error:
-                message = _("The file of the volume cannot be read ({reason}). Load the volume again.")
-                raise InputError(message, reason=error.strerror) from error
+            with open(file, "rb") as content:
+                query = {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": str(content.tell())}
         return self._request("GET", "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices"))
 
     def newest(self, image: str, reader: str) -> tuple[int, Reading | None]:
@@ -89,9 +84,8 @@ class LabelClient:
     def save(self, reading: Reading, basedOn: int) -> int:
         """Save a reading as the next version of its reader, and return its number.
 
-        `image.id` is the name of the image on the server; the reader `CONSENSUS` stands for the decision of an
-        adjudicator. `basedOn` is the newest version that the sender has seen, 0 for none: if the server has a newer
-        one, nothing is saved. Sent twice, as after a lost answer, it is one version.
+        `image.id` is the name of the image on the server. `basedOn` is the newest version that the sender has seen, or
+        0: if the server has a newer one, nothing is saved. Sent twice, as after a lost answer, it is one version.
         """
         path = f"/boxes/{quote(reading.image.id, safe='')}" + "/adjudication" * (reading.reader.id == CONSENSUS)
         try:

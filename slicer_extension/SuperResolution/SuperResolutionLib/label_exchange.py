@@ -50,11 +50,13 @@ class _Exchange:
         self._size = dict(zip(("columns", "rows", "slices"), volumeNode.GetImageData().GetDimensions()))
         self._own = ownBoxes(volumeNode, self._reader)
         self._state = _stateOf(self._own, volumeNode)
-        self._error: InputError | None = InputError(_("A mistake of this module. Slicer's log says where."))
+        self._error: Exception | None = InputError(_("A mistake of this module. Slicer's log says where."))
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def step(self) -> bool:
-        """Put what has arrived into the scene. Return True while requests run."""
+        """Start the requests, and put what has arrived into the scene. Return True while they run."""
+        if self._thread.ident is None:
+            self._thread.start()
         if self._thread.is_alive():
             return True
         try:
@@ -63,7 +65,7 @@ class _Exchange:
             if self._volume.GetScene() is None:
                 raise InputError(_("The volume was removed in the meantime."))
             self._finish()
-        except InputError as error:
+        except (InputError, OSError) as error:
             self.message = str(error)
         return False
 
@@ -81,7 +83,7 @@ class _Exchange:
                 raise InputError(text, here=here, there=there)
             self._exchange(ImageIdentity(image["id"], image["sha256"], **self._size))
             self._error = None
-        except InputError as error:
+        except (InputError, OSError) as error:
             self._error = error
 
     def _remember(self, boxes: list[str]) -> None:
@@ -103,7 +105,6 @@ class SendBoxes(_Exchange):
         self._boxes = [box for node in self._own for box in box_nodes.toBoxes(node, volumeNode, self._uids)]
         self._sawEnhanced = bool(result_nodes.resultsOf(volumeNode))
         self._last = _lastVersions(volumeNode).get(self._reader, {})
-        self._thread.start()
 
     def _exchange(self, identity: ImageIdentity) -> None:
         self._image = identity.id
@@ -136,10 +137,6 @@ class FetchBoxes(_Exchange):
 
     An adjudicator may fetch the boxes of any reader.
     """
-
-    def __init__(self, client: LabelClient, volumeNode, reader: str) -> None:
-        super().__init__(client, volumeNode, reader)
-        self._thread.start()
 
     def _exchange(self, identity: ImageIdentity) -> None:
         self._image = identity.id

@@ -26,10 +26,7 @@ folder = Path(sys.argv[1])
 class Database:
     """Slicer's DICOM database (CTK's `ctkDICOMDatabase`, of which no wheel exists) of the files in one folder.
 
-    Args:
-        folder: existing folder for the files.
-        code: Python that draws them into `folder`, with the functions of tests/images/dicom_files.py.
-        workerPython: a Python that can run it, and its environment.
+    The worker's Python draws them by the code, with the functions of tests/images/dicom_files.py.
     """
 
     isOpen = True
@@ -48,8 +45,8 @@ class Database:
 
     def fileValue(self, file, tag):
         element = self.headers.get(file, {}).get(tuple(int(part, 16) for part in tag.split(",")))
-        values = [] if element is None else element.value if element.VM > 1 else [element.value]
-        return "\\".join("" if value is None else str(value) for value in values)
+        values = [] if element is None or element.VM == 0 else element.value if element.VM > 1 else [element.value]
+        return "\\".join(map(str, values))
 
     def insert(self, filePath, storeFile=True):
         """Copy a file, as CTK does unless `storeFile` is False."""
@@ -67,7 +64,7 @@ class Database:
     def updateDisplayedFields(self):
         self.fieldUpdates += 1
 
-    def load(self, application, name="chest", byDcmtk=False):
+    def load(self, application, byDcmtk=False):
         """All files as one volume: by Slicer's reader (GDCM, or DCMTK for one file), in the order and with the words of
         its DICOM module."""
         listed = vtk.vtkStringArray() if len(self.uids) > 1 else None
@@ -76,7 +73,7 @@ class Database:
             for uid in self.uids:
                 listed.InsertNextValue(self.fileForInstance(uid))
         file = self.fileForInstance(self.uids[0])
-        volume = application.loadVolume(file, self.headers[file].Modality, name, listed)
+        volume = application.loadVolume(file, self.headers[file].Modality, "chest", listed)
         if byDcmtk:
             reader = slicer.vtkITKArchetypeImageSeriesScalarReader()
             reader.SetArchetype(file)
