@@ -51,8 +51,8 @@ def runAll(wheels):
         if not button.checked:
             button.click()
         slicer.app.processEvents()
-        assert button.checked, panel.ui.messageLabel.text
-        assert not panel.ui.messageLabel.text, panel.ui.messageLabel.text
+        assert button.checked, panel.ui.compareLabel.text
+        assert not panel.ui.compareLabel.text, panel.ui.compareLabel.text
 
 
 def main(wheels):

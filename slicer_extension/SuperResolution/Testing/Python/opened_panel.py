@@ -37,7 +37,7 @@ class Opened:
 
     def __init__(self, module, worker):
         self.worker = Shared(worker)
-        module.newClient = lambda python=None: self.worker
+        module.newClient = lambda: self.worker
         self.widget = module.SuperResolutionWidget()
         self.ui = self.widget.ui
         self.widget.parent.resize(480, 1000)
@@ -55,7 +55,7 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged)
+            lambda: not self.widget._isChanged
             and controller._pending is None and controller.nextRequest() is None
             and controller.panel() == self.widget._shownPanel,
             "the panel comes to rest",

@@ -6,38 +6,26 @@ tests where it does not). Without it these tests fail, and say so.
 
 import re
 import sys
-import threading
 import types
-import urllib.parse
-import urllib.request
 from pathlib import Path
+from unittest.mock import Mock
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import phantom_volumes
+import pydicom
 import pytest
 import slicer
 from dicomfiles import PHANTOM_FILM
 from opened_panel import Opened, Shared
 from PySide6 import QtTest, QtWidgets
 from pythonqt import qt
-from SuperResolutionLib import (
-    box_nodes,
-    dicom_jobs,
-    display,
-    region,
-    result_nodes,
-    volumes,
-    worker_client,
-)
+from SuperResolutionLib import box_nodes, dicom_jobs, display, region, result_nodes, volumes, worker_client
 from SuperResolutionLib.errors import InputError
 from test_install import drawBundle
-from waiting import PATIENCE
 
 FLOW = "chest_xray_residual_flow_x4"  # A bundle that draws texture
-SAMPLE_ARGUMENTS = {
-    "category", "sampleName", "uris", "fileNames", "nodeNames", "customDownloader", "thumbnailFileName", "loadFileType",
-    "loadFiles", "loadFileProperties", "checksums",
-}  # of Slicer's `registerCustomSampleDataSource`  # fmt: skip
 
 
 @pytest.fixture
@@ -74,7 +62,6 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, f
     assert panel.ui.messageLabel.text.startswith("No region is chosen.")
     assert not panel.ui.runButton.enabled
     panel.ui.drawRegionButton.click()
-    assert panel.ui.drawRegionButton.checked
     fittedView.drag(edgeAt(fittedView, 40, 50), edgeAt(fittedView, 72, 82))
     panel.settle()
     assert not panel.ui.drawRegionButton.checked
@@ -89,10 +76,9 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, f
     panel.settle()
     assert panel.chosen.region is box  # drawn again, not added
     assert panel.ui.subjectLabel.text.startswith("128 x 128 pixels → 512 x 512 pixels.")
-    panel.ui.adjustRegionButton.click()
-    assert box.GetDisplayNode().GetHandlesInteractive()
-    panel.ui.adjustRegionButton.click()
-    assert not box.GetDisplayNode().GetHandlesInteractive()
+    for isAdjusted in (True, False):
+        panel.ui.adjustRegionButton.click()
+        assert box.GetDisplayNode().GetHandlesInteractive() == isAdjusted
 
 
 def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, fittedView):
@@ -100,7 +86,9 @@ def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, fit
     panel.ui.inputSelector.blockSignals(True)  # so that it is not another choice that ends it
     for end in (panel.ui.drawRegionButton.click, panel.widget.exit, lambda: slicer.mrmlScene.RemoveNode(chest)):
         panel.ui.drawRegionButton.click()
+        assert panel.ui.drawRegionButton.checked
         end()
+        panel.widget.onTick()
         assert not panel.ui.drawRegionButton.checked
         fittedView.drag(edgeAt(fittedView, 40, 50), edgeAt(fittedView, 72, 82))
         assert panel.chosen.region is None
@@ -115,7 +103,6 @@ def test_run_brings_the_result_of_the_engine_into_the_scene_and_into_view(withBo
     assert withBox.ui.resultLabel.text == ""
     withBox.ui.detailsButton.click()
     assert "Enlarged x4 by chest_xray_blind" in withBox.ui.resultLabel.text
-    assert "Error bars hold the truth of 90%" in withBox.ui.resultLabel.text
     assert re.match("<b style='color: #[0-9a-f]{6}'>● (green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text)
     assert withBox.ui.inPlaceButton.checked
     assert withBox.ui.resultSelector.currentNode() is result
@@ -137,20 +124,17 @@ def test_removing_a_result_leaves_the_scene_as_it_was_and_undo_brings_it_back(wi
     red.show(chest)
     display.colors(application.scene, "ErrorBars")  # these stay in the scene
     before, layers = application.nodeIds(), red.composite.GetForegroundVolumeID()
-    result = withBox.run()
-    assert not withBox.ui.undoButton.enabled
-    withBox.ui.removeButton.click()
-    withBox.settle()
+    result, ui = withBox.run(), withBox.ui
+    for _ in range(2):  # as by a double click
+        ui.removeButton.click()
     assert application.nodeIds() == before
     assert red.composite.GetForegroundVolumeID() == layers
-    assert withBox.ui.trustLabel.text == withBox.ui.resultLabel.text == ""
-    assert not withBox.ui.removeButton.enabled
-    withBox.ui.undoButton.click()
-    withBox.settle()
+    assert ui.trustLabel.text == ui.resultLabel.text == ""
+    for _ in range(2):
+        ui.undoButton.click()
     assert withBox.chosen.result is result
     assert result_nodes.errorBarsOf(result) is not None
     assert red.composite.GetForegroundVolumeID() == result.GetID()
-    assert not withBox.ui.undoButton.enabled
 
 
 def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest):
@@ -163,20 +147,18 @@ def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest
     for key, kind in (("3", "difference"), ("1", "inPlace")):
         withBox.pressKey(key)
         assert viewing.kind == kind
-        assert withBox.widget.compareButtons[kind].checked
     zoom = red.node.GetFieldOfView()
     for focus, isOriginal in ((None, True), (ui.removeButton, False), (ui.showErrorBarsCheckBox, True)):
         withBox.pressKey("Space", focus)
         assert viewing.isOriginal == isOriginal
-        assert red.composite.GetForegroundOpacity() == (0 if isOriginal else 1)
     assert red.node.GetFieldOfView() == zoom
     assert withBox.chosen.result is not None  # no button was pressed
     withBox.pressKey("Space", focus=ui.readerLineEdit)
     assert (ui.readerLineEdit.text, viewing.isOriginal) == (" ", True)
-    ui.originalButton.pressed.emit()
-    assert viewing.isOriginal
     ui.originalButton.released.emit()
     assert not viewing.isOriginal
+    ui.originalButton.pressed.emit()
+    assert viewing.isOriginal
     withBox.widget.exit()
     assert withBox.pressKey("Space")  # it is Slicer's again
     assert withBox.pressKey("R")
@@ -206,9 +188,9 @@ def test_boxes_snap_to_their_own_volume_until_they_are_removed(withBox, applicat
     box.InvokeEvent(event)
     assert box.GetSize() == pytest.approx((20.4, 19.2, 1))  # 34 and 32 pixels of 0.6 mm
     withBox.chosen.region = None
-    assert not isObserved(region)
     removal = box_nodes.removeBox(box)
     withBox.settle()
+    assert not isObserved(region)
     assert not isObserved(box)
     removal.undo()
     withBox.settle()
@@ -251,23 +233,19 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.run()
 
 
-def test_another_seed_gives_another_texture_and_the_same_run_takes_the_place_of_its_result(withBox, chest):
+def test_another_seed_gives_another_texture(withBox):
     assert not withBox.ui.seedSpinBox.enabled
     withBox.ui.bundleComboBox.activated.emit(withBox.ui.bundleComboBox.findData(FLOW))
     withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
     withBox.settle()
     assert withBox.ui.seedSpinBox.enabled
-    results, pixels = [], []
-    for seed in (7, 8, 7):
+    results = []
+    for seed in (7, 8):
         withBox.ui.seedSpinBox.value = seed
         results.append(withBox.run())
         assert result_nodes.reportOf(results[-1])["provenance"]["seed"] == seed
-        pixels.append(slicer.util.arrayFromVolume(results[-1]).copy())
-        slicer.util.arrayFromVolume(results[-1])[:] = 0
-    np.testing.assert_array_equal(pixels[0], pixels[2])
-    assert (pixels[0] != pixels[1]).any()
-    assert result_nodes.resultsOf(chest) == results[:2]
-    assert results[2] is results[0]
+    first, second = map(slicer.util.arrayFromVolume, results)
+    assert (first != second).any()
 
 
 def test_what_is_typed_in_the_table_of_boxes_is_kept_and_no_key_begins_it(withBox):
@@ -281,25 +259,12 @@ def test_what_is_typed_in_the_table_of_boxes_is_kept_and_no_key_begins_it(withBo
     (editor,) = table.findChildren(QtWidgets.QLineEdit)
     editor.selectAll()
     QtTest.QTest.keyClicks(editor, "Nodu")
-    withBox.widget._boxesChanged = True  # as after a result or another parameter
+    withBox.widget.onChange()  # as after a result or another parameter
     withBox.widget.onTick()
     QtTest.QTest.keyClicks(editor, "le")
     QtTest.QTest.keyClick(editor, qt.Qt.Key_Return)
     withBox.settle()
     assert table.item(0, 0).text() == "Nodule"
-
-
-def test_a_comparison_leaves_the_message_and_the_result_goes_with_its_source(withBox, chest, application):
-    result = withBox.run()
-    withBox.chosen.region.SetCenter(5000, 0, 0)
-    application.move(chest, np.eye(4) + np.eye(4, k=3) * 30)
-    withBox.settle()
-    message = withBox.ui.messageLabel.text
-    assert message
-    withBox.widget.compareButtons["difference"].click()
-    withBox.settle()
-    assert withBox.ui.messageLabel.text == message  # it says why Run is grey
-    assert result.GetTransformNodeID() == chest.GetTransformNodeID() is not None
 
 
 def test_boxes_of_another_volume_than_that_of_the_result_are_not_left_out_in_silence(withBox, chest, application):
@@ -324,20 +289,16 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
 
 def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp_path):
     """A chest CT from a file that does not say what it is, as Slicer's own sample CTChest."""
-    volume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
-    panel.chosen.inputVolume = volume
-    panel.ui.regionKindComboBox.activated.emit(2)
-    panel.settle()
     ui, answer = panel.ui, panel.ui.modalityComboBox
-    assert [answer.itemText(n) for n in range(answer.count)] == ["choose…", "a radiograph", "a CT"]
-    assert answer.currentIndex == 0
-    assert ui.messageLabel.text == (
-        "'chest' does not say whether it is a radiograph or a CT. Choose it under 'This is'."
-    )
-    assert not ui.runButton.enabled
-    answer.setCurrentIndex(2)
-    answer.activated.emit(2)
+    panel.chosen.inputVolume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
+    ui.regionKindComboBox.activated.emit(2)
     panel.settle()
+    assert answer.currentIndex == -1
+    assert ui.messageLabel.text.endswith("does not say whether it is a radiograph or a CT. Choose it under 'This is'.")
+    assert not ui.runButton.enabled
+    answer.activated.emit(answer.findText("a CT"))
+    panel.settle()
+    assert answer.currentText == "a CT"
     assert "For chest CT." in ui.bundleLabel.text
     assert ui.runButton.enabled
     application.saveScene(tmp_path / "scene.mrb")
@@ -373,7 +334,7 @@ def test_a_result_whose_source_was_removed_stays_and_says_what_it_cannot(withBox
     assert withBox.widget.viewing.kind == ""
     for button in withBox.widget.compareButtons.values():
         button.click()
-        assert "is no longer in the scene. Load it, and enhance it again." in withBox.ui.messageLabel.text
+        assert "is no longer in the scene. Load it, and enhance it again." in withBox.ui.compareLabel.text
     withBox.ui.sendToDatabaseButton.click()
     assert "is no longer in the scene" in withBox.ui.exportLabel.text
     withBox.ui.removeButton.click()
@@ -428,12 +389,12 @@ def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, applica
     ui.removeBoxButton.click()
     withBox.settle()
     assert (table.rowCount, box_nodes.boxesOf(application.scene, chest)) == (1, [other])
-    ui.undoBoxButton.click()
+    for _ in range(2):  # as by a double click
+        ui.undoBoxButton.click()
     withBox.settle()
     assert set(box_nodes.boxesOf(application.scene, chest)) == {one, other}
     assert box_nodes.wordsOf(one) == ("Nodule", "A. Reader", 0.7)
     np.testing.assert_allclose(box_nodes.toBoxes(one, chest)[0].xyxy, (50, 40, 80, 60), atol=2e-3)
-    assert not ui.undoBoxButton.enabled
 
 
 def addBox(panel):
@@ -443,7 +404,7 @@ def addBox(panel):
 
 
 def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
-    module.newClient = lambda python=None: Shared(worker)
+    module.newClient = lambda: Shared(worker)
     box = application.addRoi(chest, [0, 1, 40, 72, 50, 82])
     logic = module.SuperResolutionLogic()
     result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
@@ -451,9 +412,6 @@ def test_the_logic_works_from_a_script_without_the_panel(module, application, ch
     before = application.nodeIds()
     with pytest.raises(InputError, match="'chest' was changed while its result was computed, so "):
         logic.enhance(chest, box, idle=lambda: slicer.util.arrayFromVolumeModified(chest))
-    box.SetCenter(5000, 0, 0)
-    with pytest.raises(InputError, match="lies outside"):
-        logic.enhance(chest, box)
     with pytest.raises(InputError, match="is not installed"):
         logic.enhance(chest, bundle="chest_xray_of_tomorrow")
     assert application.nodeIds() == before
@@ -461,7 +419,7 @@ def test_the_logic_works_from_a_script_without_the_panel(module, application, ch
 
 def test_slicers_self_test_passes_with_a_reason_without_the_models(module, application, bare, monkeypatch, caplog):
     monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
-    module.newClient = lambda python=None: worker_client.WorkerClient(worker_client.workerCommand(bare))
+    module.newClient = lambda: worker_client.WorkerClient(worker_client.workerCommand(bare))
     with caplog.at_level("INFO"):
         slicer.selfTests["SuperResolution"]()
     assert "The models are not installed, so nothing was enhanced: " in caplog.text
@@ -481,26 +439,25 @@ def test_work_goes_on_while_the_panel_is_closed_and_the_timer_rests_without_any(
 
 def test_compare_buttons_show_one_comparison_at_a_time_of_the_selected_result(withBox, red, application, chest):
     red.show(chest)
-    result, buttons = withBox.run(), withBox.widget.compareButtons
-    assert [kind for kind, button in buttons.items() if button.checked] == ["inPlace"]
-    buttons["difference"].click()
-    assert [name for name, button in buttons.items() if button.checked] == ["difference"]
-    buttons["difference"].click()
-    assert not any(button.checked for button in buttons.values())
-    withBox.ui.showErrorBarsCheckBox.click()
+    result, ui, buttons = withBox.run(), withBox.ui, withBox.widget.compareButtons
+    for kind, checked in (("difference", ["difference"]), ("difference", [])):
+        buttons[kind].click()
+        assert [name for name, button in buttons.items() if button.checked] == checked
+    application.move(chest, np.eye(4) + np.eye(4, k=3) * 30)
+    ui.showErrorBarsCheckBox.click()
     assert buttons["inPlace"].checked
+    assert result.GetTransformNodeID() == chest.GetTransformNodeID() is not None
     assert red.composite.GetForegroundVolumeID() == result.GetID()
     assert red.composite.GetNthLayerVolumeID(3) == result_nodes.errorBarsOf(result).GetID()
     bars = slicer.util.arrayFromVolume(result_nodes.errorBarsOf(result))
     for tolerance in (20.0, 90.0):
-        withBox.ui.toleranceSpinBox.value = tolerance
+        ui.toleranceSpinBox.value = tolerance
         text = f"{(bars > tolerance).mean():.1%} of the pixels have an error bar wider than {tolerance:g} grey levels."
-        assert withBox.ui.toleranceLabel.text == text
+        assert ui.compareLabel.text == text
         assert result_nodes.errorBarsOf(result).GetDisplayNode().GetLowerThreshold() == tolerance
     region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, 60, 92])
     second = withBox.run()
-    assert second is not result
-    assert red.composite.GetForegroundVolumeID() == second.GetID()
+    assert red.composite.GetForegroundVolumeID() == second.GetID() != result.GetID()
     withBox.chosen.result = result
     withBox.settle()
     assert red.composite.GetForegroundVolumeID() == result.GetID()
@@ -518,32 +475,23 @@ def fromDicom(panel, application, openDatabase):
     return panel
 
 
-def test_a_result_and_its_boxes_leave_as_dicom_and_boxes_come_back(fromDicom, runPython, application, tmp_path):
+def test_a_result_and_its_boxes_leave_as_dicom_and_boxes_come_back(fromDicom, application, tmp_path):
     result, ui, source = fromDicom.run(), fromDicom.ui, fromDicom.chosen.inputVolume
-    assert ui.subjectLabel.text.endswith("Pixels of 0.6 x 0.6 mm (detector plane).")
     fromDicom.chosen.reader = "A. Reader"
     addBox(fromDicom)
     (box,) = box_nodes.boxesOf(application.scene, source)
     (drawn,) = box_nodes.toBoxes(box, source)
-    fromDicom.widget.startExport(tmp_path)
-    fromDicom.until(lambda: fromDicom.widget._export is None, "the export")
+    fromDicom.widget.startExport(dicom_jobs.Export, tmp_path)
+    fromDicom.until(lambda: not fromDicom.widget._jobs, "the export")
     folder = tmp_path / result.GetName()
     assert ui.exportLabel.text == f"2 files in {folder}."
     (report,) = folder.rglob("boxes.dcm")
     (film,) = set(folder.rglob("*.dcm")) - {report}
-    code = (
-        "import sys, numpy as np, pydicom; read = pydicom.dcmread(sys.argv[1])\n"
-        "np.save(sys.argv[1] + '.npy', read.pixel_array)\n"
-        "print(read.ImageType[:2], len(read.SourceImageSequence), read.Modality)"
-    )
-    assert runPython("-c", code, film) == "['DERIVED', 'SECONDARY'] 1 DX\n"
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{film}.npy"))
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], pydicom.dcmread(film).pixel_array)
     ui.boxesTable.selectRow(0)
     ui.removeBoxButton.click()
     fromDicom.widget.startLoadingReport(str(report))
-    assert ui.boxLabel.text == "Reading the report…"
-    fromDicom.until(lambda: fromDicom.widget._report is None, "the boxes")
-    fromDicom.settle()
+    fromDicom.until(lambda: not fromDicom.widget._jobs, "the boxes")
     assert ui.boxLabel.text == "Boxes read: 1, from boxes.dcm."
     (box,) = box_nodes.boxesOf(application.scene, source)
     (reloaded,) = box_nodes.toBoxes(box, source)
@@ -568,56 +516,38 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
     np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
 
 
-def test_a_film_of_one_grey_has_the_window_of_its_file_and_a_red_trust_line(panel, application, openDatabase):
-    database = openDatabase(
-        "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))\n"
-        "from pydicom import dcmread; film = dcmread(folder / 'film.dcm')\n"
-        "film.WindowCenter, film.WindowWidth = 1000, 2000; film.save_as(folder / 'film.dcm')"
-    )
-    panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
-    result = panel.run()
-    assert panel.ui.windowComboBox.itemText(1) == "file: 2000 / 3095"  # GDCM has inverted the film
-    assert result.GetName() == "chest x4, bicubic, whole"
-    assert "red</b>&nbsp; Nothing was added: " in panel.ui.trustLabel.text
-
-
 def test_what_cannot_be_done_with_dicom_is_told_and_nothing_is_written(fromDicom, tmp_path, monkeypatch):
     fromDicom.run()
-    widget, export, report = fromDicom.widget, fromDicom.ui.exportLabel, fromDicom.ui.boxLabel
-    path = tmp_path / "sr.dcm"
+    widget, ui, path = fromDicom.widget, fromDicom.ui, tmp_path / "sr.dcm"
     path.write_text("no report")
     before = sorted(tmp_path.iterdir())
-    widget.startLoadingReport(str(path))
-    fromDicom.until(lambda: widget._report is None, "the refusal")
-    assert report.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
-    with monkeypatch.context() as moved:
-        moved.setattr(slicer.dicomDatabase, "fileForInstance", lambda uid: "")
-        for begin, label in ((widget.startExport, export), (widget.startLoadingReport, report)):
-            begin(str(path))
-            assert label.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
+    widget.startLoadingReport(path)
+    fromDicom.until(lambda: not widget._jobs, "the refusal")
+    assert ui.boxLabel.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
+    monkeypatch.setattr(slicer.dicomDatabase, "fileForInstance", lambda uid: "")
+    widget.startExport(dicom_jobs.Export, tmp_path)
+    widget.startLoadingReport(path)
+    for label in (ui.exportLabel, ui.boxLabel):
+        assert label.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
     monkeypatch.delattr(slicer, "dicomDatabase")
-    for begin, label in ((widget.startExport, export), (widget.startLoadingReport, report)):
-        begin(str(path))
-        assert label.text == "Slicer has no DICOM database open. Open the DICOM module once, and try again."
-    assert (widget._export, widget._report) == (None, None)
+    ui.sendToDatabaseButton.click()
+    assert ui.exportLabel.text == "Slicer has no DICOM database open. Open the DICOM module once, and try again."
+    assert not widget._jobs
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("end", ["cancel", "close", "closeRunning"])
-def test_an_export_that_is_canceled_or_whose_panel_is_closed_leaves_nothing(fromDicom, tmp_path, monkeypatch, end):
+@pytest.mark.parametrize("isClosed", [False, True])
+def test_an_export_that_is_canceled_or_whose_panel_is_closed_leaves_nothing(fromDicom, tmp_path, isClosed):
     fromDicom.run()
-    before, go, widget = sorted(tmp_path.iterdir()), threading.Event(), fromDicom.widget
-    if end == "cancel":
-        monkeypatch.setattr("os.symlink", lambda file, name: go.wait(PATIENCE))
-    widget.startExport(tmp_path)
-    if end == "cancel":
-        widget.onExport()
-        go.set()
-        fromDicom.until(lambda: widget._export is None, "the end of the export")
+    before, widget = sorted(tmp_path.iterdir()), fromDicom.widget
+    widget.startExport(dicom_jobs.Export, tmp_path)
+    if isClosed:
+        fromDicom.until(lambda: widget._jobs["exportLabel"]._process, "its process")
+        widget.cleanup()
+    else:
+        fromDicom.ui.exportButton.click()
+        fromDicom.until(lambda: not widget._jobs, "the end of the export")
         assert fromDicom.ui.exportLabel.text == "Canceled. Nothing was written."
-    elif end == "closeRunning":
-        fromDicom.until(lambda: widget._export._process, "its process")
-    widget.cleanup()
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -634,52 +564,36 @@ def uninstalled(module, application, chest, bare, monkeypatch, tmp_path):
     monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
     monkeypatch.setattr(module, "chosenPython", lambda: bare)
     panel = Opened(module, worker_client.WorkerClient(worker_client.workerCommand(bare)))
-    panel.until(lambda: panel.widget._shownPanel and panel.widget._shownPanel.absence, "the panel to say so")
+    panel.until(lambda: panel.widget._shownPanel.absence, "the panel to say so")
     yield panel
     panel.close()
     panel.worker._worker.close()
 
 
-def clickInstall(panel, isOver=True):
-    """Press Install… and wait until it has ended, or begun."""
-    panel.ui.installButton.click()
-    assert panel.ui.cancelInstallButton.enabled
-    assert not panel.ui.installButton.enabled
-    if isOver:
-        panel.until(lambda: panel.widget._installation is None, "the end of the installation")
-        assert panel.ui.installButton.enabled
+def test_without_the_models_the_panel_offers_to_install_them_and_nothing_changes_unasked(uninstalled, tmp_path):
+    ui, widget = uninstalled.ui, uninstalled.widget
 
+    def install(source, isCanceled=False):
+        ui.wheelFolderLineEdit.text = str(source)
+        ui.installButton.click()
+        assert ui.cancelInstallButton.enabled
+        assert not ui.installButton.enabled
+        if isCanceled:
+            ui.cancelInstallButton.click()
+        uninstalled.until(lambda: widget._installation is None, "the end of the installation")
+        return ui.installProgressLabel.text
 
-def test_without_the_models_the_panel_offers_to_install_them_and_no_means_no(uninstalled, module, worker, tmp_path):
-    ui = uninstalled.ui
     assert not ui.installCollapsibleButton.collapsed
     assert ui.installLabel.text.startswith("monai-sr-bundle is not installed.")
     assert not ui.inputsCollapsibleButton.enabled
     assert not ui.runButton.enabled
+    assert install(tmp_path, isCanceled=True) == "Nothing was changed."
+    assert re.fullmatch(".* has no wheel of monai-sr-bundle.* Nothing was changed.", install(tmp_path))
     drawBundle(tmp_path / "wheels")
     slicer.app.asked, slicer.app.answer = [], False
-    ui.wheelFolderLineEdit.text = str(tmp_path / "wheels")
-    clickInstall(uninstalled)
+    assert install(tmp_path / "wheels") == "Nothing was changed."
     (question,) = slicer.app.asked
     assert question.startswith(f"2 packages would be installed from {tmp_path / 'wheels'} into ")
-    assert question.endswith("nothing can be enlarged, and what is being enlarged now is canceled.")
-    assert ui.installProgressLabel.text == "Nothing was changed."
-    reopened = Opened(module, worker)
-    assert reopened.ui.wheelFolderLineEdit.text == str(tmp_path / "wheels")
-    reopened.close()
-
-
-def test_an_installation_that_does_not_succeed_says_why_and_can_be_begun_again(uninstalled, tmp_path):
-    ui = uninstalled.ui
-    ui.wheelFolderLineEdit.text = str(tmp_path)
-    clickInstall(uninstalled, isOver=False)
-    ui.cancelInstallButton.click()
-    uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
-    assert ui.installProgressLabel.text == "Nothing was changed."
-    clickInstall(uninstalled)
-    assert ui.installProgressLabel.text.startswith(f"{tmp_path} has no wheel of monai-sr-bundle")
-    assert ui.installProgressLabel.text.endswith(" Nothing was changed.")
-    assert not ui.cancelInstallButton.enabled
 
 
 def test_while_models_are_exchanged_no_worker_runs_of_which_files_are_open_and_then_a_new_one_is_asked(withBox):
@@ -702,14 +616,13 @@ def test_while_models_are_exchanged_no_worker_runs_of_which_files_are_open_and_t
 
 
 def test_a_drawn_radiograph_is_offered_once_slicer_has_started(application, module, monkeypatch):
-    entries = []
-    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **entry: entries.append(entry))
+    register = Mock()
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=register)
     monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
     slicer.app.startupCompleted.emit()
-    [entry] = entries
-    assert set(entry) <= SAMPLE_ARGUMENTS
+    entry = register.call_args.kwargs
     assert Path(entry["thumbnailFileName"]).is_file()
-    file = urllib.request.url2pathname(urllib.parse.urlsplit(entry["uris"]).path)
+    file = url2pathname(urlsplit(entry["uris"]).path)
     volume = application.loadVolume(file, "DX")
     assert slicer.util.arrayFromVolume(volume).shape[0] == 1
     assert np.ptp(slicer.util.arrayFromVolume(volume)) > 1000
