@@ -124,10 +124,6 @@ class SuperResolutionLogic(ScriptedLoadableModuleLogic):
         options.setdefault("idle", slicer.app.processEvents)
         return self.enhancer.enhance(volumeNode, regionNode, **options)
 
-    def close(self):
-        """End the worker process. The next request starts a new one."""
-        self.enhancer.close()
-
 
 class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel. A timer asks the controller for news, so the interface never waits."""
@@ -174,7 +170,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _connect(self):
         ui = self.ui
         ui.modalityComboBox.connect("activated(int)", self.onModality)
-        ui.sendToDatabaseButton.connect("clicked()", self.onSendToDatabase)
         ui.regionKindComboBox.connect("activated(int)", self.onRegionKind)
         ui.bundleComboBox.connect("activated(int)", self.onBundle)
         for button, function in (
@@ -185,6 +180,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.exportButton, self.onExport), (ui.removeBoxButton, self.onRemoveBoxes),
             (ui.undoBoxButton, self.onUndoBoxes), (ui.loadReportButton, self.onLoadReport),
             (ui.sendBoxesButton, self.onSendBoxes), (ui.fetchBoxesButton, self.onFetchBoxes),
+            (ui.sendToDatabaseButton, lambda: self.startExport(dicom_jobs.SendToDatabase)),
         ):  # fmt: skip
             button.connect("clicked()", function)
         for kind, button in self.compareButtons.items():
@@ -222,15 +218,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             shortcut.connect("activated()", function)
             self._keys[key] = shortcut
 
-    def _enableKeys(self):
-        """Take the keys while the panel is open; else they do what Slicer does with them.
-
-        A key of ours goes before the button that has the focus. The space bar is ours during a comparison only: else
-        it presses that button, as everywhere.
-        """
-        for key, shortcut in self._keys.items():
-            shortcut.enabled = self._isOpen and (key != SPACE or bool(self.viewing.kind))
-
     def cleanup(self):
         """Stop all work: the application ends, or the module is reloaded."""
         self.timer.stop()
@@ -241,7 +228,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 job.close()
         self._useParameterNode(None)
         self.removeObservers()
-        self.logic.close()
+        self.logic.enhancer.close()
 
     def enter(self):
         """Start the timer: the user has opened the module, so the worker may start."""
@@ -251,14 +238,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             chosen.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
         if not chosen.reader:
             chosen.reader = setting("Reader")
-        self._enableKeys()
+        self._showKind()
         self.onChange()
         self.timer.start()
 
     def exit(self):
         """Let running work go on while another module is shown; the timer stops when it is done."""
         self._isOpen = False
-        self._enableKeys()
+        self._showKind()
         self._stopDrawing()
         self.viewing.showOriginal(False)
         self.onChange()
@@ -329,7 +316,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.onChange()
 
     def onBundle(self, index):
-        self._parameterNode.bundle = self._shownPanel.bundles[index][0]
+        self._parameterNode.bundle = self.ui.bundleComboBox.itemData(index)
 
     # Boxes drawn on the image.
 
@@ -515,7 +502,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._drawing is not None and self._drawing.volume is not chosen.inputVolume:
             self._stopDrawing()  # it would land on the pixels of another volume
         self._observe()
-        kind = chosen.regionKind if chosen.regionKind in REGION_KINDS else BOX
+        kind = chosen.regionKind
         ui.regionKindComboBox.currentIndex = REGION_KINDS.index(kind)
         ui.regionSelector.enabled, ui.sliceSelector.enabled = kind == BOX, kind == SLICE
         ui.modalityComboBox.enabled = ui.drawRegionButton.enabled = chosen.inputVolume is not None
@@ -536,9 +523,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for index, (name, title, description) in enumerate(panel.bundles):
                 ui.bundleComboBox.addItem(title, name)
                 ui.bundleComboBox.setItemData(index, description, qt.Qt.ToolTipRole)
-        names = [name for name, _title, _description in panel.bundles]
-        if self._parameterNode.bundle in names:
-            ui.bundleComboBox.currentIndex = names.index(self._parameterNode.bundle)
+        ui.bundleComboBox.currentIndex = ui.bundleComboBox.findData(self._parameterNode.bundle)
         ui.modalityComboBox.currentIndex = MODALITIES.index(panel.modality) if panel.modality else -1
         for label, text in (
             (ui.bundleLabel, panel.bundleText), (ui.subjectLabel, panel.subjectText),
@@ -588,9 +573,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showKind()
 
     def _showKind(self):
+        """Check the button of the comparison, and take the keys that Slicer has while the panel is closed.
+
+        They go before the button that has the focus. Without a comparison, the space bar presses that button.
+        """
         for kind, button in self.compareButtons.items():
             button.checked = self.viewing.kind == kind
-        self._enableKeys()
+        for key, shortcut in self._keys.items():
+            shortcut.enabled = self._isOpen and (key != SPACE or bool(self.viewing.kind))
 
     def onCompare(self, kind, on=True):
         """Start a comparison of the result, or end it. The views are fitted to the region of a result when it comes."""
@@ -641,9 +631,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if folder:
             self.startExport(dicom_jobs.Export, folder)
 
-    def onSendToDatabase(self):
-        self.startExport(dicom_jobs.SendToDatabase)
-
     def startExport(self, kind, *folder):
         """Write the result and the boxes by `dicom_jobs.Export`, inside a folder, or by `dicom_jobs.SendToDatabase`."""
         chosen = self._parameterNode
@@ -663,7 +650,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return box_nodes.boxesOf(slicer.mrmlScene, volume) if volume else []
 
     def _showBoxes(self):
-        table, nodes = self.ui.boxesTable, self._boxNodes()
+        ui, table, nodes = self.ui, self.ui.boxesTable, self._boxNodes()
         table.blockSignals(True)
         table.setRowCount(len(nodes))
         for row, node in enumerate(nodes):
@@ -674,13 +661,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                     table.setItem(row, column, qt.QTableWidgetItem(text))
         table.blockSignals(False)
         hasVolume = self._parameterNode.inputVolume is not None
-        for button, isOffered in (
-            (self.ui.removeBoxButton, bool(nodes)), (self.ui.undoBoxButton, bool(self._removedBoxes)),
-            (self.ui.addBoxButton, hasVolume), (self.ui.loadReportButton, hasVolume and "boxLabel" not in self._jobs),
-            (self.ui.sendBoxesButton, hasVolume and "serverLabel" not in self._jobs),
-            (self.ui.fetchBoxesButton, hasVolume and "serverLabel" not in self._jobs),
-        ):  # fmt: skip
-            button.enabled = isOffered
+        ui.removeBoxButton.enabled, ui.undoBoxButton.enabled = bool(nodes), bool(self._removedBoxes)
+        ui.addBoxButton.enabled = hasVolume
+        ui.loadReportButton.enabled = hasVolume and "boxLabel" not in self._jobs
+        ui.sendBoxesButton.enabled = ui.fetchBoxesButton.enabled = hasVolume and "serverLabel" not in self._jobs
 
     def onRemoveBoxes(self):
         nodes = self._boxNodes()
@@ -738,7 +722,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         volume, reader = self._parameterNode.inputVolume, self._parameterNode.reader.strip()
         question = _("The boxes of this reader were changed and not sent. Replace them by those of the server?")
         with showInputErrors(self.ui.serverLabel):
-            isUnsent = bool(reader) and label_exchange.isUnsent(volume, reader)
+            isUnsent = label_exchange.isUnsent(volume, reader)
             if isUnsent and not slicer.util.confirmOkCancelDisplay(question, _("Fetch boxes")):
                 return
             self._startExchange(label_exchange.FetchBoxes, _("Fetching the boxes…"))
@@ -823,14 +807,8 @@ def readShare(text):
 class SuperResolutionTest(ScriptedLoadableModuleTest):
     """The self test: enhance a synthetic image. Without the models it passes, and says that they are missing."""
 
-    def setUp(self):
-        slicer.mrmlScene.Clear(0)
-
     def runTest(self):
-        self.setUp()
-        self.test_enhanceARegion()
-
-    def test_enhanceARegion(self):
+        slicer.mrmlScene.Clear(0)
         rows, columns = np.mgrid[0:96, 0:128]
         image = (2000 + 1500 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
         volume = slicer.util.addVolumeFromArray(image, np.diag([-0.6, -0.6, 1.0, 1.0]), "drawn")
@@ -845,7 +823,7 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
             logging.info("The models are not installed, so nothing was enhanced: %s", error)
             return
         finally:
-            logic.close()
+            logic.enhancer.close()
         self.assertEqual(slicer.util.arrayFromVolume(result).shape, (1, 128, 128))  # noqa: PT009
         self.assertIs(result_nodes.sourceOf(result), volume)  # noqa: PT009
         self.delayDisplay(_("The test has passed."))

@@ -1,8 +1,4 @@
-"""The panel, clicked as a user does: real widgets, the real scene, a real worker process.
-
-The worker needs monai-sr-bundle: SUPERRESOLUTION_PYTHON names a Python that has what it needs (the one that runs the
-tests where it does not). Without it these tests fail, and say so.
-"""
+"""The panel, clicked as a user does: real widgets, the real scene, a real worker process."""
 
 import re
 import sys
@@ -155,10 +151,9 @@ def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest
     assert withBox.chosen.result is not None  # no button was pressed
     withBox.pressKey("Space", focus=ui.readerLineEdit)
     assert (ui.readerLineEdit.text, viewing.isOriginal) == (" ", True)
-    ui.originalButton.released.emit()
-    assert not viewing.isOriginal
-    ui.originalButton.pressed.emit()
-    assert viewing.isOriginal
+    for signal, isOriginal in ((ui.originalButton.released, False), (ui.originalButton.pressed, True)):
+        signal.emit()
+        assert viewing.isOriginal == isOriginal
     withBox.widget.exit()
     assert withBox.pressKey("Space")  # it is Slicer's again
     assert withBox.pressKey("R")
@@ -173,28 +168,17 @@ def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest
     assert clicks == [1, 1]
 
 
-def test_boxes_snap_to_their_own_volume_until_they_are_removed(withBox, application, chest):
-    event, widget, region = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, withBox.widget, withBox.chosen.region
-
-    def isObserved(box):
-        return widget.hasObserver(box, event, widget.onBoxMoved)
-
-    withBox.chosen.reader = "A. Reader"
+def test_boxes_snap_to_their_own_volume_also_after_undo(withBox, application, chest):
     addBox(withBox)
     (box,) = box_nodes.boxesOf(application.scene, chest)
     withBox.chosen.inputVolume = application.addVolume(slicer.util.arrayFromVolume(chest) * 1, np.eye(4), "other")
-    withBox.settle()
-    box.SetSize(20.3, 19.3, 1)
-    box.InvokeEvent(event)
-    assert box.GetSize() == pytest.approx((20.4, 19.2, 1))  # 34 and 32 pixels of 0.6 mm
-    withBox.chosen.region = None
     removal = box_nodes.removeBox(box)
     withBox.settle()
-    assert not isObserved(region)
-    assert not isObserved(box)
     removal.undo()
     withBox.settle()
-    assert isObserved(box)
+    box.SetSize(20.3, 19.3, 1)
+    box.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
+    assert box.GetSize() == pytest.approx((20.4, 19.2, 1))  # 34 and 32 pixels of 0.6 mm
 
 
 def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
@@ -229,8 +213,6 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.settle()
     assert withBox.ui.messageLabel.text == "Canceled. The scene was not changed."
     assert application.nodeIds() == before
-    withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = "", 0.0, 0
-    withBox.run()
 
 
 def test_another_seed_gives_another_texture(withBox):
@@ -249,7 +231,6 @@ def test_another_seed_gives_another_texture(withBox):
 
 
 def test_what_is_typed_in_the_table_of_boxes_is_kept_and_no_key_begins_it(withBox):
-    withBox.chosen.reader = "A"
     addBox(withBox)
     table = withBox.ui.boxesTable
     QtTest.QTest.keyClicks(table, "3")
@@ -272,7 +253,6 @@ def test_boxes_of_another_volume_than_that_of_the_result_are_not_left_out_in_sil
     array = slicer.util.arrayFromVolume(chest)
     withBox.chosen.inputVolume = application.addVolume(array, np.diag([-0.6, -0.6, 1.0, 1.0]), "other", modality="DX")
     withBox.settle()
-    withBox.chosen.reader = "A"
     addBox(withBox)
     withBox.ui.sendToDatabaseButton.click()
     assert withBox.ui.exportLabel.text.startswith(f"The result is one of '{chest.GetName()}', and the boxes are not.")
@@ -287,8 +267,7 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
     assert volumes.spacingZyx(withBox.chosen.result) is None
 
 
-def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp_path):
-    """A chest CT from a file that does not say what it is, as Slicer's own sample CTChest."""
+def test_what_an_image_is_is_asked_where_its_file_does_not_say_it(application, panel):
     ui, answer = panel.ui, panel.ui.modalityComboBox
     panel.chosen.inputVolume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
     ui.regionKindComboBox.activated.emit(2)
@@ -301,28 +280,17 @@ def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp
     assert answer.currentText == "a CT"
     assert "For chest CT." in ui.bundleLabel.text
     assert ui.runButton.enabled
-    application.saveScene(tmp_path / "scene.mrb")
-    application.loadScene(tmp_path / "scene.mrb")
-    assert volumes.modality(slicer.util.getNode("chest")) == "CT"  # it is asked once
 
 
-@pytest.mark.parametrize("isRemoved", [False, True])
-def test_a_volume_that_changes_or_goes_while_its_result_is_computed_gets_none(withBox, chest, isRemoved, monkeypatch):
-    withBox.settle()
+def test_a_volume_that_goes_while_its_result_is_computed_gets_none(withBox, chest, monkeypatch):
     with monkeypatch.context() as silent:
         silent.setattr(withBox.worker, "poll", list)
         withBox.ui.runButton.click()
         withBox.until(lambda: withBox.ui.cancelButton.enabled, "the job to run")
-        if isRemoved:
-            slicer.mrmlScene.RemoveNode(chest)
-        else:
-            slicer.util.arrayFromVolume(chest)[0, 0, 0] += 1
-            slicer.util.arrayFromVolumeModified(chest)
-    words = f"'chest' was {'removed' if isRemoved else 'changed'} while its result was computed, so "
+        slicer.mrmlScene.RemoveNode(chest)
+    words = "'chest' was removed while its result was computed, so "
     withBox.until(lambda: withBox.ui.messageLabel.text.startswith(words), "a word on it")
     assert withBox.chosen.result is None
-    if not isRemoved:
-        withBox.run()
 
 
 def test_a_result_whose_source_was_removed_stays_and_says_what_it_cannot(withBox, chest, red):
@@ -399,6 +367,7 @@ def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, applica
 
 def addBox(panel):
     """Add an anomaly box as a drag on the image does."""
+    panel.chosen.reader = "A. Reader"
     panel.widget.addBox([0, 1, 60, 92, 64, 96])
     panel.settle()
 
@@ -477,7 +446,6 @@ def fromDicom(panel, application, openDatabase):
 
 def test_a_result_and_its_boxes_leave_as_dicom_and_boxes_come_back(fromDicom, application, tmp_path):
     result, ui, source = fromDicom.run(), fromDicom.ui, fromDicom.chosen.inputVolume
-    fromDicom.chosen.reader = "A. Reader"
     addBox(fromDicom)
     (box,) = box_nodes.boxesOf(application.scene, source)
     (drawn,) = box_nodes.toBoxes(box, source)
@@ -529,9 +497,6 @@ def test_what_cannot_be_done_with_dicom_is_told_and_nothing_is_written(fromDicom
     widget.startLoadingReport(path)
     for label in (ui.exportLabel, ui.boxLabel):
         assert label.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
-    monkeypatch.delattr(slicer, "dicomDatabase")
-    ui.sendToDatabaseButton.click()
-    assert ui.exportLabel.text == "Slicer has no DICOM database open. Open the DICOM module once, and try again."
     assert not widget._jobs
     assert sorted(tmp_path.iterdir()) == before
 
