@@ -129,9 +129,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel. A timer asks the controller for news, so the interface never waits."""
 
     def __init__(self, parent=None):
-        self.logic = None
         self._parameterNode = None
-        self._gui = None
         self._isOpen, self._isChanged = False, True
         self._shownPanel = Panel()
         self._drawing = None
@@ -174,7 +172,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.bundleComboBox.connect("activated(int)", self.onBundle)
         for button, function in (
             (ui.wheelFolderButton, self.onWheelFolder), (ui.installButton, self.onInstall),
-            (ui.cancelInstallButton, self.onCancelInstall), (ui.runButton, self.onRun),
+            (ui.cancelInstallButton, lambda: self._installation.cancel()), (ui.runButton, self.onRun),
             (ui.cancelButton, self.onCancel), (ui.removeButton, self.onRemoveResult),
             (ui.undoButton, self.onUndoResult), (ui.detailsButton, self._showResult),
             (ui.exportButton, self.onExport), (ui.removeBoxButton, self.onRemoveBoxes),
@@ -387,9 +385,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._windowed = volume
             self._windows = windows.windowsOf(volume) if volume else []
             combo.clear()
-            combo.addItem("")
-            for window in self._windows:
-                combo.addItem(windows.describe(window))
+            combo.addItems(["", *map(windows.describe, self._windows)])
             self.onWindowChanged()
 
     def onWindowChanged(self, caller=None, event=None):
@@ -424,8 +420,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Installation.
 
     def onWheelFolder(self):
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of wheels"))
-        if folder:
+        if folder := qt.QFileDialog.getExistingDirectory(None, _("Folder of wheels")):
             self.ui.wheelFolderLineEdit.text = folder
 
     def onInstall(self):
@@ -435,9 +430,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
         self._installation = install.Installation(kind, chosenPython(), source or None)
         self._showInstallation()
-
-    def onCancelInstall(self):
-        self._installation.cancel()
 
     def _showInstallation(self):
         """Show what pip does, and ask before it installs. After a successful installation, ask the worker again."""
@@ -626,9 +618,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Ask for a folder and start the export, or cancel the one that runs."""
         if "exportLabel" in self._jobs:
             self._jobs["exportLabel"].cancel()
-            return
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
-        if folder:
+        elif folder := qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series")):
             self.startExport(dicom_jobs.Export, folder)
 
     def startExport(self, kind, *folder):
@@ -686,18 +676,17 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.onChange()
 
     def onBoxChosen(self):
-        """Show the handles of the chosen box."""
-        first = next(iter(self._chosenRows()), None)
+        """Show the handles of the chosen boxes."""
+        rows = self._chosenRows()
         for row, node in enumerate(self._boxNodes()):
-            display.showHandles(node, row == first)
+            display.showHandles(node, row in rows)
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
 
     def onLoadReport(self):
         kinds = f"DICOM SR (*.dcm);;{_('All files')} (*)"
-        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", kinds)
-        if path:
+        if path := qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", kinds):
             self.startLoadingReport(path)
 
     def startLoadingReport(self, path):

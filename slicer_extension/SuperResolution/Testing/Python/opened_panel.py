@@ -53,13 +53,11 @@ class Opened:
 
     def settle(self):
         """Until nothing is asked and all is shown."""
-        controller = self.widget.logic.enhancer.controller
+        widget, controller = self.widget, self.widget.logic.enhancer.controller
         self.until(
-            lambda: not self.widget._isChanged
-            and controller._pending is None and controller.nextRequest() is None
-            and controller.panel() == self.widget._shownPanel,
+            lambda: not (widget._isChanged or controller.isBusy) and controller.panel() == widget._shownPanel,
             "the panel comes to rest",
-        )  # fmt: skip
+        )
 
     def run(self):
         """Press Run and wait for the result."""

@@ -79,7 +79,6 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, f
 
 def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, fittedView):
     panel.settle()
-    panel.ui.inputSelector.blockSignals(True)  # so that it is not another choice that ends it
     for end in (panel.ui.drawRegionButton.click, panel.widget.exit, lambda: slicer.mrmlScene.RemoveNode(chest)):
         panel.ui.drawRegionButton.click()
         assert panel.ui.drawRegionButton.checked
@@ -316,10 +315,7 @@ def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, appl
     names = chest.GetName(), withBox.chosen.region.GetName(), result.GetName()
     old, text = withBox.chosen, withBox.ui.trustLabel.text
     application.saveScene(tmp_path / "scene.mrb")
-    slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
-    slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
     application.loadScene(tmp_path / "scene.mrb")
-    withBox.widget.onSceneChanged(None, None)
     withBox.settle()
     assert not old._parameterGUIs  # the choice in the closed scene is left alone
     chosen = withBox.chosen
@@ -479,7 +475,6 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
         panel.chosen.inputVolume, panel.chosen.regionKind = volume, "whole"
         result = panel.run()
         assert panel.ui.subjectLabel.text.endswith("Pixels of 0.2 x 0.1 mm (detector plane).")
-        assert result.GetAttribute("SuperResolution.SpacingSource") == "detector plane"
         pixels.append(slicer.util.arrayFromVolume(result).astype(int))
     np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
 
@@ -565,9 +560,7 @@ def test_while_models_are_exchanged_no_worker_runs_of_which_files_are_open_and_t
     ui, worker, before = withBox.ui, withBox.worker, withBox.worker._process
     slicer.app.asked, slicer.app.answer = [], True
     assert ui.runButton.enabled
-    going = types.SimpleNamespace(
-        step=lambda: going.text == "", question="?", text="", confirm=list, close=list, isInstalled=False
-    )
+    going = Mock(step=lambda: going.text == "", question="?", text="", isInstalled=False)
     withBox.widget._installation = going
     withBox.widget._showInstallation()
     withBox.until(lambda: before.isOver and ui.messageLabel.text == "The models are being installed.", "its end")
