@@ -444,7 +444,7 @@ def test_a_result_and_its_boxes_leave_as_dicom_and_boxes_come_back(fromDicom, ap
     result, ui, source = fromDicom.run(), fromDicom.ui, fromDicom.chosen.inputVolume
     addBox(fromDicom)
     (box,) = box_nodes.boxesOf(application.scene, source)
-    (drawn,) = box_nodes.toBoxes(box, source)
+    (exported,) = box_nodes.toBoxes(box, source)
     fromDicom.widget.startExport(dicom_jobs.Export, tmp_path)
     fromDicom.until(lambda: not fromDicom.widget._jobs, "the export")
     folder = tmp_path / result.GetName()
@@ -459,8 +459,8 @@ def test_a_result_and_its_boxes_leave_as_dicom_and_boxes_come_back(fromDicom, ap
     assert ui.boxLabel.text == "Boxes read: 1, from boxes.dcm."
     (box,) = box_nodes.boxesOf(application.scene, source)
     (reloaded,) = box_nodes.toBoxes(box, source)
-    np.testing.assert_allclose(reloaded.xyxy, drawn.xyxy, atol=2e-3)
-    assert (reloaded.tracking_uid, *box_nodes.wordsOf(box)) == (drawn.tracking_uid, "Finding", "A. Reader", 0.5)
+    np.testing.assert_allclose(reloaded.xyxy, exported.xyxy, atol=2e-3)
+    assert (reloaded.tracking_uid, *box_nodes.wordsOf(box)) == (exported.tracking_uid, "Finding", "A. Reader", 0.5)
 
 
 def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, application, openDatabase):
