@@ -1,7 +1,7 @@
 """A child process whose lines wait to be read and whose whole group can be ended, without waiting.
 
-It needs only the standard library; neither Qt nor Slicer. Threads read the pipes; any event loop can do the rest. On
-Windows, taskkill ends the group; this is untested.
+It needs only the standard library; neither Qt nor Slicer. Threads read the pipes. Its use of taskkill on Windows is
+untested.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Any
 
 COMPUTER = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # others may use the same home
 PATIENCE = 1.0  # seconds between SIGTERM and SIGKILL to a group; a running network does not react to SIGTERM
-LAST_LINES = 40  # number of lines of stderr that are kept
 SLICER_VARIABLES = (
     "PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "QT_PLUGIN_PATH",
 )  # fmt: skip
@@ -38,18 +37,12 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 
 
 def pythonOfSlicer() -> str:
-    """Return the Python that packages for Slicer are installed into; outside Slicer, the one that runs this.
-
-    PythonSlicer is a launcher that sets Slicer's environment and then runs Python as another process.
-    """
+    """Return the launcher of Slicer's Python; outside Slicer, the Python that runs this."""
     return shutil.which("PythonSlicer") or sys.executable
 
 
 def packagesOf(python: str) -> str:
-    """Return the folder into which packages are installed for a Python, among the user's own data.
-
-    The Python's own packages, which Slicer and other extensions need, are never touched.
-    """
+    """Return the folder into which packages are installed for a Python, among the user's own data."""
     if os.name == "nt":
         data = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
     elif sys.platform == "darwin":
@@ -82,7 +75,7 @@ def environmentFor(python: str) -> dict[str, str]:
 
 
 class ChildProcess:
-    """A process that runs or has ended. To start it takes some milliseconds, as Python forks without a copy.
+    """A process that runs or has ended.
 
     Python looks for modules in `folder`, where it works, so that must be private to the caller. `parse` converts a line
     of stdout for `lines`, in the reading thread; it must not raise. `error` says why the process could not be started,
@@ -93,7 +86,7 @@ class ChildProcess:
         self, command: Sequence[str], environment: Mapping[str, str], folder: str, parse: Callable[[str], Any] = str
     ) -> None:
         self.error = ""
-        self.lastLines: deque[str] = deque(maxlen=LAST_LINES)
+        self.lastLines: deque[str] = deque(maxlen=40)
         self._lines: deque[Any] = deque()
         self._endTime, self._isKilled = 0.0, False
         self._popen: subprocess.Popen[str] | None = None
@@ -109,9 +102,8 @@ class ChildProcess:
         except OSError as error:
             self.error = error.strerror or str(error)
             return
-        keepLine = lambda line: self._lines.append(parse(line))  # noqa: E731
-        for pipe, keep in ((self._popen.stdout, keepLine), (self._popen.stderr, self.lastLines.append)):
-            self._readers.append(threading.Thread(target=_read, args=(pipe, keep), daemon=True))
+        for arguments in (self._popen.stdout, self._lines, parse), (self._popen.stderr, self.lastLines, str):
+            self._readers.append(threading.Thread(target=_read, args=arguments, daemon=True))
             self._readers[-1].start()
 
     @property
@@ -131,14 +123,13 @@ class ChildProcess:
         return self._popen.poll() if self._popen else None
 
     def send(self, line: str) -> None:
-        """Write a line to the stdin of the process. If it has ended, nothing happens; see `isOver`."""
+        """Write a line to the stdin of the process, unless it has ended."""
         with suppress(OSError):
             self._popen.stdin.write(f"{line}\n")
 
     def closeInput(self) -> None:
-        """Close the stdin of the process."""
-        with suppress(OSError):  # it has ended
-            if self._popen:
+        if self._popen:
+            with suppress(OSError):  # it has ended
                 self._popen.stdin.close()
 
     def lines(self) -> list[Any]:
@@ -169,7 +160,6 @@ class ChildProcess:
             time.sleep(0.01)
 
     def _signal(self, name: str) -> None:
-        """Send a signal to the group."""
         if os.name == "nt":
             command = ["taskkill", "/F", "/T", "/PID", str(self._popen.pid)]
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -178,10 +168,10 @@ class ChildProcess:
             os.killpg(self._popen.pid, getattr(signal, name))
 
 
-def _read(pipe: Any, keep: Callable[[str], None]) -> None:
+def _read(pipe: Any, lines: deque[Any], parse: Callable[[str], Any]) -> None:
     with pipe:
         for line in pipe:
-            keep(line.rstrip("\n"))
+            lines.append(parse(line.rstrip("\n")))
 
 
 def parseEvent(line: str) -> dict[str, Any]:
@@ -207,8 +197,8 @@ def removeStaleFolders(parent: str | None = None) -> None:
             os.kill(int(folder.name.split("-")[1]), 0)
         except ProcessLookupError:
             discard(str(folder))
-        except (OSError, ValueError, OverflowError):  # another user's, or not one of `makeFolder`
-            continue
+        except (OSError, ValueError, OverflowError):
+            pass  # another user's, or not one of `makeFolder`
 
 
 def discard(folder: str) -> None:

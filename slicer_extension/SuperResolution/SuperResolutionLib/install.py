@@ -1,9 +1,8 @@
 """Installation of monai-sr-bundle for a Python, by its pip in its own process, into a folder of its own.
 
 pip says what it would install, from where and with which hash (`pip install --dry-run --report`). After the user has
-agreed, exactly these files are installed into a new folder, which comes into its place once all of it is there and the
-worker runs. Packages of Slicer or another extension are never touched, an older installation stays until then, and
-Slicer itself may lie where the user cannot write.
+agreed, exactly these files are installed into a new folder, which comes into its place once the worker runs from it.
+Packages of Slicer or another extension are never touched, and an older installation stays until then.
 
 slicer.packaging (Slicer 5.11 and newer) is not used: it cannot be cancelled, it knows nothing of hashes, and Slicer
 5.10 does not have it.
@@ -113,8 +112,7 @@ class Installation:
         if process.returnCode != 0:
             text = _("{python} does not run as Python ({reason}). Correct the entry SuperResolution/Python of Slicer's "
                      "settings, or remove it to use Slicer's own Python.")  # fmt: skip
-            reason = process.error or " ".join(self._lines[-1:])
-            raise InputError(text.format(python=self._python, reason=reason))
+            raise InputError(text, python=self._python, reason=process.error or " ".join(self._lines[-1:]))
         version, torch = json.loads(self._lines[0])
         if (version.split("+")[0] == VERSION and self._kind == "base") or (version == VERSION and torch):  # no viewer's
             process = yield from self._try(self._packages)
@@ -133,8 +131,8 @@ class Installation:
         yield from self._runPip(text, "--no-deps", "--require-hashes", "--target", str(new), "-r", str(lock))
         process = yield from self._try(new)
         if process.returnCode != 0:
-            text = _("The packages do not run ({lines}). Update Slicer, or report this.")
-            raise InputError(text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
+            lines = " ".join(self._lines[-2:]) or process.returnCode
+            raise InputError(_("The packages do not run ({lines}). Update Slicer, or report this."), lines=lines)
         yield from self._exchange(new)
         self.text, self.isInstalled = _("The models are installed: {names}.").format(names=names), True
 
@@ -160,12 +158,11 @@ class Installation:
         if missing:
             text = _("{source} has no wheel of {name} for this Python, or cannot be read. Use Slicer 5.10 or newer, "
                      "and fill a folder as the user page says.")  # fmt: skip
-            raise InputError(text.format(source=self._wheels, name=missing[1]))
+            raise InputError(text, source=self._wheels, name=missing[1])
         errors = [line.removeprefix("ERROR: ") for line in self._lines if line.startswith("ERROR")]
-        raise InputError(_("pip has failed: {lines}.").format(lines=" ".join(errors or self._lines[-1:]).rstrip(".")))
+        raise InputError(_("pip has failed: {lines}."), lines=" ".join(errors or self._lines[-1:]).rstrip("."))
 
     def _try(self, packages: Path) -> Generator[ChildProcess, None, ChildProcess]:
-        """Run the worker of a folder of packages."""
         command = commandOf(self._python, "monai_sr_bundle.worker", "--backend", "onnx", packages=str(packages))
         return (yield from self._run(_("Trying it"), command))
 
@@ -188,20 +185,14 @@ class Installation:
             }
             for item in json.loads(report.read_text("utf-8"))["install"]
         ]
-        self._checkHashes(entries)
-        return sorted(entries, key=lambda entry: (entry["name"] != PACKAGE, entry["name"].lower()))
-
-    def _checkHashes(self, entries: Sequence[dict[str, str]]) -> None:
-        """Compare the hashes of a folder's wheels with those that were given for them."""
-        if self._sums is None or not self._sums.is_file():
-            return
-        text = self._sums.read_bytes().replace(b"\0", b"").decode("ascii", "replace")  # PowerShell writes UTF-16
-        given = set(re.findall(r"\b[0-9a-f]{64}\b", text.lower()))
+        isGiven = self._sums is not None and self._sums.is_file()
+        given = self._sums.read_bytes().replace(b"\0", b"").lower() if isGiven else b""  # PowerShell writes UTF-16
         for entry in entries:
-            if entry["sha256"] not in given:
+            if isGiven and entry["sha256"].encode() not in given:
                 text = _("The wheel of {name} {version} has the SHA-256 {sha256}, which {file} does not give. Copy the "
                          "folder again from where it was made.")  # fmt: skip
-                raise InputError(text.format(file=self._sums, **entry))
+                raise InputError(text, file=self._sums, **entry)
+        return sorted(entries, key=lambda entry: (entry["name"] != PACKAGE, entry["name"].lower()))
 
     def _describe(self, entries: Sequence[dict[str, str]], names: str) -> str:
         """Return the question whether these files are to be installed."""
@@ -229,5 +220,5 @@ class Installation:
                     old.rename(self._packages)
                 if time.monotonic() > limit:
                     text = _("{folder} is in use ({reason}). Close every other Slicer, and press Install… again.")
-                    raise InputError(text.format(folder=self._packages, reason=error.strerror)) from error
+                    raise InputError(text, folder=self._packages, reason=error.strerror) from error
             yield None

@@ -6,8 +6,8 @@
     for event in worker.poll():
         if event["event"] == "done": show(event["resultArray"])
 
-It needs only numpy and the standard library; neither Qt nor Slicer. The first request starts the worker, and a new one
-after each end. docs/worker.md describes the protocol.
+It needs neither Qt nor Slicer. The first request starts the worker, and a new one after each end. docs/worker.md
+describes the protocol.
 """
 
 from __future__ import annotations
@@ -37,10 +37,7 @@ Prepare = Callable[[np.ndarray], np.ndarray]
 
 
 def workerCommand(python: str | None = None) -> list[str]:
-    """Return the command line of a worker, of a Python for which monai-sr-bundle is installed; by default Slicer's own.
-
-    ONNX Runtime starts in a second and needs no PyTorch.
-    """
+    """Return the command line of a worker of a Python, by default Slicer's own; ONNX Runtime starts in a second."""
     python = python or child_process.pythonOfSlicer()
     return child_process.commandOf(python, "monai_sr_bundle.worker", "--backend", "onnx", "--device", "auto")
 
@@ -65,11 +62,9 @@ class ImageFile(threading.Thread):
                 os.remove(previous.path)
         try:
             np.save(self.path, prepare(array) if prepare else array, allow_pickle=False)
-        except MemoryError:
-            self.error = _("The image does not fit into memory. Close other programs.")
-        except OSError as error:
-            text = _("the image could not be written to {folder} ({reason}). Make room there.")
-            self.error = text.format(folder=os.path.dirname(self.path), reason=error.strerror or error)
+        except (OSError, MemoryError) as error:
+            text = _("the image could not be written to {path} ({reason}). Make room there, or close other programs.")
+            self.error = text.format(path=self.path, reason=getattr(error, "strerror", None) or error)
         except ValueError as error:  # of `prepare`
             self.error = str(error)
 
@@ -189,8 +184,7 @@ class WorkerClient:
             text = _("monai-sr-bundle {version} does not fit this extension. Update the older of the two.")
             self._fail("installation", text.format(version=event.get("version")))
             self.endProcess()
-        elif name == "failed" and event.get("id") is None:
-            # The installation is broken, or a line was lost: the request will never be answered.
+        elif name == "failed" and event.get("id") is None:  # the request will never be answered
             self._fail(str(event.get("kind")), str(event.get("message")))
             self.endProcess()
         elif request is not None and event.get("id") == request["id"]:
