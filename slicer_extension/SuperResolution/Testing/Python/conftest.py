@@ -1,8 +1,6 @@
 """Fixtures of the Slicer library's tests: a real scene and real slice views of Slicer's C++ classes.
 
-The Python layer is Slicer's own, see slicerpython.py; it is there before the library is imported.
-SUPERRESOLUTION_PYTHON names a Python that has what monai_sr_bundle needs (the one that runs the tests where it does
-not).
+SUPERRESOLUTION_PYTHON names a Python that has what monai_sr_bundle needs, by default the one that runs the tests.
 """
 
 import os
@@ -17,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import slicerpython  # noqa: E402
 
-slicerpython.start()
+slicerpython.start()  # before the library is imported
 
 import phantom_volumes  # noqa: E402
 import slicer  # noqa: E402
@@ -31,8 +29,7 @@ from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 
 @pytest.fixture(scope="session")
 def repository():
-    """The folder of `monai_sr_bundle`, whose geometry is the truth; on sys.path."""
-    sys.path.append(str(HERE.parents[3]))
+    """The folder of `monai_sr_bundle`."""
     return HERE.parents[3]
 
 
@@ -56,8 +53,7 @@ def runPython(workerPython):
     python, environment = workerPython
 
     def run(*words, **options):
-        command = [python, *map(str, words)]
-        return subprocess.check_output(command, env=environment, text=True, **options)
+        return subprocess.check_output([python, *words], env=environment, text=True, **options)
 
     return run
 
@@ -67,7 +63,7 @@ def bare(tmp_path_factory, workerPython):
     """A Python with pip and nothing else, in place of a Slicer that was just unpacked."""
     folder = tmp_path_factory.mktemp("bare") / "environment"
     subprocess.run([workerPython[0], "-m", "venv", folder], check=True)
-    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    return str(folder / "bin" / "python")
 
 
 @pytest.fixture(scope="session")

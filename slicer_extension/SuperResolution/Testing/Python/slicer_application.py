@@ -1,8 +1,4 @@
-"""A stand-in for Slicer's application, for tests on the slicer-core wheel, without Qt.
-
-`slicer-core` holds Slicer's C++ classes: the scene, the module logics and the displayable managers of slice views
-are the real ones.
-"""
+"""A stand-in for Slicer's application, without Qt: the scene and the module logics of the slicer-core wheel are real."""
 
 import tempfile
 from pathlib import Path
@@ -19,17 +15,13 @@ class Application:
         self.scene = slicer.vtkMRMLScene()
         slicer.mrmlScene = self.scene
         # Without a cache ReadFromMRB answers False.
-        self.cacheFolder = tempfile.TemporaryDirectory()
-        cache, dataIO = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+        self.cacheFolder, cache = tempfile.TemporaryDirectory(), slicer.vtkCacheManager()
         cache.SetRemoteCacheDirectory(self.cacheFolder.name)
-        dataIO.SetCacheManager(cache)
         self.scene.SetCacheManager(cache)
-        self.scene.SetDataIOManager(dataIO)
         self.logic = slicer.vtkSlicerApplicationLogic()
         self.logic.SetSliceLogics(vtk.vtkCollection())
         self.logic.SetViewLogics(vtk.vtkCollection())
-        # The application logic refers to them weakly, so that somebody has to keep them.
-        self.moduleLogics = {
+        self.moduleLogics = {  # the application logic refers to them weakly
             "Colors": slicer.vtkSlicerColorLogic(),
             "SubjectHierarchy": slicer.vtkSlicerSubjectHierarchyModuleLogic(),
             "Markups": slicer.vtkSlicerMarkupsLogic(),
@@ -61,7 +53,7 @@ class Application:
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
 
     def addVolume(self, array, ijkToRas=None, name="chest", className="vtkMRMLScalarVolumeNode", modality=""):
-        """A volume as Slicer's readers leave it: with display node, and with an item in the subject hierarchy."""
+        """A volume as Slicer's readers leave it: with display node and item in the subject hierarchy."""
         volume = slicer.util.addVolumeFromArray(np.ascontiguousarray(array), ijkToRas, name, className)
         self.setModality(volume, modality)
         return volume

@@ -1,8 +1,8 @@
 """Slicer's Python layer and its application, as far as a scripted module needs them, for tests without Slicer.
 
 The layer (`slicer.util`, `ScriptedLoadableModule`, `parameterNodeWrapper`, `i18n`) is Slicer's own, of the release that
-SUPERRESOLUTION_SLICER names, by default the oldest that the extension supports. It is read from the folder `ORACLE` and
-never copied. Where that folder is missing, the tests that need it are skipped. The application is a stand-in.
+SUPERRESOLUTION_SLICER names, by default the oldest supported one, read from the folder `ORACLE`. Without that folder
+the tests that need it are skipped. The application is a stand-in.
 """
 
 import importlib
@@ -36,7 +36,7 @@ class Application(qt.QObject):
         self._folder = tempfile.TemporaryDirectory()
         self.temporaryPath = self._folder.name
         settings = qt.QSettings(f"{self.temporaryPath}/Slicer.ini", qt.QSettings.IniFormat)
-        self.asked, self.answer = [], True
+        self.asked, self.answer = [], True  # what the user was asked, and answers
         self.testingEnabled = lambda: True
         self.applicationLogic = lambda: core.logic
         self.layoutManager = lambda: None

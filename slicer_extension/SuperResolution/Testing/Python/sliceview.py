@@ -1,6 +1,5 @@
-"""A slice view as Slicer's window has it, made of Slicer's C++ classes, rendered without a display (VTK's EGL window).
-
-The pipeline is the one of Slicer's slice widgets: slice logic, image mapper, displayable managers, interactor style.
+"""A slice view as Slicer's window has it: slice logic, image mapper, displayable managers and interactor style, all of
+them Slicer's C++ classes, rendered without a display (VTK's EGL window).
 """
 
 import numpy as np
@@ -8,14 +7,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-MANAGERS = (
-    "vtkMRMLCrosshairDisplayableManager",
-    "vtkMRMLRulerDisplayableManager",
-    "vtkMRMLMarkupsDisplayableManager",
-    "vtkMRMLColorLegendDisplayableManager",
-    "vtkMRMLOrientationMarkerDisplayableManager",
-    "vtkMRMLScalarBarDisplayableManager",
-)
+MANAGERS = ("Crosshair", "Ruler", "Markups", "ColorLegend", "OrientationMarker")
 
 
 class SliceView:
@@ -44,7 +36,7 @@ class SliceView:
         self.composite = self.logic.GetSliceCompositeNode()
 
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
-        for manager in MANAGERS:
+        for manager in (f"vtkMRML{name}DisplayableManager" for name in MANAGERS):
             if not factory.IsDisplayableManagerRegistered(manager):
                 factory.RegisterDisplayableManager(manager)
         self.managers = slicer.vtkMRMLDisplayableManagerGroup()
@@ -89,7 +81,7 @@ class SliceView:
         return np.array(pixels.reshape(height, width, -1)[::-1, :, :3])
 
     def ras(self, x, y):
-        """World position of a pixel, `y` counted from the bottom as VTK does."""
+        """World position of a pixel; here and below `y` is counted from the bottom, as VTK does."""
         return np.array(self.node.GetXYToRAS().MultiplyPoint([x, y, 0, 1]))[:3]
 
     def pixel(self, ras):
@@ -103,12 +95,12 @@ class SliceView:
         return picture[round(row), round(column)].astype(int)
 
     def wheel(self):
-        """Turn the mouse wheel over the view, through Slicer's interactor style."""
-        for event in ("EnterEvent", "MouseWheelForwardEvent"):
-            self._send(event, 100, 100)
+        """Turn the mouse wheel over the view."""
+        self._send("EnterEvent", 100, 100)
+        self._send("MouseWheelForwardEvent", 100, 100)
 
     def moveMouse(self, x, y):
-        """Move the mouse over the view; `y` counted from the bottom."""
+        """Move the mouse over the view."""
         self._send("EnterEvent", x, y)
         self._send("MouseMoveEvent", x, y)
 
@@ -123,7 +115,7 @@ class SliceView:
         self._send("LeftButtonReleaseEvent", *end)
 
     def xy(self, ras):
-        """Place of a world position in whole pixels of the screen, `y` counted from the bottom."""
+        """Whole pixel of the screen at a world position."""
         column, row = self.pixel(ras)
         return round(column), self.window.GetSize()[1] - 1 - round(row)
 

@@ -1,7 +1,6 @@
 """Installing for a Python into a folder of its own, by real pip: a real environment, drawn wheels, no network.
 
-The environment is made by SUPERRESOLUTION_PYTHON, or the Python that runs the tests: 3.11 or 3.12. The slow test builds
-the project's own wheel; the other packages come from the package index that pip is set to here.
+The slow test builds the project's own wheel; the other packages come from the package index that pip is set to here.
 """
 
 import hashlib
@@ -30,9 +29,7 @@ BOTH = {"monai_sr_bundle-0.2.0+viewer", "helper-1.0"}
 
 
 def run(*command, **options):
-    return subprocess.run(
-        [str(word) for word in command], check=True, capture_output=True, text=True, timeout=PATIENCE, **options
-    )
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -51,30 +48,27 @@ def installed(python):
     return {path.name.removesuffix(".dist-info") for path in Path(packagesOf(python)).glob("*.dist-info")}
 
 
-def draw(folder, name, version, needs=(), files=None):
-    """A wheel of one module."""
+def draw(folder, name, version, needs="", **modules):
+    """A wheel of a package with these modules."""
     folder.mkdir(exist_ok=True)
     module = name.replace("-", "_")
-    info, needs = f"{module}-{version}.dist-info", "".join(f"Requires-Dist: {need}\n" for need in needs)
+    info = f"{module}-{version}.dist-info"
     files = {
-        f"{module}/__init__.py": "",
-        **(files or {}),
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nProvides-Extra: dicom\n{needs}",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": "",
+        **{f"{module}/{stem}.py": text for stem, text in {"__init__": "", **modules}.items()},
     }
-    path = folder / f"{module}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
+    with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as wheel:
         for file, text in files.items():
             wheel.writestr(file, text)
-    return path
 
 
 def drawBundle(folder, worker="", version=f"{install.VERSION}+viewer"):
     """A wheel of our package whose worker does what `worker` says, and one of a package that it needs."""
     draw(folder, "helper", "1.0")
-    needs = ['helper>=1 ; extra == "dicom"']
-    return draw(folder, install.PACKAGE, version, needs, {"monai_sr_bundle/worker.py": worker})
+    needs = 'Provides-Extra: dicom\nRequires-Dist: helper>=1 ; extra == "dicom"\n'
+    draw(folder, install.PACKAGE, version, needs, worker=worker)
 
 
 @pytest.fixture
@@ -83,12 +77,10 @@ def wheels(tmp_path):
     return tmp_path / "wheels"
 
 
-def writeSums(folder, path=None):
+def writeSums(folder, name=install.SUMS):
     """The hashes of a folder's wheels, as `sha256sum *.whl` prints them."""
-    path = path or folder / install.SUMS
     lines = (f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in folder.glob("*.whl"))
-    path.write_text("".join(lines))
-    return path
+    (folder / name).write_text("".join(lines))
 
 
 @pytest.fixture
@@ -144,17 +136,16 @@ def test_a_folder_is_planned_with_its_size_installed_and_then_nothing_is_missing
     assert run(bare, "-m", "pip", "freeze", "--all").stdout == before
 
 
-@pytest.mark.parametrize("isBeside", [True, False])
-def test_wheels_are_installed_by_the_hashes_that_were_given_for_them(bare, perform, wheels, isBeside):
-    sums = writeSums(wheels, None if isBeside else wheels / "hospital.txt")
-    source = wheels if isBeside else sums
+@pytest.mark.parametrize(("name", "source"), [(install.SUMS, ""), ("hospital.txt", "hospital.txt")])
+def test_wheels_are_installed_by_the_hashes_that_were_given_for_them(bare, perform, wheels, name, source):
+    writeSums(wheels, name)
     drawBundle(wheels, "print('another one')")
-    failed = perform(source)
+    failed = perform(wheels / source)
     assert failed.text.startswith("The wheel of monai-sr-bundle 0.2.0+viewer has the SHA-256 ")
-    assert f"which {sums} does not give. Copy the folder again" in failed.text
+    assert f"which {wheels / name} does not give. Copy the folder again" in failed.text
     assertUnchanged(bare, failed)
-    writeSums(wheels, sums)
-    assert perform(source).isInstalled
+    writeSums(wheels, name)
+    assert perform(wheels / source).isInstalled
 
 
 def test_a_wheel_that_is_exchanged_after_the_question_is_refused(bare, perform, wheels):
@@ -170,8 +161,9 @@ def test_a_wheel_that_is_exchanged_after_the_question_is_refused(bare, perform, 
 def test_what_is_in_slicers_python_neither_stops_nor_serves_the_models(bare, perform, wheels):
     """An older package that the models need is not seen, and PyTorch does not make the models for PyTorch."""
     folder = Path(run(bare, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
-    older = draw(wheels.parent, "helper", "0.5", files={"helper/old.py": ""})
-    run(bare, "-m", "pip", "install", "--no-index", older, draw(wheels.parent, "torch", "2.0"))
+    for name, version in ("helper", "0.5"), ("torch", "2.0"):
+        draw(wheels.parent, name, version, old="")
+    run(bare, "-m", "pip", "install", "--no-index", *wheels.parent.glob("*.whl"))
     drawBundle(wheels, f"import os, helper; assert not helper.__file__.startswith({str(folder)!r}), helper.__file__")
     try:
         done = perform(wheels)
@@ -255,7 +247,7 @@ def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypa
 
 
 def test_closed_while_it_looks_it_leaves_no_folder(data, tmp_path):
-    installation = Installation("base", sys.executable, str(tmp_path))
+    installation = Installation(source=str(tmp_path))
     installation.step()
     assert len(list(data.glob("sr-*"))) == 1
     installation.close()
@@ -265,15 +257,13 @@ def test_closed_while_it_looks_it_leaves_no_folder(data, tmp_path):
 @pytest.mark.slow
 def test_the_base_from_a_folder_that_was_filled_as_told_runs(bare, perform, tmp_path):
     copy, folder = tmp_path / "checkout", tmp_path / "wheels"
-    copy.mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
-        shutil.copy(CHECKOUT / name, copy)
     leave = shutil.ignore_patterns("__pycache__", "*.pt", "variants")
     for name in ("monai_sr_bundle", "configs", "slicer_extension", "monailabel_app"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
-    setting, _python, *words = shlex.split(FILL)
-    environment = {**SETTINGS, **dict([setting.split("=")])}
-    run(PYTHON, *(folder if word == "FOLDER" else word for word in words), cwd=copy, env=environment)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(CHECKOUT / name, copy)
+    setting, _python, *words = shlex.split(FILL.replace("FOLDER", str(folder)))
+    run(PYTHON, *words, cwd=copy, env={**SETTINGS, **dict([setting.split("=")])})
     writeSums(folder)
     done = perform(folder)
     assert done.isInstalled, done.text
