@@ -1,13 +1,6 @@
 """The client of the worker process: requests plans and enlarged regions from any event loop, without waiting.
 
-    worker = WorkerClient(workerCommand())
-    worker.enhance(array, region=[0, 1, 0, 128, 0, 128], modality="CXR")
-    ...                                # by a timer, about every 20 ms
-    for event in worker.poll():
-        if event["event"] == "done": show(event["resultArray"])
-
-It needs neither Qt nor Slicer. The first request starts the worker, and a new one after each end. docs/worker.md
-describes the protocol.
+It needs neither Qt nor Slicer. docs/worker.md describes the protocol.
 """
 
 from __future__ import annotations
@@ -17,9 +10,9 @@ import itertools
 import json
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent import futures
 from contextlib import suppress
 from typing import Any
 
@@ -27,12 +20,11 @@ import numpy as np
 
 from . import child_process
 from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder
-from .errors import _
+from .errors import InputError, _
 
 PROTOCOL = 1
 READY_WITHIN = 60.0  # longest time in seconds from the start of the worker to its first line, on a slow disk
 SILENT_WITHIN = 3600.0  # longest time in seconds without an event while it works: large results are written in minutes
-QUOTED_LINES = 3  # number of lines of the worker's stderr that a message quotes
 Prepare = Callable[[np.ndarray], np.ndarray]
 
 
@@ -42,38 +34,12 @@ def workerCommand(python: str | None = None) -> list[str]:
     return child_process.commandOf(python, "monai_sr_bundle.worker", "--backend", "onnx", "--device", "auto")
 
 
-class ImageFile(threading.Thread):
-    """A thread that writes an image file, in half a second for a large CT, in place of the `previous` one.
-
-    `error` says why it could not be written.
-    """
-
-    def __init__(
-        self, array: np.ndarray, path: str, key: Hashable, prepare: Prepare | None, previous: ImageFile | None
-    ) -> None:
-        super().__init__(target=self._write, args=(array, prepare, previous), daemon=True)
-        self.path, self.key, self.error = path, key, ""
-        self.start()
-
-    def _write(self, array: np.ndarray, prepare: Prepare | None, previous: ImageFile | None) -> None:
-        if previous is not None:
-            previous.join()
-            with suppress(OSError):  # on Windows, an ending process may hold it; then it goes with the private folder
-                os.remove(previous.path)
-        try:
-            np.save(self.path, prepare(array) if prepare else array, allow_pickle=False)
-        except (OSError, MemoryError) as error:
-            text = _("the image could not be written to {path} ({reason}). Make room there, or close other programs.")
-            self.error = text.format(path=self.path, reason=getattr(error, "strerror", None) or error)
-        except ValueError as error:  # of `prepare`
-            self.error = str(error)
-
-
 class WorkerClient:
-    """A client of one worker process, which is asked one thing at a time.
+    """A client of one worker process, which is asked one thing at a time; a timer calls `poll`, about every 20 ms.
 
-    `folder` holds its arrays; it is private, and removed by `close` and at the end of this process. Every request is
-    answered: a worker that is silent for too long is ended, and the request has failed.
+    The first request starts the worker, and a new one after each end. `folder` holds its arrays; it is private, and
+    removed by `close` and at the end of this process. Every request is answered: a worker that is silent for too long
+    is ended, and the request has failed.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -87,7 +53,9 @@ class WorkerClient:
         self._ending: list[ChildProcess] = []
         self._request: dict[str, Any] | None = None
         self._isSent = False  # True for a request that is not answered yet
-        self._image: ImageFile | None = None
+        self._writer = futures.ThreadPoolExecutor(1)
+        self._image: futures.Future[None] | None = None
+        self._imagePath, self._imageKey = "", None
         self._events: list[dict[str, Any]] = []
         atexit.register(self.close)
 
@@ -102,10 +70,10 @@ class WorkerClient:
         Equal keys promise equal pixels, which are not written again; None promises nothing. `prepare` converts the
         array, in a thread, to a type that the engine takes; a ValueError of it fails the request with its message.
         """
-        image = self._image
-        if image is None or image.error or key is None or image.key != key:
-            path = os.path.join(self.folder, f"image{next(self._numbers)}.npy")
-            self._image = ImageFile(array, path, key, prepare, previous=image)
+        if key is None or key != self._imageKey or (self._image.done() and self._image.exception()):
+            previous, self._imageKey = self._imagePath, key
+            self._imagePath = os.path.join(self.folder, f"image{next(self._numbers)}.npy")
+            self._image = self._writer.submit(_writeImage, array, self._imagePath, prepare, previous)
         self.ask("enhance", **fields)
 
     def cancel(self) -> None:
@@ -151,7 +119,7 @@ class WorkerClient:
         for process in self._ending:
             process.endAndWait()
         if self._image is not None:
-            self._image.join(PATIENCE)
+            futures.wait([self._image], PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self) -> None:
@@ -163,13 +131,13 @@ class WorkerClient:
             self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
             self._isReady, self._lastHeard = False, time.monotonic()
         image = self._image if request["do"] == "enhance" else None
-        if not self._isReady or (image and image.is_alive()):
+        if not self._isReady or (image and not image.done()):
             return
-        if image and image.error:
-            self._fail("input", image.error)
+        if image and image.exception():
+            self._fail("input", str(image.exception()))
             return
         if image:
-            request.update(array=image.path, out=os.path.join(self.folder, f"out{request['id']}"))
+            request.update(array=self._imagePath, out=os.path.join(self.folder, f"out{request['id']}"))
             with suppress(OSError):  # the worker tells that it does not exist
                 os.mkdir(request["out"], 0o700)
         self._isSent, self._lastHeard = True, time.monotonic()
@@ -217,7 +185,7 @@ class WorkerClient:
         else:
             text = _("the worker has ended with code {code}. Its last output: {lines}. Try again; if it happens again, "
                      "report this message.")  # fmt: skip
-        quoted = " | ".join(lines[-QUOTED_LINES:]) or "–"
+        quoted = " | ".join(lines[-3:]) or "–"
         return text.format(program=self._command[0], reason=process.error, code=code, lines=quoted)
 
     def _fail(self, kind: str, message: str) -> None:
@@ -229,6 +197,17 @@ class WorkerClient:
         if self._request is not None and "out" in self._request:
             discard(self._request["out"])
         self._request, self._isSent = None, False
+
+
+def _writeImage(array: np.ndarray, path: str, prepare: Prepare | None, previous: str) -> None:
+    """Write an image file, in half a second for a large CT, in place of the previous one."""
+    with suppress(OSError):  # on Windows, an ending process may hold it; then it goes with the private folder
+        os.remove(previous)
+    try:
+        np.save(path, prepare(array) if prepare else array, allow_pickle=False)
+    except (OSError, MemoryError) as error:
+        text = _("the image could not be written to {path} ({reason}). Make room there, or close other programs.")
+        raise InputError(text, path=path, reason=error) from error
 
 
 def _parseEvent(line: str) -> dict[str, Any]:

@@ -43,8 +43,7 @@ def workerPython(repository):
 @pytest.fixture(scope="session")
 def process(workerPython):
     """The arguments of a `Command` that name that Python."""
-    python, environment = workerPython
-    return {"python": python, "environment": environment}
+    return {"python": workerPython[0], "environment": workerPython[1]}
 
 
 @pytest.fixture
@@ -80,17 +79,15 @@ def application(_slicer):
 
 
 @pytest.fixture
-def sliceView(application):
+def sliceView(application, request):
     """Makes slice views: ``sliceView("Red")``."""
-    views = []
 
-    def make(*arguments, **options):
-        views.append(SliceView(application, *arguments, **options))
-        return views[-1]
+    def make(*arguments):
+        view = SliceView(application, *arguments)
+        request.addfinalizer(view.close)
+        return view
 
-    yield make
-    for view in views:
-        view.close(application)
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
 """Modules `qt` and `ctk` and Slicer's own widgets, over PySide6, for tests of the panel without Slicer's application.
 
-Slicer binds Qt by PythonQt, where a property of a widget is an attribute (``label.text = "..."``) and a signal is named
-by a text (``button.connect("clicked()", f)``). Classes of PySide6 are subclassed so that they do the same. An attribute
-that is neither a property nor a method is refused, as PythonQt refuses it.
-
-CTK's and Slicer's widgets are stand-ins; the selector of nodes (`qMRMLNodeComboBox`) is backed by the real scene.
+Slicer binds Qt by PythonQt, where a property of a widget is an attribute (``label.text = "..."``), any other attribute
+is refused, and a signal is named by a text (``button.connect("clicked()", f)``). Subclasses of PySide6's classes do the
+same. CTK's and Slicer's widgets are stand-ins; the selector of nodes (`qMRMLNodeComboBox`) shows the real scene.
 """
 
 import functools
@@ -51,7 +49,6 @@ def _property(name):
 
 
 def connect(widget, signature, function):
-    """Connect a signal that is named by a text, as PythonQt does."""
     if widget.metaObject().indexOfSignal(signature) < 0:
         raise ValueError(f"{type(widget).__name__} has no signal {signature}")
     return QtCore.QObject.connect(widget, QtCore.SIGNAL(signature), function)
@@ -64,14 +61,14 @@ def disconnect(widget, signature, function):
 class ctkCollapsibleButton(QtWidgets.QGroupBox):
     """A title that hides and shows what is below it."""
 
-    _isCollapsed = False
+    def _isCollapsed(self):
+        return self.maximumHeight() == 24
 
     def _collapse(self, isCollapsed):
-        self._isCollapsed = isCollapsed
         self.setMaximumHeight(24 if isCollapsed else 16777215)
 
     text = QtCore.Property(str, QtWidgets.QGroupBox.title, QtWidgets.QGroupBox.setTitle)
-    collapsed = QtCore.Property(bool, lambda self: self._isCollapsed, _collapse)
+    collapsed = QtCore.Property(bool, _isCollapsed, _collapse)
 
 
 class ctkSliderWidget(QtWidgets.QDoubleSpinBox):
@@ -111,8 +108,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._fill()
 
     def currentNode(self):
-        identity = self.currentData
-        return self._scene.GetNodeByID(identity) if identity and self._scene else None
+        return self._scene.GetNodeByID(self.currentData) if self.currentData and self._scene else None
 
     def setCurrentNode(self, node):
         self.setCurrentIndex(0 if node is None else self.findData(node.GetID()))
@@ -142,25 +138,19 @@ WIDGETS = {each.__name__: each for each in (ctkCollapsibleButton, ctkSliderWidge
 
 
 class UiLoader(QtUiTools.QUiLoader):
-    """Qt's loader, which takes CTK's and Slicer's widgets from here and refuses a class that is neither.
+    """Qt's loader, which takes CTK's and Slicer's widgets from here and refuses a class that is neither."""
 
-    The top widget keeps its loader, and with it the Python part of each widget, alive.
-    """
-
-    def __init__(self):
-        super().__init__()
+    def load(self, device):
         self._widgets = []
+        top = super().load(device)
+        top._widgets = self._widgets  # keeps the Python part of each widget alive
+        return top
 
     def createWidget(self, className, parent=None, name=""):
         widget = (_slicerClass if className in WIDGETS else _qtClass)(className)(parent)
         widget.setObjectName(name)
         self._widgets.append(widget)
         return widget
-
-    def load(self, device):
-        top = super().load(device)
-        top._loader = self
-        return top
 
 
 def _qtClass(name):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
+from SuperResolutionLib import region
 
 
 class Application:
@@ -15,9 +16,12 @@ class Application:
         self.scene = slicer.vtkMRMLScene()
         slicer.mrmlScene = self.scene
         # Without a cache ReadFromMRB answers False.
-        self.cacheFolder, cache = tempfile.TemporaryDirectory(), slicer.vtkCacheManager()
+        self.cacheFolder = tempfile.TemporaryDirectory()
+        cache, dataIO = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
         cache.SetRemoteCacheDirectory(self.cacheFolder.name)
+        dataIO.SetCacheManager(cache)
         self.scene.SetCacheManager(cache)
+        self.scene.SetDataIOManager(dataIO)
         self.logic = slicer.vtkSlicerApplicationLogic()
         self.logic.SetSliceLogics(vtk.vtkCollection())
         self.logic.SetViewLogics(vtk.vtkCollection())
@@ -76,8 +80,6 @@ class Application:
 
     def addRoi(self, volume=None, extent=None):
         """A region box; on an extent of a volume, or not drawn yet."""
-        from SuperResolutionLib import region
-
         roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
         if extent is not None:
             region.placeBox(roi, volume, extent)
@@ -98,7 +100,7 @@ class Application:
         node.SetAndObserveTransformNodeID(transform.GetID())
 
     def saveScene(self, path):
-        """Save as MRB: as Slicer does, each node that can be stored has a storage node before."""
+        """Save as MRB, as Slicer does: each node that can be stored has a storage node before."""
         for node in slicer.util.getNodesByClass("vtkMRMLStorableNode"):
             if node.GetSaveWithScene() and node.GetStorageNode() is None:
                 node.AddDefaultStorageNode()

@@ -7,13 +7,14 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-MANAGERS = ("Crosshair", "Ruler", "Markups", "ColorLegend", "OrientationMarker")
+MANAGERS = ("Crosshair", "Ruler", "Markups", "ColorLegend", "OrientationMarker", "ScalarBar")
 
 
 class SliceView:
     """One slice view: `node`, `composite`, `logic`, and `picture()`."""
 
     def __init__(self, application, name, width=320, height=320, orientation="Axial"):
+        self.application = application
         self.window = vtk.vtkRenderWindow()
         self.window.SetOffScreenRendering(1)
         self.window.SetSize(width, height)
@@ -123,9 +124,9 @@ class SliceView:
         self.interactor.SetEventInformation(x, y, 0, 0, chr(0), 0, None)
         self.interactor.InvokeEvent(event)
 
-    def close(self, application):
+    def close(self):
         self.managers.SetMRMLDisplayableNode(None)
-        application.logic.GetSliceLogics().RemoveItem(self.logic)
+        self.application.logic.GetSliceLogics().RemoveItem(self.logic)
         self.style.SetInteractor(None)
         self.window.Finalize()
 

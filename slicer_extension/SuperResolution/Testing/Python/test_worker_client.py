@@ -183,7 +183,7 @@ def test_a_refusal_a_full_disk_and_a_crash_are_told_and_the_next_request_is_answ
     assert ask(worker, prepare=refuse)["message"] == "'chest' holds 3 values that are not numbers."
     assert "does not lie in the image of 64x64" in ask(worker, region=[0, 1, 0, 900, 0, 16])["message"]
     shutil.rmtree(worker.folder)
-    assert "(No such file or directory). Make room there" in ask(worker)["message"]
+    assert "No such file or directory" in ask(worker)["message"]
     os.mkdir(worker.folder)
     os.kill(begin(worker), signal.SIGSEGV)
     assert answer(worker)["message"].startswith("the worker has ended with code -11. Its last output: ")
@@ -234,7 +234,7 @@ def test_a_viewer_that_does_not_close_leaves_no_worker_and_its_folder_to_the_nex
 def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
     """While an image is written, a region is enlarged, cancelled, read and removed, and another worker starts."""
     callers = {}
-    slow = [(np, "save"), (np, "load"), (shutil, "rmtree"), (threading.Thread, "join"), (subprocess.Popen, "wait")]
+    slow = [(np, "save"), (np, "load"), (shutil, "rmtree"), (subprocess.Popen, "wait")]
 
     def watch(function):
         def watched(*arguments, **options):
@@ -251,7 +251,7 @@ def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
         worker.cancel()
         assert ask(worker)["event"] == "done"
         waitFor(lambda: not filesOf(worker, "out"), worker.poll)
-    assert set(callers) == {"save", "load", "rmtree", "join"}
+    assert set(callers) == {"save", "load", "rmtree"}
     assert threading.main_thread() not in set.union(*callers.values())
 
 
