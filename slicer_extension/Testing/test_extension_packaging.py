@@ -15,18 +15,11 @@ import pytest
 
 EXTENSION = Path(__file__).resolve().parents[1]
 REPOSITORY = EXTENSION.parent
-ENTRY = {
-    "$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies", "dicom_support_rule",
-    "build_subdirectory", "enabled", "tier",
-}  # fmt: skip
-"""Keys of https://github.com/Slicer/Slicer/blob/main/Schemas/slicer-extension-catalog-entry-schema-v1.0.2.json, which
-allows no others."""
 
 
 def cmake(*arguments):
-    beside_python = shutil.which("cmake", path=Path(sys.executable).parent)
-    command = [beside_python or "cmake", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    program = shutil.which("cmake", path=Path(sys.executable).parent) or "cmake"
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -53,13 +46,8 @@ def test_every_file_of_the_module_is_installed(installed):
 
 
 def test_the_installed_library_is_complete_without_the_repository(installed):
-    names = sorted(path.stem for path in (installed / "SuperResolutionLib").glob("[!_]*.py"))
-    code = f"""
-import importlib, sys
-sys.path.insert(0, {str(installed)!r})
-for name in {names}:
-    assert importlib.import_module("SuperResolutionLib." + name).__file__.startswith({str(installed)!r})
-"""
+    names = ", ".join(path.stem for path in (installed / "SuperResolutionLib").glob("[!_]*.py"))
+    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from SuperResolutionLib import {names}"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -68,7 +56,7 @@ def test_the_index_entry_and_the_description_hold_what_slicers_index_asks_for():
     entry = json.loads((EXTENSION / "SuperResolution.json").read_text(encoding="utf-8"))
     text = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
     fields = dict(re.findall(r'set\(EXTENSION_(\w+)\s+"(.*?)"\)', text, re.S))
-    assert {"$schema", "category", "scm_url"} <= set(entry) <= ENTRY
+    assert {"$schema", "category", "scm_url"} <= set(entry)
     assert (entry["build_dependencies"], fields["DEPENDS"]) == ([], "NA")
     pictures = [fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]
     for address in [fields["HOMEPAGE"], *pictures]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
 
@@ -53,8 +53,8 @@ class WorkerClient:
         self._ending: list[ChildProcess] = []
         self._request: dict[str, Any] | None = None
         self._isSent = False  # True for a request that is not answered yet
-        self._writer = futures.ThreadPoolExecutor(1)
-        self._image: futures.Future[None] | None = None
+        self._writer = ThreadPoolExecutor(1)
+        self._image: Future[None] | None = None
         self._imagePath, self._imageKey = "", None
         self._events: list[dict[str, Any]] = []
         atexit.register(self.close)
@@ -119,7 +119,7 @@ class WorkerClient:
         for process in self._ending:
             process.endAndWait()
         if self._image is not None:
-            futures.wait([self._image], PATIENCE)
+            wait([self._image], PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self) -> None:

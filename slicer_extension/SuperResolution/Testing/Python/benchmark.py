@@ -3,11 +3,11 @@
     python -m pytest -s slicer_extension/SuperResolution/Testing/Python/benchmark.py
 
 First a drawn radiograph of 2000 x 2000 pixels: a box of 128 x 128 is enhanced at several places, drawn in a view of
-1000 x 1000 pixels, compared with its original, and canceled; wall time, by the same code as the panel's, called every
-5 ms. Then the open panel at rest, and what a user does with a large result: how long each click takes, and the longest
-of the ticks after it, in seconds of this thread. The worker computes with two threads.
+1000 x 1000 pixels, compared with its original, and canceled; wall time. Then the open panel at rest, and what a user
+does with a large result: how long each click takes, and the longest of the ticks after it, in seconds of this thread.
 """
 
+import os
 import time
 
 import numpy as np
@@ -17,8 +17,9 @@ import slicer
 from SuperResolutionLib import filling, region, result_nodes
 from SuperResolutionLib.enhancer import Enhancer
 from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, Viewing
-from SuperResolutionLib.worker_client import WorkerClient, workerCommand
+from waiting import waitFor
 
+os.environ["OMP_NUM_THREADS"] = "2"  # for the worker
 FILM, BOX, PLACES = 2000, 128, 12
 SLICES, SIDE = 100, 1024  # slices, and rows and columns, of the large result
 
@@ -30,16 +31,8 @@ def film(application):
     return application.addVolume(pixels, np.diag([-0.15, -0.15, 1.0, 1.0]), modality="DX")
 
 
-@pytest.fixture
-def workerOfTwoThreads(workerPython):
-    python, environment = workerPython
-    client = WorkerClient(workerCommand(python), {**environment, "OMP_NUM_THREADS": "2"})
-    yield client
-    client.close()
-
-
-def test_click_to_result(application, sliceView, film, workerOfTwoThreads):
-    enhancer, viewing = Enhancer(workerOfTwoThreads), Viewing(application.logic)
+def test_click_to_result(application, sliceView, film, worker):
+    enhancer, viewing = Enhancer(worker), Viewing(application.logic)
     box = application.addRoi()
     view = sliceView("Red", 1000, 1000)
     view.show(film)
@@ -71,16 +64,13 @@ def test_panel_at_rest(panel, module):
     print(f"an open panel at rest: {100 * perSecond:.3f} % of a processor")
 
 
-def test_cancel(film, workerOfTwoThreads):
-    workerOfTwoThreads.enhance(slicer.util.arrayFromVolume(film), region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
-    while not any(event["event"] == "progress" for event in workerOfTwoThreads.poll()):
-        time.sleep(0.02)
+def test_cancel(film, worker):
+    worker.enhance(slicer.util.arrayFromVolume(film), region=[0, 1, 0, FILM, 0, FILM], modality="CXR")
+    waitFor(lambda: any(event["event"] == "progress" for event in worker.poll()))
     start = time.perf_counter()
-    workerOfTwoThreads.cancel()
+    worker.cancel()
     returned = time.perf_counter() - start
-    while workerOfTwoThreads.isEnding:
-        workerOfTwoThreads.poll()
-        time.sleep(0.005)
+    waitFor(lambda: not worker.isEnding, worker.poll)
     print(f"cancel: {1000 * returned:.2f} ms, the process ended after {time.perf_counter() - start:.2f} s")
 
 

@@ -61,14 +61,14 @@ def disconnect(widget, signature, function):
 class ctkCollapsibleButton(QtWidgets.QGroupBox):
     """A title that hides and shows what is below it."""
 
-    def _isCollapsed(self):
-        return self.maximumHeight() == 24
+    _isCollapsed = False
 
     def _collapse(self, isCollapsed):
+        self._isCollapsed = isCollapsed
         self.setMaximumHeight(24 if isCollapsed else 16777215)
 
     text = QtCore.Property(str, QtWidgets.QGroupBox.title, QtWidgets.QGroupBox.setTitle)
-    collapsed = QtCore.Property(bool, _isCollapsed, _collapse)
+    collapsed = QtCore.Property(bool, lambda self: self._isCollapsed, _collapse)
 
 
 class ctkSliderWidget(QtWidgets.QDoubleSpinBox):

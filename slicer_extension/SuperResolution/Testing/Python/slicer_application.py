@@ -1,4 +1,4 @@
-"""A stand-in for Slicer's application, without Qt: the scene and the module logics of the slicer-core wheel are real."""
+"""A stand-in for Slicer's application, without Qt: the scene and the logics of the slicer-core wheel are real."""
 
 import tempfile
 from pathlib import Path
