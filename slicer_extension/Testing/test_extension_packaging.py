@@ -1,8 +1,4 @@
-"""The extension as Slicer would package it: configured, installed, and complete where it was installed.
-
-Slicer itself is not needed: Testing/Slicer stands in for a build of it. Run with a Python that has slicer-core and
-pytest: ``python -m pytest slicer_extension/Testing``.
-"""
+"""The extension as Slicer would package it, of which Testing/Slicer stands in for a build: complete once installed."""
 
 import json
 import re
@@ -39,13 +35,10 @@ def filesIn(folder):
     return {path.relative_to(folder).as_posix() for path in present if ".pytest_cache" not in path.parts}
 
 
-def test_every_file_of_the_module_is_installed(installed):
+def test_every_file_is_installed_and_the_library_is_complete_without_the_repository(installed):
     expected = filesIn(EXTENSION / "SuperResolution") - {"CMakeLists.txt"}
     expected |= {f"SuperResolutionLib/{name}.py" for name in ("box", "readings", "geometry")}  # of the package
     assert filesIn(installed) == {name for name in expected if not name.startswith("Testing/")}
-
-
-def test_the_installed_library_is_complete_without_the_repository(installed):
     names = ", ".join(path.stem for path in (installed / "SuperResolutionLib").glob("[!_]*.py"))
     code = f"import sys; sys.path.insert(0, {str(installed)!r}); from SuperResolutionLib import {names}"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
@@ -59,8 +52,7 @@ def test_the_index_entry_and_the_description_hold_what_slicers_index_asks_for():
     assert {"$schema", "category", "scm_url"} <= set(entry)
     assert (entry["build_dependencies"], fields["DEPENDS"]) == ([], "NA")
     pictures = [fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]
-    for address in [fields["HOMEPAGE"], *pictures]:
-        assert address.startswith(entry["scm_url"].removesuffix(".git") + "/")
+    assert fields["HOMEPAGE"].startswith(entry["scm_url"].removesuffix(".git") + "/")
     for address in pictures:
         assert (EXTENSION / address.split("/slicer_extension/")[1]).is_file(), address
     homepage = (EXTENSION / "README.md").read_text(encoding="utf-8")
@@ -68,10 +60,3 @@ def test_the_index_entry_and_the_description_hold_what_slicers_index_asks_for():
         assert words in fields["DESCRIPTION"]
         assert words in homepage
     assert (EXTENSION / "LICENSE.txt").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
-
-
-def test_the_job_for_slicer_names_files_that_exist():
-    workflow = REPOSITORY / ".github" / "workflows" / "slicer_extension.yml"
-    named = set(re.findall(r"slicer_extension/[\w/.]+", workflow.read_text(encoding="utf-8")))
-    assert "slicer_extension/Testing/in_slicer.py" in named
-    assert [name for name in named if not (REPOSITORY / name).exists()] == []

@@ -15,11 +15,8 @@ from test_extension_packaging import EXTENSION, REPOSITORY, cmake
 ORACLE = Path(os.environ.get("MONAI_SR_ORACLE") or REPOSITORY.parent / "shared" / "oracle")
 RELEASES = ("slicer_5_10_0", "slicer_5_12_3", "slicer_main")
 OLDEST = RELEASES[0]
-CODE = [
-    EXTENSION / "SuperResolution" / "SuperResolution.py",
-    EXTENSION / "Testing" / "in_slicer.py",
-    *sorted((EXTENSION / "SuperResolution" / "SuperResolutionLib").glob("*.py")),
-]  # what runs inside the application
+LIBRARY = sorted((EXTENSION / "SuperResolution" / "SuperResolutionLib").glob("*.py"))
+CODE = [EXTENSION / "SuperResolution" / "SuperResolution.py", EXTENSION / "Testing" / "in_slicer.py", *LIBRARY]
 MAY_IMPORT = {"numpy", "vtk", "vtkITK", "pydicom", "slicer", "SuperResolutionLib", "__future__"}
 KITS = {
     "vtkMRML": "mrml", "vtkCodedEntry": "mrml", "vtkSegmentation": "vtkSegmentationCore", "vtkITK": "vtkITK",
@@ -50,23 +47,17 @@ def test_the_root_is_configured_by_slicers_own_functions(release, sources, tmp_p
     options = f"-DSlicer_DIR={standIn}", f"-DSLICER_SOURCES={sources[release]}", "-DBUILD_TESTING=ON"
     assert "CMake Warning" not in cmake("-S", REPOSITORY, "-B", tmp_path, *options).stderr
     text = (tmp_path / "SuperResolution.s4ext").read_text(encoding="utf-8")
-    description = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
     written = dict(re.findall(r'set\(EXTENSION_(\w+)\s+"(.*?)"\)', (REPOSITORY / "CMakeLists.txt").read_text(), re.S))
     for name in ("DESCRIPTION", "HOMEPAGE", "CONTRIBUTORS", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
-        assert description[name.lower()] == written[name]  # to the last word
+        assert f"{name.lower()} {written[name]}\n" in text  # to the last word
     cmake("--install", tmp_path, "--prefix", tmp_path / "installed")
     modules = tmp_path / "installed" / "lib" / "Slicer" / "qt-scripted-modules"
     assert (modules / "SuperResolutionLib" / "readings.py").is_file()  # of the package
 
 
-@pytest.mark.parametrize("path", CODE[2:], ids=lambda path: path.stem)
-def test_the_library_imports_only_what_slicer_has(path):
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            imported.add(node.module.split(".")[0])
+def test_the_library_imports_only_what_slicer_has():
+    lines = "".join(path.read_text(encoding="utf-8") for path in LIBRARY)
+    imported = set(re.findall(r"^ *(?:import|from) (\w+)", lines, re.M))
     assert imported - MAY_IMPORT <= set(sys.stdlib_module_names)
 
 
@@ -84,7 +75,6 @@ def test_the_application_has_every_name_of_slicer_that_is_used(release, sources)
     kits = set(re.findall(r"'(\w+)'", text.split("Slicer_PYTHON_MODULES_CONFIG", 1)[1].split(")", 1)[0]))
     names = {path.stem for path in (base / "slicer").iterdir()} | SET_BY_THE_APPLICATION
     beginnings = ("vtkSlicer", *(beginning for beginning, kit in KITS.items() if kit in kits))
-    assert "vtkMRML" in beginnings
     assert "vtkITK" not in beginnings  # what this test is for: only the wheel of Slicer's core has `slicer.vtkITK...`
     unknown = [
         f"{path.name}:{line} slicer.{name}"
@@ -103,7 +93,6 @@ def test_the_oldest_release_has_every_method_that_is_called(sources):
     for name in (sources[OLDEST] / "macro_properties.txt").read_text(encoding="utf-8").split():
         methods |= {f"Get{name}", f"Set{name}", f"{name}On", f"{name}Off", f"Get{name}MinValue", f"Get{name}MaxValue"}
     methods = methods.union(*(dir(each) for each in vars(vtk).values() if isinstance(each, type)))
-    assert "NamesInitialisedOn" not in methods  # younger than the oldest release
     modules = {path.stem for path in CODE} | sys.stdlib_module_names | MAY_IMPORT - {"slicer"} | {"qt", "SampleData"}
     unknown = [
         f"{path.name}:{line} {words}.{name}"

@@ -197,14 +197,12 @@ class Installation:
     def _describe(self, entries: Sequence[dict[str, str]], names: str) -> str:
         """Return the question whether these files are to be installed."""
         files = [url2pathname(urlsplit(entry["url"]).path) for entry in entries]
-        size = sum(os.path.getsize(file) for file in files if os.path.isfile(file))  # those of a release are not here
+        megabytes = sum(os.path.getsize(file) for file in files if os.path.isfile(file)) / 1e6  # a release is not here
+        size = _("{size:.0f} MB").format(size=megabytes) if megabytes else _("of unknown size")
         text = _("{count} packages would be installed from {source} into {folder}, {size}: {names}.\nWhat Slicer or "
                  "another extension has installed is not touched. Until it is over nothing can be enlarged, and what "
                  "is being enlarged now is canceled.")  # fmt: skip
-        return text.format(
-            count=len(entries), source=self._wheels, folder=self._packages, names=names,
-            size=_("{size:.0f} MB").format(size=size / 1e6) if size else _("of unknown size"),
-        )  # fmt: skip
+        return text.format(count=len(entries), source=self._wheels, folder=self._packages, size=size, names=names)
 
     def _exchange(self, new: Path) -> Generator[None, None, None]:
         """Put a new folder into the place of the packages. Windows renames nothing that a process has open."""

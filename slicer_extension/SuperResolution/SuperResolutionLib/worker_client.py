@@ -105,8 +105,13 @@ class WorkerClient:
             isOver = process.isOver  # before the lines, so that none is missed
             for event in process.lines():
                 self._handle(event)
-            if process is self._process:
-                self._watch(process, isOver)
+            isAwaited = self._isSent or not self._isReady
+            limit = SILENT_WITHIN if self._isReady else READY_WITHIN
+            isSilent = isAwaited and time.monotonic() - self._lastHeard > limit
+            if process is self._process and (isOver or isSilent):
+                if isAwaited:
+                    self._fail("crash" if self._isReady else "installation", self._describeProblem(process))
+                self.endProcess()
         self._send()
         events, self._events = self._events, []
         return events
@@ -159,16 +164,6 @@ class WorkerClient:
             self._events.append(event)
             if name != "progress":
                 self._forgetRequest()
-
-    def _watch(self, process: ChildProcess, isOver: bool) -> None:
-        """Tell that the worker has ended by itself, or is silent."""
-        limit = SILENT_WITHIN if self._isReady else READY_WITHIN
-        isAwaited = self._isSent or not self._isReady
-        if not isOver and not (isAwaited and time.monotonic() - self._lastHeard > limit):
-            return
-        if isAwaited:
-            self._fail("crash" if self._isReady else "installation", self._describeProblem(process))
-        self.endProcess()
 
     def _describeProblem(self, process: ChildProcess) -> str:
         """Return why the worker does not answer, and what to do."""

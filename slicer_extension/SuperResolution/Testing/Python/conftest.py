@@ -168,8 +168,7 @@ def worker(workerPython):
 @pytest.fixture(scope="session")
 def module(_slicer, process):
     """SuperResolution.py, loaded as Slicer loads a module."""
-    slicerpython.start(_slicer)
-    module = slicerpython.openModule()
+    module = slicerpython.openModule(_slicer)
     module.newCommand = lambda kind, *arguments: kind(*arguments, **process)
     return module
 

@@ -2,9 +2,8 @@
 
     python -m pytest slicer_extension/SuperResolution/Testing/Python/pictures.py [-k radiograph]
 
-Slicer's own classes render the views; the look of some widgets is that of pythonqt.py. The radiographs are drawn, the
-large one as a DICOM file; the CT is a test file that comes with pydicom. The results are those of a real worker with
-the default models.
+Slicer's own classes render the views, and Qt the panel, with the stand-ins of pythonqt.py. The radiographs are drawn,
+and the CT comes with pydicom. A real worker makes the results, with the default models.
 """
 
 from pathlib import Path
@@ -20,8 +19,7 @@ from SuperResolutionLib.viewing import Viewing
 
 MODULE = Path(__file__).resolve().parents[2]
 PICTURES, SCREENSHOTS = MODULE.parents[1] / "docs" / "slicer", MODULE.parent / "Screenshots"
-WIDTH, HEIGHT = 640, 480
-GAP = 6  # pixels between two views
+WIDTH, HEIGHT, GAP = 640, 480, 6  # pixels, of a picture and between two views
 DRAWING = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'f.dcm', 2000, 0, 0.2)"
 REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a nodule
 
@@ -57,7 +55,6 @@ def test_radiograph(application, openDatabase, worker, sliceView, pair):
     display.showHandles(box_nodes.addBox(film, (0, 1, 1264, 1298, 654, 688), "Nodule", "A. Reader", 0.8), True)
     box_nodes.addBox(film, (0, 1, 1210, 1240, 604, 648), "Opacity", "A. Reader", 0.4)
     keep("boxes", view.picture())
-    viewing.stop()
 
 
 def test_ct(application, worker, pair):
@@ -67,7 +64,6 @@ def test_ct(application, worker, pair):
     viewing = Viewing(application.logic)
     viewing.show("sideBySide", Enhancer(worker).enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94))))
     keep("ct", *(view.picture() for view in pair))
-    viewing.stop()
 
 
 def test_panel(application, panel):
@@ -99,7 +95,6 @@ def test_panel(application, panel):
     panel.settle()
     ui.boxesTable.item(0, 0).setText("Nodule")
     ui.boxesTable.item(0, 2).setText("80%")
-    panel.settle()
     ui.boxesTable.selectRow(0)
     panel.settle()
     grab("result", 1290)

@@ -108,7 +108,6 @@ class Application:
 
     def loadScene(self, path, close=True):
         """Load an MRB, after closing the scene or into it."""
-        assert Path(path).is_file(), path
         if close:
             self.scene.Clear(False)
         assert self.scene.ReadFromMRB(str(path), False), f"{path} was not read"

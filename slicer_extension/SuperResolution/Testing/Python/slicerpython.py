@@ -31,14 +31,13 @@ class Application(qt.QObject):
     applicationName, slicerHome = "Slicer", ""
     processEvents = staticmethod(qt.QApplication.processEvents)
 
-    def __init__(self, core):
+    def __init__(self):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self.temporaryPath = self._folder.name
         settings = qt.QSettings(f"{self.temporaryPath}/Slicer.ini", qt.QSettings.IniFormat)
         self.asked, self.answer = [], True  # what the user was asked, and answers
         self.testingEnabled = lambda: True
-        self.applicationLogic = lambda: core.logic
         self.layoutManager = lambda: None
         self.moduleManager = lambda: self
         self.userSettings = lambda: settings
@@ -46,15 +45,11 @@ class Application(qt.QObject):
         self.translate = lambda context, text: text
 
 
-def start(core=None):
-    """Set up `slicer` for a scripted module, on the scene of `slicer_application.Application`."""
+def start():
+    """Set up `slicer` for its Python layer and a scripted module."""
     pythonqt.install(slicer)
-    slicer.app = Application(core)
-    slicer.modules = types.SimpleNamespace()
-    slicer.selfTests = {}
-    if core is not None and not LAYER.is_dir():
-        raise unittest.SkipTest(f"SLICER'S PYTHON LAYER: {LAYER} is not there, so the panel was not tested")
-    if LAYER.is_dir() and str(LAYER) not in slicer.__path__:
+    slicer.app, slicer.modules, slicer.selfTests = Application(), types.SimpleNamespace(), {}
+    if LAYER.is_dir():
         slicer.__path__.insert(0, str(LAYER))  # before that of the wheel, which has the util of its own version
         sys.modules.pop("slicer.util", None)
         importlib.import_module("slicer.util")
@@ -65,8 +60,11 @@ def start(core=None):
     )
 
 
-def openModule():
-    """Load the panel as Slicer does. Returns the Python module, and makes `slicer.modules` know it."""
+def openModule(core):
+    """Load the panel as Slicer does, for a `slicer_application.Application`. Returns the Python module."""
+    if not LAYER.is_dir():
+        raise unittest.SkipTest(f"SLICER'S PYTHON LAYER: {LAYER} is not there, so the panel was not tested")
+    slicer.app.applicationLogic = lambda: core.logic
     sys.path.insert(0, str(MODULE.parent))
     module = importlib.import_module(MODULE.stem)
     parent = types.SimpleNamespace(path=str(MODULE), icon=None)

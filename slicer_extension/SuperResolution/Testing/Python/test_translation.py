@@ -6,8 +6,6 @@ import string
 from pathlib import Path
 
 import pytest
-import slicer
-from SuperResolutionLib import compare, result_nodes, volumes
 
 MODULE = Path(__file__).resolve().parents[2]
 CODE = [MODULE / "SuperResolution.py", *sorted((MODULE / "SuperResolutionLib").glob("*.py"))]
@@ -37,16 +35,3 @@ def test_every_text_is_translated_and_a_constant_with_named_placeholders(path):
             words = [word for word in node.value.split() if word.strip(".,:;'()").isalpha()]
             isText = len(words) > 1 and not NO_TEXTS.search(node.value) and node.value not in SOURCES
             assert not isText, f"{path.name}:{node.lineno}: {node.value}"
-
-
-def test_texts_are_translated_by_the_name_of_their_file_and_names_of_nodes_and_views_too(
-    application, module, result, monkeypatch
-):
-    contexts = []
-    monkeypatch.setattr(slicer.app, "translate", lambda context, text: contexts.append(context) or f"« {text} »")
-    with pytest.raises(ValueError, match="« No volume is chosen"):
-        volumes.check(None)
-    assert contexts == ["SuperResolutionLib.volumes"]
-    names = [result_nodes.addDifference(result).GetName().removeprefix(result.GetName())]
-    names += re.findall('name="viewlabel".*?>(.*?)<', compare.layoutText())
-    assert [name.strip()[0] for name in names] == ["«"] * 3

@@ -43,13 +43,9 @@ def start(workerPython, tmp_path, monkeypatch):
     assert [path for path in tmp_path.iterdir() if path.name.startswith("sr-")] == []
 
 
-def until(worker, *names):
+def answer(worker, names=("done", "failed")):
     """The first event with one of these names; polls as a timer would."""
     return waitFor(lambda: next((event for event in worker.poll() if event["event"] in names), None), what=f"{names}")
-
-
-def answer(worker):
-    return until(worker, "done", "failed")
 
 
 def ask(worker, region=SMALL, **options):
@@ -79,7 +75,7 @@ def begin(worker):
     """Make a request that takes minutes, and wait until it has begun. Return the id of the process."""
     volume = np.repeat(film(160).astype(np.int16) * 5 - 900, 60, axis=0)
     worker.enhance(volume, region=[0, 60, 0, 160, 0, 160], modality="CT")
-    until(worker, "progress")
+    answer(worker, ["progress"])
     return worker._process._popen.pid
 
 
@@ -134,8 +130,7 @@ def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start,
 def test_a_worker_that_is_silent_is_given_up(start, monkeypatch, limit, firstLine, kind):
     worker = start("-c", SPEAK + "print('waiting', file=sys.stderr, flush=True); time.sleep(10000)", firstLine)
     worker.ask("bundles")
-    isReady = limit == "SILENT_WITHIN"
-    waitFor(lambda: worker._process and worker._process.lastLines and worker._isSent == isReady, worker.poll)
+    waitFor(lambda: worker._process and worker._process.lastLines and worker._isSent == (kind == "crash"), worker.poll)
     assert worker.poll() == []
     monkeypatch.setattr(worker_client, limit, 0.0)
     failed = answer(worker)

@@ -13,9 +13,7 @@ def waitFor(condition, step=lambda: None, what="it"):
     limit = time.monotonic() + PATIENCE
     while True:
         step()
-        value = condition()
-        if value:
+        if value := condition():
             return value
-        if time.monotonic() > limit:
-            raise AssertionError(f"{what() if callable(what) else what} did not happen within {PATIENCE:g} s")
+        assert time.monotonic() < limit, f"{what() if callable(what) else what} did not happen within {PATIENCE:g} s"
         time.sleep(0.002)
