@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 from SuperResolutionLib.errors import _
@@ -66,6 +65,26 @@ class Enhancement:
             "bundle": self.choice.bundle or None,
             "steps": self.choice.steps or None,
         }
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Everything that a panel shows, except the user's own choices."""
+
+    absence: str = ""
+    bundles: tuple = ()
+    bundleText: str = ""
+    textureEnabled: bool = False
+    stepsEnabled: bool = False
+    modality: str = ""
+    subjectText: str = ""
+    estimateText: str = ""
+    message: str = ""
+    messageIsError: bool = False
+    canRun: bool = False
+    canCancel: bool = False
+    progress: float | None = None
+    progressText: str = ""
 
 
 @dataclass
@@ -164,14 +183,13 @@ class Controller:
         enhancement = self.enhancement
         return ("plan", enhancement) if enhancement is not None and self._currentPlan() is None else None
 
-    def panel(self) -> SimpleNamespace:
-        """Return everything that the panel shows, except the user's own choices."""
+    def panel(self) -> Panel:
         subject, bundle = self._subject, self._bundle()
         message, isError = self._message()
         pending = self._pending[0] if self._pending else ""
         fraction, left = self._progress
         text = _("{share:.0%}, {time} left") if left is not None else "{share:.0%}"
-        return SimpleNamespace(
+        return Panel(
             absence=self._absence,
             bundles=self._choices(),
             bundleText=_describeBundle(bundle) if bundle else "",
