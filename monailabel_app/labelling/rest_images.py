@@ -98,9 +98,14 @@ def find_image(
 ) -> dict[str, Any]:
     if (sop_instance_uid is None) == (sha256 is None):
         raise RefusedError("expected either sop_instance_uid, or sha256 and size.")
+    catalogue, first_voxel = context.catalogue, None
     if sop_instance_uid is not None:
-        return vars(context.catalogue.identity(context.catalogue.find_instance(sop_instance_uid)))
-    return vars(context.catalogue.identity(context.catalogue.find_file(str(sha256), size)))
+        name = catalogue.find_instance(sop_instance_uid)
+    else:
+        name = catalogue.find_file(str(sha256), size)
+        # Another program may have the slices in the opposite order. Those of DICOM have UIDs.
+        first_voxel = (facts_of(context, name).affine()[:3, 3] * (-1, -1, 1)).tolist()
+    return {**vars(catalogue.identity(name)), "first_voxel_ras": first_voxel}
 
 
 @router.put("/datastore/label", summary="Slicer's own submit: markups become the reader's next submitted version")

@@ -164,7 +164,7 @@ class SendToDatabase(Export):
 
         for file in sorted((self._folder / "output").rglob("*.dcm")):
             header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True)
-            self._sent.append(str(header.SeriesInstanceUID))
+            self._sent.append(header["SeriesInstanceUID"].value)
             self._database.insert(str(file))  # copies it, and shows it in the DICOM module
             yield
         series, total = set(self._sent), len(self._sent)

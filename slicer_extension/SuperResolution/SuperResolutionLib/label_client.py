@@ -55,12 +55,17 @@ class LabelClient:
         return str(answer["reader"]), str(answer["role"])
 
     def find(self, instance: str = "", file: str = "") -> dict[str, Any]:
-        """Return name and size of an image on the server: of a SOP Instance UID of it, or of a copy of its file."""
+        """Return name and size of an image on the server: of a SOP Instance UID of it, or of a copy of its file.
+
+        "first_voxel_ras" is the place of its first voxel in millimetres, or None of DICOM.
+        """
         query = {"sop_instance_uid": instance}
         if not instance:
             with open(file, "rb") as content:
                 query = {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": str(content.tell())}
-        return self._request("/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices"))
+        return self._request(
+            "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices", "first_voxel_ras")
+        )
 
     def newest(self, image: str, reader: str) -> tuple[int, Reading | None]:
         """Return number and content of the newest version of a reader's boxes, a draft or a submitted one.

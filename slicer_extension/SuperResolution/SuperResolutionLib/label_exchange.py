@@ -11,13 +11,18 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from SuperResolutionLib import box_nodes, result_nodes
+from SuperResolutionLib.box import Box
 from SuperResolutionLib.dicom_jobs import TOOL
 from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.headers import slicesOf, uidsOf
 from SuperResolutionLib.label_client import LabelClient
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading
+from SuperResolutionLib.volumes import ijkToRasOf, transformPoints
 
+_SAME_PLACE = 0.1  # voxels by which places may differ in files of single precision
 SEEN = "SuperResolution.LabelVersions"  # attribute of a volume: newest version and boxes of each reader, JSON
 
 
@@ -48,6 +53,7 @@ class _Exchange:
         self._client, self._volume, self._reader = client, volumeNode, reader.strip()
         self._content, self._uids = contentOf(volumeNode), slicesOf(volumeNode) if uidsOf(volumeNode) else []
         self._size = dict(zip(("columns", "rows", "slices"), volumeNode.GetImageData().GetDimensions()))
+        self._rasToIjk, self._isReversed = np.linalg.inv(ijkToRasOf(volumeNode)), False
         self._own = ownBoxes(volumeNode, self._reader)
         self._state = _stateOf(self._own, volumeNode)
         self._error: Exception | None = InputError(_("A mistake of this module. Slicer's log says where."))
@@ -81,10 +87,28 @@ class _Exchange:
                 text = _("The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
                          "the whole image, as it is.")  # fmt: skip
                 raise InputError(text, here=here, there=there)
+            if image["first_voxel_ras"] and image["slices"] > 1:
+                self._compareSlices(image["first_voxel_ras"])
             self._exchange(ImageIdentity(image["id"], image["sha256"], **self._size))
             self._error = None
         except (InputError, OSError) as error:
             self._error = error
+
+    def _compareSlices(self, firstVoxel: Sequence[float]) -> None:
+        """Find out whether Slicer has reversed the slices of the file, as it does where their axes are left-handed."""
+        index = transformPoints(self._rasToIjk, [firstVoxel])[0]
+        last = self._size["slices"] - 1
+        self._isReversed = index[2] > last / 2
+        if np.abs(index - (0, 0, last if self._isReversed else 0)).max() > _SAME_PLACE:
+            raise InputError(_("The volume lies elsewhere than the server's image, so its slices cannot be told apart. "
+                               "Load the file again, and leave its place as it is."))  # fmt: skip
+
+    def _inOrder(self, boxes: Sequence[Box]) -> list[Box]:
+        """Return boxes with the numbers of slices that the server has, or of the server with those of the volume."""
+        if not self._isReversed:
+            return list(boxes)
+        last = self._size["slices"] - 1
+        return [box if box.slice_index is None else replace(box, slice_index=last - box.slice_index) for box in boxes]
 
     def _remember(self, boxes: list[str]) -> None:
         """Note in the volume which version was sent or fetched, and its boxes."""
@@ -112,7 +136,7 @@ class SendBoxes(_Exchange):
         reading = Reading(
             identity,
             Reader(self._reader, former.reader.role),
-            tuple(replace(box, codes=codes.get(box.finding, ())) for box in self._boxes),
+            tuple(replace(box, codes=codes.get(box.finding, ())) for box in self._inOrder(self._boxes)),
             status="draft" if self._isDraft else "submitted",
             no_finding=not self._boxes and not self._isDraft,
             saw_enhanced=self._sawEnhanced or bool(former.saw_enhanced),
@@ -148,7 +172,7 @@ class FetchBoxes(_Exchange):
             self.summary = _("The server has no boxes of '{reader}' on this image.").format(reader=self._reader)
         else:
             # The reader of the consensus stands in the reading alone.
-            rectangles = [replace(box, reader=self._reader) for box in self._reading.boxes]
+            rectangles = [replace(box, reader=self._reader) for box in self._inOrder(self._reading.boxes)]
             added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
             for node in replaced:
                 box_nodes.removeBox(node)

@@ -30,8 +30,8 @@ NEAR = 0.5  # largest distance in pixels between an edge that was sent and the o
 
 @pytest.fixture(scope="session")
 def volumeFile(studies):
-    """A turned volume that is no DICOM."""
-    turn = np.array([[0, -0.8, 0, 5], [0.9, 0, 0, -7], [0, 0, 2.5, 9], [0, 0, 0, 1]])
+    """A turned volume that is no DICOM, with left-handed axes: Slicer reverses the order of its slices."""
+    turn = np.array([[0, -0.8, 0, 5], [-0.9, 0, 0, -7], [0, 0, 2.5, 9], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(np.full((11, 9, 4), -900, np.int16), turn), studies / "volume.nii.gz")
     return studies / "volume.nii.gz"
 
@@ -179,7 +179,7 @@ def test_codes_and_what_was_seen_stay_with_the_next_version(film, reader):
     assert back.saw_enhanced is True
 
 
-def test_an_image_that_is_not_that_of_the_server_is_neither_sent_nor_fetched(film, reader, application):
+def test_an_image_that_is_not_that_of_the_server_is_neither_sent_nor_fetched(film, reader, application, volumeFile):
     ada, uid = reader("ada", film), film.GetAttribute(volumes.UIDS)
     assert ada.fetch(meanwhile=lambda: slicer.mrmlScene.RemoveNode(film)) == "The volume was removed in the meantime."
     ada.volume = application.addVolume(np.zeros((1, 47, 40), np.int16), name="crop", modality="CR")
@@ -190,6 +190,9 @@ def test_an_image_that_is_not_that_of_the_server_is_neither_sent_nor_fetched(fil
         "The volume has 40 x 47 x 1 voxels, and the server's image 40 x 48 x 1 (columns x rows x slices). Load the "
         "whole image, as it is."
     )
+    ada.volume = application.loadVolume(volumeFile, "CT")
+    ada.volume.SetOrigin(0, 0, 0)
+    assert ada.fetch().startswith("The volume lies elsewhere than the server's image")
     ada.name = " "
     with pytest.raises(InputError, match="Enter the reader first"):
         ada.send()
@@ -205,7 +208,7 @@ def test_the_panel_asks_before_boxes_are_replaced_or_none_are_sent_and_forgets_t
         slicer.app.asked, slicer.app.answer = [], answer
         button.click()
         slicer.app.answer = True
-        panel.until(lambda: widget._exchange is None, "the answer of the server")
+        panel.until(lambda: not widget._jobs, "the answer of the server")
         panel.settle()
         return slicer.app.asked
 
