@@ -68,8 +68,7 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
     """
     _check_present(dataset, file)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    plugin = _decoding_plugin(syntax, int(dataset.BitsStored))
-    _check_decoder(syntax, plugin, file)
+    plugin = _choose_decoder(syntax, int(dataset.BitsStored), file)
     frames = frame_count(dataset, file)
     expected, size = get_expected_length(dataset), len(dataset.PixelData)
     largest_ratio = {True: _LARGEST_RLE_RATIO if syntax in RLETransferSyntaxes else math.inf, False: 1}
@@ -188,7 +187,8 @@ def _check_present(dataset: Dataset, file: Path) -> None:
         )
 
 
-def _check_decoder(syntax: UID, plugin: str, file: Path) -> None:
+def _choose_decoder(syntax: UID, bits_stored: int, file: Path) -> str:
+    """Return the one decoder of a transfer syntax, see `_decoding_plugin`, if it is installed."""
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
@@ -197,6 +197,7 @@ def _check_decoder(syntax: UID, plugin: str, file: Path) -> None:
             "uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try "
             "`gdcmconv --raw`."
         ) from error
+    plugin = _decoding_plugin(syntax, bits_stored)
     if plugin and plugin not in decoder.available_plugins:
         advice = f"Install it: `{PLUGINS}`."
         if syntax == JPEGExtended12Bit:
@@ -207,6 +208,7 @@ def _check_decoder(syntax: UID, plugin: str, file: Path) -> None:
         raise InputError(
             f"{file.name}: transfer syntax {syntax.name} ({syntax}) needs a decoder that is not installed. {advice}"
         )
+    return plugin
 
 
 def _extract_numbers(
