@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image as Picture
-from PIL import ImageDraw
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.report.detail_region import find_detail_region
+from PIL import Image as Picture
+from PIL import ImageDraw
 
 SETS = {"cxr_native": ("nih*", "kermany*"), "ct_slices": ("*",), "ct_patients": ("*",), "ct": ("*.nii.gz",)}
 COUNTS = {"cxr_native": 4, "ct_slices": 11, "ct_patients": 2, "ct": 3}

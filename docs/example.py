@@ -16,8 +16,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as Picture
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.benchmark.originals import ORIGINALS, Original
 from monai_sr_bundle.benchmark.protocol_choice import choose_protocols
@@ -30,6 +28,7 @@ from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.report.detail_region import find_detail_region
 from monai_sr_bundle.shipped_bundles import default_bundle, find_bundle
 from monai_sr_bundle.transforms.pairs import pair_items
+from PIL import Image as Picture
 
 EXAMPLES = {
     "CXR": ("cxr_pediatric", 2, 40, "chest_xray_films", "noise 2"),

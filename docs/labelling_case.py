@@ -26,10 +26,9 @@ import PIL.ImageDraw
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "monailabel_app"))
 
-from processes import Server
-
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings
+from processes import Server
 
 TABLES = ("ct_patients/boxes.csv", "ct_patients/lidc0314_boxes.csv")
 BUNDLE, SCALE = "chest_ct_blind", 4

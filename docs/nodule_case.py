@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.benchmark.slice_pairs import interpolate_slices
 from monai_sr_bundle.images.image import Image

@@ -22,9 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import monai_sr_bundle
+import yaml
 from monai_sr_bundle.degradation import Degradation, along_slices, at_scale
 from monai_sr_bundle.errors import BundleError, InputError, quote
 from monai_sr_bundle.families.family import ModelFamily, open_family

@@ -28,11 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from labelling.formats.exchange import EXPORTS
 from labelling.training_data import split_of
-from processes import ROOT, Server, label_command, start_orthanc, wait_for
-
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings
 from monai_sr_bundle.datasets.phantom import NODULES, write_phantom_dicom
+from processes import ROOT, Server, label_command, start_orthanc, wait_for
 
 BUNDLE = "chest_xray_edsr_x4"
 PATIENTS = {"train": 3, "val": 1, "test": 3}

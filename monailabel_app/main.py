@@ -21,13 +21,12 @@ from labelling.guard import protected_apps
 from labelling.monai_label_tasks import BundleInfer, NextImage, SavedBoxes
 from labelling.next_image import STRATEGIES
 from labelling.rest_images import SAVED_BOXES
+from monai_sr_bundle import __version__
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
-
-from monai_sr_bundle import __version__
 
 
 class SuperResolutionApp(MONAILabelApp):

@@ -19,11 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from fastapi import FastAPI
 from labelling import compatibility, guard, rest_boxes, rest_images, rest_login  # noqa: F401  # compatibility before monailabel
 from labelling.context import open_context
+from monai_sr_bundle import __version__
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
-
-from monai_sr_bundle import __version__
 
 ORIGINS = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
 _loading = threading.Lock()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from monai_sr_bundle.bundles import sha256_of
 from monai_sr_bundle.shipped_bundles import configs_dir
 

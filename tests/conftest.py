@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.datasets import phantom
 
 

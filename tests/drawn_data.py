@@ -5,9 +5,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from PIL import Image
-
 from monai_sr_bundle.datasets.phantom import draw_phantom
+from PIL import Image
 
 COLUMNS = ("file", "split", "patient_id", "view", "labels", "width", "height", "license")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
-
 from monai_sr_bundle.shipped_bundles import configs_dir
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from monai_sr_bundle.losses.perceptual import _squeezenet
 
 

@@ -6,8 +6,6 @@ import jsonschema
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image as Picture
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
@@ -18,6 +16,8 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import Consistency, describe_findings
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.shipped_bundles import find_bundle
+from PIL import Image as Picture
+
 from tests.images.dicom_files import radiograph
 from tests.monai_workflow import run_workflow
 from tests.tiny_mask import released_mask

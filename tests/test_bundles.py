@@ -3,13 +3,13 @@ import re
 import shutil
 
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.bundles import open_bundle, released_weights, require_version, sha256_of
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.shipped_bundles import all_bundles, all_variants, configs_dir, default_bundle, find_bundle
+
 from tests.changed_bundles import damaged, with_facts, with_metadata
 
 SHIPPED = list(all_bundles())

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
@@ -25,6 +24,7 @@ from monai_sr_bundle.packing.onnx_export import End, export_onnx
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.training import train
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import with_facts, with_metadata
 from tests.drawn_data import write_volumes

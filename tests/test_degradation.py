@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from PIL import Image as Picture
-
 from monai_sr_bundle.degradation import Degradation, reduction_matrix
 from monai_sr_bundle.report.build import describe_operator
+from PIL import Image as Picture
 
 PILLOW = {
     "bicubic_antialias": Picture.Resampling.BICUBIC,

@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
+
 from tests.changed_bundles import with_facts
 from tests.tiny_diffusion import SR3_BUNDLE, released_diffusion
 

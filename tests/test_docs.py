@@ -7,9 +7,8 @@ import runpy
 import shlex
 from pathlib import Path
 
-import pytest
-
 import monai_sr_bundle
+import pytest
 from monai_sr_bundle.__main__ import build_parser
 from monai_sr_bundle.uncertainty.error_bars import describe_undercoverage
 

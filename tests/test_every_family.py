@@ -18,8 +18,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Picture
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.onnx_files import onnx_files
@@ -39,6 +37,8 @@ from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.shipped_bundles import find_bundle
+from PIL import Image as Picture
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import copied, damaged, with_facts, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.torch_backend import load_network
@@ -17,6 +16,7 @@ from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.verify import verify
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.changed_bundles import with_facts
 from tests.drawn_data import write_radiographs
 from tests.tiny_flow import FLOW_BUNDLE, released_flow

@@ -6,10 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import write_phantom_png
+from PIL import Image
 
 # How much memory a library keeps to use again differs between machines. So that the outcome does not, windows with a
 # side above a given number of pixels have 8 MB, too little for any; the others have no limit.

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from monai_sr_bundle import enhance
+from monai_sr_bundle.datasets.phantom import write_phantom_dicom, write_phantom_png
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from monai_sr_bundle import enhance
-from monai_sr_bundle.datasets.phantom import write_phantom_dicom, write_phantom_png
 from tests.test_layers import KNOW_TORCH, MODULES, dotted
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,6 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom

@@ -9,11 +9,11 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-import pytest
-
 import monai_sr_bundle
+import pytest
 from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.shipped_bundles import all_bundles, is_default
+
 from tests.test_layers import MODULES, dotted, imported
 
 ROOT = Path(__file__).parent.parent

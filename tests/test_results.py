@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.__main__ import build_parser
 from monai_sr_bundle.shipped_bundles import all_bundles
 

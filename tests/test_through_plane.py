@@ -8,7 +8,6 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark.quality import evaluate
@@ -20,6 +19,7 @@ from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle, is_default
 from monai_sr_bundle.training.training import train
+
 from tests.drawn_data import write_volumes
 from tests.images.dicom_files import TILTED, ct_series
 from tests.monai_workflow import run_workflow

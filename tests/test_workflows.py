@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from skimage.metrics import structural_similarity
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.datasets.phantom import write_phantom_png
@@ -24,6 +21,9 @@ from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+from PIL import Image
+from skimage.metrics import structural_similarity
+
 from tests.monai_workflow import open_workflow, run_workflow
 
 QUICK = {"patch_size": 4, "batch_size": 2, "validations": 2, "save_interval": 1}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.changed_bundles import copied, with_facts
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.networks.measured import trained_like
 

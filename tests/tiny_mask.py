@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.changed_bundles import with_facts
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY, tiny_flow

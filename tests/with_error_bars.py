@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-
 from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.datasets.make_manifest import write_manifest
 from monai_sr_bundle.datasets.manifest import Record
@@ -24,6 +22,8 @@ from monai_sr_bundle.uncertainty.calibration import (
     calibrated_operator,
     calibrated_scale,
 )
+from PIL import Image
+
 from tests.changed_bundles import copied, signed, with_facts, with_metadata
 from tests.networks.measured import trained_like
 

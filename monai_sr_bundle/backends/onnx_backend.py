@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.backends.onnx_files import OnnxFilesBackend
 from monai_sr_bundle.bundles import Bundle

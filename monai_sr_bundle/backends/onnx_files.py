@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 import psutil
-
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError, quote

@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.backends.onnx_files import OnnxFilesBackend
 from monai_sr_bundle.bundles import Bundle

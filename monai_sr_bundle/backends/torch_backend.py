@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.backends.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle

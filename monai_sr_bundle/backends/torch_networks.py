@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from monai_sr_bundle.images.memory import free_memory
 
 # What PyTorch's CPU allocator and oneDNN say; there is no class of its own for it.

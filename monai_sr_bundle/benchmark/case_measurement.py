@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.metrics.regression import RegressionMetric
-
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.cases import Case, CaseLoader, Item, difference_energy
 from monai_sr_bundle.benchmark.comparison import Sample

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from monai_sr_bundle.benchmark.methods import interpolator
 from monai_sr_bundle.benchmark.protocol import Protocol
 from monai_sr_bundle.benchmark.slice_pairs import Item, keep_whole_groups

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-
 from monai_sr_bundle.benchmark.detection import DetectionRow, Detections, compare_detection
 from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.benchmark.protocol import Protocol

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
 from monai_sr_bundle.benchmark import plots
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
 from monai_sr_bundle.benchmark.detection import DETECTION_FIGURES

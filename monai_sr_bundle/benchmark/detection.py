@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
 from monai_sr_bundle.uncertainty.blobs import SIGMAS, BlobCounts, mean_sensitivity
 from monai_sr_bundle.uncertainty.hotelling import detectability
 

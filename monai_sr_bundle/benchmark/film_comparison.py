@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.metrics.mean import Mean

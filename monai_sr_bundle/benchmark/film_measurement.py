@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.case_measurement import CaseMeasurement, CaseResult, open_metrics

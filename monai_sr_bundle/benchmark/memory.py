@@ -18,13 +18,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import psutil
-from PIL import Image as Picture
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.benchmark.speed_process import peak_bytes
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError
 from monai_sr_bundle.images.staging import staged
+from PIL import Image as Picture
 
 IMAGES, SLICES, SIDE = 300, 300, 4096
 GROWTH_PERCENT, HELD_SLICES, FILM_BYTES = 5.0, 4.0, 2 * 10**9

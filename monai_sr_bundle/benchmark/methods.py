@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate, pad
-
 from monai_sr_bundle.backends.backend import Backend, DeviceName
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
@@ -29,6 +27,7 @@ from monai_sr_bundle.metrics.fidelity import level_limits
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import error_scale, find_bundle_calibration, find_calibration
+from torch.nn.functional import interpolate, pad
 
 
 class Method(ABC):

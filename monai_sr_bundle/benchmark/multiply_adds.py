@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.benchmark.methods import sampler_options
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import Bundle
+from torch.utils.flop_counter import FlopCounterMode
 
 GREY = 0.5
 """Value of the image that is enlarged. A black one is all frame, which gets no texture."""

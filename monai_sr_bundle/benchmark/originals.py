@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-
 from monai_sr_bundle.benchmark.film_protocol import FilmLoss
 from monai_sr_bundle.inferers.tiling import neighbours
 from monai_sr_bundle.transforms.native_patches import Scan, degrade_slices, read_scan, to_unit

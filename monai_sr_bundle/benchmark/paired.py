@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
 from monai_sr_bundle.metrics.mean import Mean
 
 

@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
-
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.detection import BLOBS, describe_blobs
 from monai_sr_bundle.metrics.mean import Mean

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from monai_sr_bundle.backends.backend import BACKENDS
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import Degradation

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row

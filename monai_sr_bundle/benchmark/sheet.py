@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from PIL import Image as Picture
-
 from monai_sr_bundle.benchmark.comparison import Comparison, Sample, Strip
 from monai_sr_bundle.report.detail_region import find_detail_region
 from monai_sr_bundle.report.html_document import count_words, embed_png, escape, escape_name
 from monai_sr_bundle.report.preview import format_number
+from PIL import Image as Picture
 
 SAMPLES = 4
 """Most images of a protocol's sample sheet."""

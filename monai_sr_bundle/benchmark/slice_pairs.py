@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS
 from monai_sr_bundle.engine.comparison import cubic_slice
 from monai_sr_bundle.errors import InputError

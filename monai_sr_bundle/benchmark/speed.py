@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.speed_process import CONVOLUTION, CONVOLUTION_MULTIPLY_ADDS
@@ -299,7 +298,6 @@ def _multiply_adds(row: Row, scale: int, size: int) -> float:
 
 def _psnr(result: np.ndarray, high_res: np.ndarray | None, levels: int) -> float:
     import torch
-
     from monai_sr_bundle.metrics.fidelity import PSNR
 
     assert high_res is not None

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.benchmark.comparison import Strip

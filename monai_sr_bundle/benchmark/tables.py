@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
 from monai_sr_bundle.benchmark.detection_tables import detection_as_json, detection_markdown
 from monai_sr_bundle.benchmark.film_comparison import FilmComparison

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-
 from monai_sr_bundle.benchmark.detection import BLOBS, Detections, Signals
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.uncertainty.blobs import SIGMAS, count_blobs, find_blobs, measure_contrast

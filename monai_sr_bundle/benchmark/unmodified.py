@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.unit import NEAR_PADDING, largest_around
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic

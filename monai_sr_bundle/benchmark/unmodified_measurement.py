@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.film_protocol import FilmProtocol
 from monai_sr_bundle.benchmark.protocol import Row

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
-
 from monai_sr_bundle.errors import OutOfMemoryError
 
 Result = TypeVar("Result")

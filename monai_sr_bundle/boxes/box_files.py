@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from pydicom.dataset import Dataset
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.codes import PRIVATE_NAME, public_codes
@@ -27,6 +25,7 @@ from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, discover, name_zip_in_errors, suffix_of
 from monai_sr_bundle.images.staging import require_free, staged
 from monai_sr_bundle.table import format_csv, number, read_table
+from pydicom.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
-from pydicom.sr.coding import Code
-
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, FindingCode
+from pydicom.sr.coding import Code
 
 PRIVATE = "99MONAISR"
 """Coding scheme of findings without a code of their own, and of measurements that only this package makes."""

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
-
 from monai_sr_bundle.boxes.dicom_report_tree import children, coded_name, items_named, measured_value
 from monai_sr_bundle.images.dicom_geometry import file_name, numbers, pixel_spacing, stack_affine
 from monai_sr_bundle.images.dicom_maps import lies_in_patient
 from monai_sr_bundle.images.geometry import crop_affine
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 _LIBRARY = Code("111028", "DCM", "Image Library")
 _LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")

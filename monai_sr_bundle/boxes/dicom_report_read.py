@@ -12,11 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
-from pydicom.sr.coding import Code
-from pydicom.uid import UID
-
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box, Figures
 from monai_sr_bundle.boxes.codes import finding_name, unnamed_codes
 from monai_sr_bundle.boxes.dicom_planes import Plane, plane_of, planes_in_library
@@ -42,6 +37,10 @@ from monai_sr_bundle.boxes.dicom_report_write import (
 )
 from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.dicom_file import is_dicom, make_writable, quiet_pydicom, read_file
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
 SAME_PIXEL = 0.01
 """Pixels by which the corners of a rectangle may be off; they are stored as 32 bit floats, in pixels or millimetres."""

@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
-from pydicom.uid import UID, generate_uid
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box, BoxError, check_edges
 from monai_sr_bundle.boxes.codes import PRIVATE, PRIVATE_NAME, finding_code
@@ -33,6 +29,9 @@ from monai_sr_bundle.images.dicom_write import (
     series_description,
     set_times,
 )
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, generate_uid
 
 UNKNOWN_READER = "Unknown"
 """Person Observer Name of unknown readers; TID 1003 does not allow an empty one."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded, require_in_plane

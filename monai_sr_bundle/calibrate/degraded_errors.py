@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import pixel_shuffle
-
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import LOSS_SHARES, require_in_plane, round_to_storage
@@ -21,6 +19,7 @@ from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import level_limits
 from monai_sr_bundle.transforms.native_patches import FilmPatches, ScanPatches
 from monai_sr_bundle.uncertainty.error_bars import measure_whole_image, network_input, sees_spectrum
+from torch.nn.functional import pixel_shuffle
 
 BATCH = 8
 PATCH = 40

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
-
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_error_scale
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
@@ -25,6 +23,7 @@ from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.budget import Duration, learning_rate_factor
 from monai_sr_bundle.training.image_sets import with_image_sets
 from monai_sr_bundle.uncertainty.error_bars import sees_whole_image
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 QUANTILE = 0.9
 """Quantile of the absolute error that the scale estimates; calibration corrects its coverage."""

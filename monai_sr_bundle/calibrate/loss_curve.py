@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry

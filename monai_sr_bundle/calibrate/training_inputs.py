@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.calibration_cases import open_pairs, require_in_plane
 from monai_sr_bundle.calibrate.whole_images import draw_image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from monai_sr_bundle.inferers.tiling import neighbours
 from monai_sr_bundle.transforms.native_patches import FilmPatches, ScanPatches, degrade_slices, to_unit
 

@@ -161,7 +161,6 @@ def run_verify(options: argparse.Namespace) -> int:
     import jsonschema  # noqa: F401  # a missing one is no fault of the bundle
     import onnx  # noqa: F401
     import torch  # noqa: F401
-
     from monai_sr_bundle.packing.verify import verify
 
     failed = 0

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from monai_sr_bundle.cli.events import (
     LAST_EVENTS,
     Checked,
@@ -28,6 +26,7 @@ from monai_sr_bundle.cli.events import (
 from monai_sr_bundle.cli.exit_codes import MEANINGS
 from monai_sr_bundle.cli.lines import one_line
 from monai_sr_bundle.images.geometry import UNKNOWN
+from tqdm import tqdm
 
 _NUMBER = re.compile(r"(?<!\w)[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 """A number in a sentence; none is the 4 of a bundle's name."""

@@ -31,12 +31,11 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         BundleError: pydicom was installed without its CT slice.
     """
-    from pydicom.data import get_testdata_file
-
     from monai_sr_bundle.cli.console import Terminal
     from monai_sr_bundle.cli.jobs import Job
     from monai_sr_bundle.cli.lines import one_line
     from monai_sr_bundle.datasets.phantom import write_phantom_dicom
+    from pydicom.data import get_testdata_file
 
     with tempfile.TemporaryDirectory() as folder:
         if options.image is not None:

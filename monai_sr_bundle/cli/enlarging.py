@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-
 from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listener, Progress
 from monai_sr_bundle.engine import session as engine
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes

@@ -179,7 +179,6 @@ def _add_speed_arguments(parser: argparse.ArgumentParser) -> None:
 def run_speed(options: argparse.Namespace) -> int:
     """Run `monai-sr benchmark speed` and return its exit code."""
     import torch  # noqa: F401  # a missing one is found before the measuring
-
     from monai_sr_bundle.benchmark.protocol import read_protocol
     from monai_sr_bundle.benchmark.speed import ROUNDS, SIZES, THREADS, measure_speed, speed_markdown, write_speed
     from monai_sr_bundle.images.staging import require_free
@@ -238,7 +237,6 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
     import scipy  # noqa: F401  # the tables need it: a missing one is found before the measuring
     import torch
-
     from monai_sr_bundle.benchmark.comparison import Comparison
     from monai_sr_bundle.benchmark.comparison_page import page
     from monai_sr_bundle.benchmark.film_measurement import measure_films, require_films

@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 
 import psutil
-
 from monai_sr_bundle import _compat
 from monai_sr_bundle.cli.enlarging import Enlarger, ImageOptions, Task
 from monai_sr_bundle.cli.events import LAST_EVENTS, Event

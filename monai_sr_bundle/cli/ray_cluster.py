@@ -17,13 +17,12 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.cli.enlarging import Enlarger, ImageOptions, Task
 from monai_sr_bundle.cli.events import Event
 from monai_sr_bundle.cli.parallel import LostProcess
 from monai_sr_bundle.errors import BundleError, InputError, InternalError
+from ray.exceptions import RayError, RayTaskError
 
 SECONDS_TO_END = 30.0
 """Seconds that the processes have to remove their unfinished files after an interrupt."""

@@ -18,13 +18,12 @@ from typing import BinaryIO
 
 import numpy as np
 import pydicom
-from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-
 from monai_sr_bundle.datasets.drawing import Canvas, Point, band, box, ellipse, sigmoid, smooth
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_write import code
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 
 @dataclass(frozen=True)

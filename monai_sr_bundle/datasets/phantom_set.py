@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.make_manifest import write_boxes, write_manifest
 from monai_sr_bundle.datasets.manifest import Record

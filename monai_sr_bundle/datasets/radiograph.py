@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
-
 from monai_sr_bundle.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from monai_sr_bundle.datasets.radiograph import require_not_blank
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import ras_from_lps, spacing_xyz

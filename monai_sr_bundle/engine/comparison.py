@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.interpolate import cubic_taps, enlarge_bicubic

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.families.family import Extent, InPlaneFamily, ModelFamily, Networks
 from monai_sr_bundle.families.sampled import SampledFamily

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
-
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.errors import InputError, require_count
 from monai_sr_bundle.families.family import ARTIFACTS, InPlaneFamily, open_family

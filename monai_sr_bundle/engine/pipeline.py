@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.engine.comparison import interpolate_source, reduce_result
 from monai_sr_bundle.images import files, unit

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.backends.backend import BackendName as BackendName
 from monai_sr_bundle.backends.backend import DeviceName as DeviceName

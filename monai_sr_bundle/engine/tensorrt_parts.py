@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from monai.networks import trt_compiler
-
 from monai_sr_bundle.backends.torch_networks import PartNetwork, TorchNetworks
 from monai_sr_bundle.bundles import sha256_of
 from monai_sr_bundle.errors import BundleError

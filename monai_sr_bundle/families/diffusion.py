@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import Networks, Part
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
-
 import monai_sr_bundle.families
+import numpy as np
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.geometry import Region

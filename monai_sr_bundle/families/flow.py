@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.families.family import InPlaneFamily, Networks, Part, Progress
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import InPlaneFamily, Networks, Progress
 from monai_sr_bundle.images.geometry import Region

@@ -11,16 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvflare.apis.client import Client
-from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.event_type import EventType
-from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
-from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.apis.signal import Signal
-from nvflare.app_common.abstract.response_processor import ResponseProcessor
-
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibrate import calibration_runs, make_calibration, measure_losses, require_share
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, add_curves
@@ -32,6 +22,15 @@ from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, bundle_sha256
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration
+from nvflare.apis.client import Client
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.abstract.response_processor import ResponseProcessor
 
 TASK = "calibrate"
 SPLITS = ("train", "val", "test", "all")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from monai_sr_bundle.bundles import Bundle, combined_sha256, sha256_of
 from monai_sr_bundle.errors import BundleError
 

@@ -14,10 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from nvflare import client as flare
-from nvflare.apis.fl_constant import FLMetaKey
-from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
-
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.federated.messages import (
     BOX_FACTOR,
@@ -30,6 +26,9 @@ from monai_sr_bundle.federated.messages import (
 )
 from monai_sr_bundle.federated.site_settings import read_site_settings
 from monai_sr_bundle.federated.training_task import TrainingTask
+from nvflare import client as flare
+from nvflare.apis.fl_constant import FLMetaKey
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.federated.measurement import BICUBIC, SiteMeasures
 from monai_sr_bundle.federated.study import Study

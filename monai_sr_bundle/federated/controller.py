@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
-from nvflare.app_common.app_constant import AppConstants
-from nvflare.app_common.workflows.fedavg import FedAvg
-
 from monai_sr_bundle.federated.messages import (
     BOX_FACTOR,
     BOXED_IMAGES,
@@ -28,6 +24,9 @@ from monai_sr_bundle.federated.messages import (
     same_process,
 )
 from monai_sr_bundle.images.staging import write_file
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.workflows.fedavg import FedAvg
 
 
 class FederatedAveraging(FedAvg):

@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, site_settings_file
+from monai_sr_bundle.federated.training_task import TrainingTask
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
 from nvflare.client.config import ExchangeFormat, TransferType
-
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, site_settings_file
-from monai_sr_bundle.federated.training_task import TrainingTask
 
 
 class TrainExecutor(ClientAPIExecutor):

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-
 from monai_sr_bundle.bundles import Bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.federated.messages import IMAGES, ITERATIONS, ROUNDS_FILE, SECONDS

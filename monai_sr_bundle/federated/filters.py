@@ -16,13 +16,6 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.filter import Filter
-from nvflare.apis.fl_constant import ReturnCode
-from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.app_common.app_constant import AppConstants
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import list_statistics
 from monai_sr_bundle.federated.ledger import Release, require_ledger
@@ -45,6 +38,12 @@ from monai_sr_bundle.federated.site_settings import read_site_settings, site_set
 from monai_sr_bundle.federated.weight_arrays import read_arrays
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.conformal import FACTORS
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.filter import Filter
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.app_common.app_constant import AppConstants
 
 HEADERS = (AppConstants.CURRENT_ROUND, AppConstants.NUM_ROUNDS)
 """Numbers of a message's header that may leave."""

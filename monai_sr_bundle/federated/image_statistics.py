@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
+from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
+from monai_sr_bundle.shipped_bundles import find_bundle
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.statistics_spec import (
     Bin,
@@ -19,10 +22,6 @@ from nvflare.app_common.abstract.statistics_spec import (
 )
 from nvflare.app_common.app_constant import StatisticsConstants as StC
 from nvflare.fuel.utils import fobs
-
-from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
-from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
-from monai_sr_bundle.shipped_bundles import find_bundle
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from nvflare.tool.package_checker.check_rule import CHECK_PASSED, CheckServerAvailable
-from nvflare.tool.package_checker.utils import NVFlareRole, try_bind_address
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.contract import check_contract
 from monai_sr_bundle.federated.ledger import require_ledger
@@ -35,6 +32,8 @@ from monai_sr_bundle.federated.site_settings import (
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name
 from monai_sr_bundle.federated.study import Study
 from monai_sr_bundle.images.zipped import ZIP_ERRORS
+from nvflare.tool.package_checker.check_rule import CHECK_PASSED, CheckServerAvailable
+from nvflare.tool.package_checker.utils import NVFlareRole, try_bind_address
 
 REGISTERED = "Successfully registered client"
 SERVER_IS_UP = "Server started"

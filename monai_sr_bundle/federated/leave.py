@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from nvflare.fuel.flare_api.flare_api import Session
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.join import stop
 from monai_sr_bundle.federated.startup_kits import kit_expires, kit_name
+from nvflare.fuel.flare_api.flare_api import Session
 
 AUDIT = "audit.log"
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.federated.site_settings import SiteSettings
 

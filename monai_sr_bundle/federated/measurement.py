@@ -9,8 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch.nn.functional import interpolate
-
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import open_site_training
 from monai_sr_bundle.federated.study import Study, read_study
@@ -20,6 +18,7 @@ from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.pairs import pair_items
+from torch.nn.functional import interpolate
 
 BICUBIC = "bicubic"
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nvflare.apis.fl_constant import FLContextKey
-from nvflare.apis.fl_context import FLContext
-from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
-
 from monai_sr_bundle.bundles import sha256_of
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
 from monai_sr_bundle.federated.start_weights import START_FILE, start_state
 from monai_sr_bundle.shipped_bundles import find_bundle
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 
 class BundlePersistor(PTFileModelPersistor):

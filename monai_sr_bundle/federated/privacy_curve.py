@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.errors import InputError, OutputError

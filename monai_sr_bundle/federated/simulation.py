@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.comparison import describe, write_comparison
 from monai_sr_bundle.federated.job import write_job

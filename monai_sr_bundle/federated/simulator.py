@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
-
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE, TRAINER_ENDED
 from monai_sr_bundle.federated.privacy import FILTERS
 from monai_sr_bundle.federated.site_settings import SIMULATED_SETTINGS, SiteSettings, write_site_settings
+from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
 
 def simulate_job(

@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from nvflare.fuel.flare_api.flare_api import Session
-
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibrate import require_share
 from monai_sr_bundle.errors import InputError, OutputError
@@ -23,6 +21,7 @@ from monai_sr_bundle.federated.submit import run_to_result
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, read_calibration
+from nvflare.fuel.flare_api.flare_api import Session
 
 
 def simulate_calibration(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.shipped_bundles import configs_dir

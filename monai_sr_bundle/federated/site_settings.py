@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
+from monai_sr_bundle.errors import InputError
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
-
-from monai_sr_bundle.errors import InputError
 
 SETTINGS_FILE = "monai_sr_site.yaml"
 """The file in the `local` folder of a site's start-up kit."""

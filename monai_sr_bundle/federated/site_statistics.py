@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvflare.fuel.flare_api.flare_api import Session
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import BINS, INTENSITY, MINIMUM_IMAGES, RANGES, ImageStatistics
 from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.submit import explain_loss, run_to_result
 from monai_sr_bundle.images.staging import write_file
+from nvflare.fuel.flare_api.flare_api import Session
 
 _NAME, _FILE = "image_statistics", "statistics/image_statistics.json"
 _LONGEST_SECONDS = 3600

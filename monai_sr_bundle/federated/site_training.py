@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import set_folders
 from monai_sr_bundle.errors import BundleError, InputError
@@ -28,6 +26,7 @@ from monai_sr_bundle.training.training import Training, open_training
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.pairs import pair_items
+from torch.nn.modules.batchnorm import _BatchNorm
 
 PROCESS = "process"
 """The buffer of a diffusion model's or a flow's network with the fingerprint of its process."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError, InputError

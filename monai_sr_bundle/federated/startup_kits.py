@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate
+from monai_sr_bundle.errors import InputError, OutputError
 from nvflare.lighter.constants import CtxKey, ParticipantType, ProvFileName
 from nvflare.lighter.impl.cert import CertBuilder
 from nvflare.lighter.impl.static_file import StaticFileBuilder
@@ -38,8 +39,6 @@ from nvflare.lighter.provisioner import Provisioner
 from nvflare.lighter.spec import Builder
 from nvflare.lighter.utils import load_crt, load_private_key_file, sign_folders, verify_cert, verify_folder_signature
 from nvflare.tool.cert.fingerprint import cert_fingerprint_sha256, normalize_sha256_fingerprint
-
-from monai_sr_bundle.errors import InputError, OutputError
 
 ROOT_VALID_DAYS = 1825
 _SCHEME = "grpc"

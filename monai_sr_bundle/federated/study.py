@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.check_bundle import bundle_sha256
 from monai_sr_bundle.federated.privacy import Privacy, parse_privacy

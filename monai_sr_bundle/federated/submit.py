@@ -15,6 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
+from monai_sr_bundle.federated.job import write_job
+from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
+from monai_sr_bundle.federated.start_weights import START_FILE
+from monai_sr_bundle.federated.study import Study
+from monai_sr_bundle.images.staging import write_file
 from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
@@ -27,13 +33,6 @@ from nvflare.fuel.flare_api.api_spec import (
     SessionClosed,
 )
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
-
-from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
-from monai_sr_bundle.federated.job import write_job
-from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
-from monai_sr_bundle.federated.start_weights import START_FILE
-from monai_sr_bundle.federated.study import Study
-from monai_sr_bundle.images.staging import write_file
 
 ROUNDS_A_JOB = 10
 JOBS_FILE = "jobs.json"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.errors import InputError
 
 _TYPES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "LongStorage": np.int64}

@@ -13,6 +13,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
+from monai_sr_bundle.images.memory import free_memory, require_memory
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_VR, keyword_for_tag
@@ -31,9 +33,6 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 from pydicom.valuerep import BYTES_VR
-
-from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
-from monai_sr_bundle.images.memory import free_memory, require_memory
 
 logger = logging.getLogger(__name__)
 

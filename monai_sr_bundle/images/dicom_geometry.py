@@ -13,13 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.valuerep import format_number_as_ds
-
 from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
+from pydicom.dataset import Dataset
+from pydicom.valuerep import format_number_as_ds
 
 SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 

@@ -16,17 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import dcmread
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.uid import (
-    CTImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-    generate_uid,
-)
-from pydicom.valuerep import DA, TM, format_number_as_ds
-
 from monai_sr_bundle.errors import InputError, OutputError, quote
 from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_geometry import decimal, normal, numbers, orientation, position, positive_pair
@@ -40,6 +29,16 @@ from monai_sr_bundle.images.dicom_write import (
     source_reference,
 )
 from monai_sr_bundle.images.provenance import Provenance
+from pydicom import dcmread
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    CTImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+from pydicom.valuerep import DA, TM, format_number_as_ds
 
 LARGEST_ELEMENT = 2**32 - 2
 """Largest number of bytes in one DICOM element of explicit length."""

@@ -10,6 +10,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from monai_sr_bundle.errors import InputError, quote
+from monai_sr_bundle.images.decoder_process import DecoderProcess
+from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
+from monai_sr_bundle.images.memory import require_memory
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.utils import get_expected_length
@@ -24,11 +28,6 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLETransferSyntaxes,
 )
-
-from monai_sr_bundle.errors import InputError, quote
-from monai_sr_bundle.images.decoder_process import DecoderProcess
-from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
-from monai_sr_bundle.images.memory import require_memory
 
 PLUGINS = "pip install pylibjpeg pylibjpeg-openjpeg python-gdcm"
 LOSSY_METHODS = {

@@ -6,18 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.uid import (
-    UID,
-    ComputedRadiographyImageStorage,
-    CTImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-)
-
 from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.decoder_process import DecoderProcess
 from monai_sr_bundle.images.dicom_file import is_localizer, make_writable, open_header, quiet_pydicom, read_file
@@ -33,6 +21,17 @@ from monai_sr_bundle.images.dicom_pixels import PIXEL_NUMBERS, compression_ratio
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import MODALITIES, Image, Modality
 from monai_sr_bundle.images.memory import require_memory
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
 RADIOGRAPHS = (
     ComputedRadiographyImageStorage,

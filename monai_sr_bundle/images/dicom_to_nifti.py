@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import nibabel
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
-
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import Header, NiftiHeader
+from nibabel.spatialimages import HeaderDataError
 
 INVERTED_NOTE = (
     "MONOCHROME1: its high values are dark. NIfTI cannot say so; its numbers are turned over, so that high is bright."

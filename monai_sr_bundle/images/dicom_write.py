@@ -13,17 +13,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
-from pydicom.datadict import keyword_for_tag
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.multival import MultiValue
-from pydicom.uid import (
-    CTImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    ExplicitVRLittleEndian,
-    generate_uid,
-)
-
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_geometry import (
@@ -39,6 +28,16 @@ from monai_sr_bundle.images.dicom_geometry import (
 )
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 DESCRIPTION_LENGTH = 64
 DERIVATION_LENGTH = 1024

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.given_spacing import with_spacing

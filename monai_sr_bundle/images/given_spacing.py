@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-
 from monai_sr_bundle.errors import UsageError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image

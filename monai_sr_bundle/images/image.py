@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.file_state import FileState
 from monai_sr_bundle.images.geometry import Grid

@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import AIR_HU, Image
 from monai_sr_bundle.images.provenance import describes_result
@@ -56,9 +55,8 @@ def _check_header(image: Image, modality: str) -> Iterator[str]:
     if image.format != "dicom" or not image.header:
         return
     # Not above: a viewer without DICOM files starts sooner.
-    from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
-
     from monai_sr_bundle.images.dicom_file import items_of
+    from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
 
     header = image.header[0]
     if header.get("BurnedInAnnotation") == "YES":

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-
 from monai_sr_bundle.images import dicom_maps, nifti, picture
 from monai_sr_bundle.images.files import Source
 from monai_sr_bundle.images.image import Image

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
-
 from monai_sr_bundle.errors import InputError, OutputError, quote
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid, ras_from_lps, spacing_xyz
 from monai_sr_bundle.images.image import AIR_HU, Image, require_finite
 from monai_sr_bundle.images.memory import require_memory
 from monai_sr_bundle.images.provenance import Provenance
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _GZIP = b"\x1f\x8b"

@@ -20,15 +20,14 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from PIL import ImageOps
-from PIL.PngImagePlugin import PngInfo
-from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
-
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN, Grid
 from monai_sr_bundle.images.image import Format, Image, require_finite
 from monai_sr_bundle.images.memory import require_memory
 from monai_sr_bundle.images.provenance import Provenance
+from PIL import ImageOps
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from numbers import Real
 
 import numpy as np
-
 from monai_sr_bundle.errors import InputError, UsageError, quote
 from monai_sr_bundle.images.image import MODALITIES, Image, named_modality, require_finite
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.unit import largest_around

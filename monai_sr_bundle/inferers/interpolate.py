@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from monai_sr_bundle.degradation import cubic_kernel
 
 KEYS_A = -0.75

@@ -6,7 +6,6 @@ Every interface calls it here.
 from __future__ import annotations
 
 import numpy as np
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency, Limits, ResidualStats

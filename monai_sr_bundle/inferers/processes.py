@@ -18,7 +18,6 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
-
 from monai_sr_bundle.errors import BundleError, InputError, quote
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.sampler_options import SAMPLERS, SamplerOptions

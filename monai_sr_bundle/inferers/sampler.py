@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow

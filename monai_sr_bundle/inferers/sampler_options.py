@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.errors import UsageError, quote
 
 SAMPLERS = {"ddpm": 1 - 1e-6, "ddim": 0.0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from monai_sr_bundle.images.unit import largest_around, reaches_an_edge
 
 BLACK, WHITE = 0.02, 0.98

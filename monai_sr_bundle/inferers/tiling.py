@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
 from monai_sr_bundle.images.geometry import Region
 

@@ -13,10 +13,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+from monai_sr_bundle.errors import InputError
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
-
-from monai_sr_bundle.errors import InputError
 
 
 class PerceptualLoss(nn.Module):

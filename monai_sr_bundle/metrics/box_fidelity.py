@@ -9,7 +9,6 @@ import math
 import numpy as np
 import torch
 from monai.metrics.regression import compute_ssim_and_cs
-
 from monai_sr_bundle.metrics.fidelity import as_stored
 
 _MARGIN = 5  # half a window of 11 pixels

@@ -1,7 +1,6 @@
 """The high-frequency energy of a result, relative to that of the original."""
 
 import torch
-
 from monai_sr_bundle.metrics.texture import SpectralMetric
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from monai.metrics.regression import RegressionMetric
-
 from monai_sr_bundle import _compat
 from monai_sr_bundle.metrics.fidelity import as_stored
 

@@ -2,7 +2,6 @@
 
 import torch
 from monai.metrics.regression import MultiScaleSSIMMetric
-
 from monai_sr_bundle.metrics.fidelity import as_stored
 
 SMALLEST_SIDE = 11 * 16

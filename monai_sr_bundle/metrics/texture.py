@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from monai.metrics.regression import RegressionMetric
-
 from monai_sr_bundle.losses.perceptual import Features
 from monai_sr_bundle.metrics.fidelity import as_stored
 

@@ -2,9 +2,8 @@
 
 import torch
 from monai.metrics.regression import RegressionMetric
-from torch.nn.functional import avg_pool2d
-
 from monai_sr_bundle.metrics.fidelity import as_stored
+from torch.nn.functional import avg_pool2d
 
 
 class UQI(RegressionMetric):

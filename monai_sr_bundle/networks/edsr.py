@@ -11,10 +11,9 @@ shows in a wider neighbourhood (Zhang et al., "Learning deep CNN denoiser prior 
 """
 
 import torch
+from monai_sr_bundle.networks.bicubic import Bicubic
 from torch import nn
 from torch.nn.functional import pixel_shuffle
-
-from monai_sr_bundle.networks.bicubic import Bicubic
 
 
 class ResidualBlock(nn.Module):

@@ -8,9 +8,8 @@ show, so it also sees measures of the whole input. Each scale has a first and a 
 """
 
 import torch
-from torch import nn
-
 from monai_sr_bundle.networks.bicubic import Bicubic
+from torch import nn
 
 FLOOR = 1e-4
 """Smallest scale, in units of the window: no pixel is certain."""

@@ -9,11 +9,10 @@ trained on radiographs, because none was published.
 from typing import NamedTuple
 
 import torch
-from torch import nn
-from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.noise_unet import Ddim, NoiseUNet, Prediction
+from torch import nn
+from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
 
 LARGEST_LOG_VARIANCE = 10.0
 

@@ -12,12 +12,11 @@ the scale has pixels.
 """
 
 import torch
-from torch import nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.edsr import MDSR, ResidualBlock
 from monai_sr_bundle.networks.noise_unet import LevelBlock, LevelEmbedding
+from torch import nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 
 class _Block(ResidualBlock):

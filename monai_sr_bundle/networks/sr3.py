@@ -9,11 +9,10 @@ published implementation omits.
 """
 
 import torch
-from torch import nn
-from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.noise_unet import Ddim, NoiseUNet, Prediction
+from torch import nn
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 CODE_GRID = 2
 """Number of cells of the U-Net's bottom along each side of one code of the variational bottleneck."""

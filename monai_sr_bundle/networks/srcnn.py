@@ -6,9 +6,8 @@ are padded, so that the result is as large as the interpolated image.
 """
 
 import torch
-from torch import nn
-
 from monai_sr_bundle.networks.bicubic import Bicubic
+from torch import nn
 
 
 class SRCNN(nn.Module):

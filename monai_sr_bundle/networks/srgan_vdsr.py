@@ -9,10 +9,9 @@ SRGAN: https://arxiv.org/abs/1609.04802. VDSR: https://arxiv.org/abs/1511.04587.
 """
 
 import torch
-from torch import nn
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.srgan import ResidualBlock
+from torch import nn
 
 SHARPEN = ((0.0, -1.0, 0.0), (-1.0, 5.0, -1.0), (0.0, -1.0, 0.0))
 

@@ -8,11 +8,10 @@ small tail each.
 """
 
 import torch
-from torch import nn
-from torch.nn.functional import conv2d
-
 from monai_sr_bundle.networks.bicubic import full_precision
 from monai_sr_bundle.networks.edsr import ResidualBlock
+from torch import nn
+from torch.nn.functional import conv2d
 
 
 class LinearSlices(nn.Module):

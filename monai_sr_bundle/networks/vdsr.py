@@ -5,9 +5,8 @@ https://arxiv.org/abs/1511.04587 (Figure 2, Section 3).
 """
 
 import torch
-from torch import nn
-
 from monai_sr_bundle.networks.bicubic import Bicubic
+from torch import nn
 
 
 class VDSR(nn.Module):

@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-
 from monai_sr_bundle.backends.onnx_files import error_bars_onnx, onnx_file
 from monai_sr_bundle.backends.torch_backend import build_error_scale, load_network, load_state
 from monai_sr_bundle.backends.torch_networks import PartNetwork

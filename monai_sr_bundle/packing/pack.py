@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.backends.onnx_files import error_bars_onnx, exported_process, onnx_files
 from monai_sr_bundle.bundles import (

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from monai_sr_bundle.backends.onnx_files import error_bars_onnx, exported_process
 from monai_sr_bundle.backends.torch_backend import build_error_scale, build_network
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, LARGEST_BYTES, LEARNT_FROM, Bundle, sha256_of

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-
 from monai_sr_bundle.backends.onnx_files import onnx_file
 from monai_sr_bundle.bundles import ERROR_BARS_DEF, LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
@@ -357,7 +356,6 @@ def _torchscript(subject: _Subject) -> str:
 
 def _onnx(subject: _Subject) -> str:
     import torch
-
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
     from monai_sr_bundle.backends.torch_backend import load_network
 

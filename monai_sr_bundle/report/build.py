@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import combined_sha256
 from monai_sr_bundle.degradation import Degradation

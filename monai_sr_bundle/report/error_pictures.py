@@ -6,10 +6,9 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+from monai_sr_bundle.report.preview import PANEL, display_shape, nice_above, resize
 from PIL import Image as Picture
 from PIL import ImageFilter
-
-from monai_sr_bundle.report.preview import PANEL, display_shape, nice_above, resize
 
 DARK, LIGHT = (24, 26, 31), (255, 214, 120)
 """Colours of error bars of no width, and of those at the limit of the scale and beyond."""

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as Picture
-from PIL import ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
-
 from monai_sr_bundle.images.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.report.detail_region import find_detail_region
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 PANEL = 512
 """Side in picture pixels that a panel may have: 256, 512, 1024 and 2048 pixels are then shown at a whole ratio."""

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
-from torch.optim import Optimizer
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.losses.fidelity import FidelityLoss
+from torch.optim import Optimizer
 
 logger = logging.getLogger(__name__)
 

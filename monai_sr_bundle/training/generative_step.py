@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from monai.engines.evaluator import SupervisedEvaluator
 from monai.utils.enums import CommonKeys
-from torch import nn
-
 from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow
 from monai_sr_bundle.training.step import Objective, full_precision
+from torch import nn
 
 LEVELS = 8
 """Noise levels at which a validation measures the loss, evenly spread over the steps."""

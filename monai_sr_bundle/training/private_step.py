@@ -15,12 +15,11 @@ import torch
 from monai.data.utils import list_data_collate
 from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.training.step import Objective, RegressionObjective, TrainingStep, as_numbers
 from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
 from torch.utils.data import IterableDataset, Sampler
-
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.training.step import Objective, RegressionObjective, TrainingStep, as_numbers
 
 
 def private_training(noise_multiplier: float, clip: float) -> dict[str, Any]:

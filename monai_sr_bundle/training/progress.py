@@ -13,12 +13,11 @@ from ignite.engine import Engine, Events
 from ignite.handlers.checkpoint import DiskSaver
 from monai.engines.evaluator import Evaluator
 from monai.handlers.checkpoint_saver import CheckpointSaver
-from tqdm import tqdm
-
 from monai_sr_bundle.errors import require_bool
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.weights import BEST_WEIGHTS, NUMBERED
+from tqdm import tqdm
 
 
 class ProgressBar:

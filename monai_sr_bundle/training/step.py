@@ -10,14 +10,13 @@ import torch.distributed as dist
 from monai.data.samplers import DistributedSampler as UnpaddedSampler
 from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.losses.fidelity import FidelityLoss
+from monai_sr_bundle.losses.perceptual import AdversarialLoss
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, max_pool2d
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler, IterableDataset
-
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.losses.fidelity import FidelityLoss
-from monai_sr_bundle.losses.perceptual import AdversarialLoss
 
 
 class Objective(nn.Module):

@@ -22,7 +22,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data.dataloader import DataLoader
 from monai.data.dataset import Dataset
 from monai.handlers.checkpoint_loader import CheckpointLoader
-
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError, quote

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from monai_sr_bundle.errors import BundleError, InputError
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
-
-from monai_sr_bundle.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from ignite.engine import Engine

@@ -22,7 +22,6 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.dictionary import SaveImaged
 from monai.transforms.transform import MapTransform
 from monai.utils import MetaKeys, SpaceKeys
-
 from monai_sr_bundle.bundles import open_bundle, sha256_of
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, UsageError, require_bool

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.data.dataset import Dataset
-
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError

@@ -12,7 +12,6 @@ import nibabel
 import numpy as np
 import torch
 from monai.transforms.transform import MapTransform, Randomizable
-
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.degradation import Degradation

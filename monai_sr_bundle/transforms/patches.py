@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from monai.transforms.transform import MapTransform, Randomizable
-from torch.utils.data import IterableDataset, get_worker_info
-
 from monai_sr_bundle.errors import InputError, require_count
+from torch.utils.data import IterableDataset, get_worker_info
 
 
 class RandPairedPatchd(MapTransform, Randomizable):

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
-
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.images.geometry import scale_affine
 from monai_sr_bundle.inferers.data_consistency import Limits

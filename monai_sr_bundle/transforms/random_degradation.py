@@ -22,7 +22,6 @@ from functools import lru_cache
 
 import numpy as np
 from monai.transforms.transform import Randomizable
-
 from monai_sr_bundle.degradation import blur_matrix as exact_blur_matrix
 from monai_sr_bundle.degradation import reduction_matrix, through_jpeg
 from monai_sr_bundle.images.unit import AIR

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from monai.data.dataset import Dataset
 from monai.transforms.transform import MapTransform, Randomizable
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.nifti import read_nifti

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError

@@ -18,7 +18,6 @@ from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
-
 from monai_sr_bundle.backends.onnx_files import require_onnx
 from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.cli.enlarging import check_tolerance, remove_on_error

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
 from sqlalchemy import (
     Column,
     Connection,
@@ -43,7 +44,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from labelling.errors import ConflictError, NotFoundError, RefusedError, ServerError, StorageError
-from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
 
 CONSENSUS = "consensus"
 """Reader of the consensus: a draft where it was computed, a submitted version where an adjudicator has decided."""

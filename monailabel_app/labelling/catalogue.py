@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from pydicom.dataset import Dataset
-
-from labelling.errors import NotFoundError, PacsError, RefusedError
 from monai_sr_bundle.boxes.box_files import identify_image
 from monai_sr_bundle.boxes.readings import ImageIdentity
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
@@ -33,6 +30,9 @@ from monai_sr_bundle.images.dicom_file import open_header
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, UnreadableFile
 from monai_sr_bundle.images.provenance import describes_result
+from pydicom.dataset import Dataset
+
+from labelling.errors import NotFoundError, PacsError, RefusedError
 
 logger = logging.getLogger(__name__)
 

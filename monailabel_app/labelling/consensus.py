@@ -13,12 +13,12 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-
-from labelling.box_store import CONSENSUS
-from labelling.errors import RefusedError
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.codes import finding_code
 from monai_sr_bundle.boxes.readings import Reader, Reading, Tool
+
+from labelling.box_store import CONSENSUS
+from labelling.errors import RefusedError
 
 SAME_FINDING_IOU = 0.5
 """Least overlap (intersection over union) of two boxes that mark one finding."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelling.errors import BusyError, ServerError, StoppedError
 from monai_sr_bundle.engine.session import EnhanceOptions, ScaleChoice, SessionCache, choose_bundle
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import Source
@@ -25,6 +24,8 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.given_spacing import with_spacing
 from monai_sr_bundle.images.maps import map_paths, write_maps
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+
+from labelling.errors import BusyError, ServerError, StoppedError
 
 LONGEST_SECONDS = 3600
 MOST_WAITING = 8

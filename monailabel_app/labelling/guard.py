@@ -13,6 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from monai_sr_bundle.boxes.box import BoxError
+from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError, SuperResolutionError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -23,8 +25,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from labelling.access import LOCAL, LOOPBACK, find_user, has_tokens
 from labelling.box_store import BoxStore
 from labelling.errors import RefusedError
-from monai_sr_bundle.boxes.box import BoxError
-from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError, SuperResolutionError
 
 logger = logging.getLogger(__name__)
 

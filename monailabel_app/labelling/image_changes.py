@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monai_sr_bundle.boxes.readings import ImageIdentity
+from monai_sr_bundle.errors import InputError, OutOfMemoryError
+
 from labelling.box_store import BoxStore, Version
 from labelling.catalogue import Catalogue, check_identity
 from labelling.errors import NotFoundError, RefusedError
 from labelling.guard import without_paths
-from monai_sr_bundle.boxes.readings import ImageIdentity
-from monai_sr_bundle.errors import InputError, OutOfMemoryError
 
 UNREADABLE = InputError, OutOfMemoryError
 """What an image raises that cannot be read; the second if its header asks for too much."""

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labelling.box_store import BoxStore
-from labelling.errors import ConflictError, NotFoundError
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
+
+from labelling.box_store import BoxStore
+from labelling.errors import ConflictError, NotFoundError
 
 _KIND = "promoted"
 

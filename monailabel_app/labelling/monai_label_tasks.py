@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from monai_sr_bundle.errors import BundleError
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -11,7 +12,6 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from labelling.context import Context
 from labelling.errors import RefusedError
 from labelling.next_image import STRATEGIES
-from monai_sr_bundle.errors import BundleError
 
 
 class BundleInfer(InferTask):

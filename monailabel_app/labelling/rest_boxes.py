@@ -11,6 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Body, Depends, File, Form, Path, Query, Request, Response, UploadFile
+from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
+from monai_sr_bundle.boxes.codes import finding_code, finding_name, public_codes
+from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings, parse_readings
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images import files
+from monai_sr_bundle.images.dicom_file import open_header
 from pydantic import StringConstraints
 from pydicom.dataset import Dataset
 
@@ -23,12 +29,6 @@ from labelling.errors import ConflictError, ForbiddenError, NotFoundError, PacsE
 from labelling.formats import dicom_sr, exchange
 from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings
 from labelling.image_changes import UNREADABLE, is_drawn_on, leave_out_changed, say_missing, shortened
-from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
-from monai_sr_bundle.boxes.codes import finding_code, finding_name, public_codes
-from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings, parse_readings
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images import files
-from monai_sr_bundle.images.dicom_file import open_header
 
 ImageName = Annotated[str, Path(pattern=NAME)]
 READER = r"^[^\x00-\x1f\x7f]{1,64}$"

@@ -16,6 +16,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, File, Form, Path, Query, Response, UploadFile
 from fastapi.responses import FileResponse
+from monai_sr_bundle.errors import SuperResolutionError
+from monai_sr_bundle.images import files
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from requests_toolbelt import MultipartEncoder
 
 from labelling import next_image
@@ -33,10 +37,6 @@ from labelling.image_changes import find_problem
 from labelling.rest_boxes import Sender, Server, facts_of, image_names, require_findings, unchanged
 from labelling.training_data import agreed_reading
 from labelling.training_jobs import RUNNING
-from monai_sr_bundle.errors import SuperResolutionError
-from monai_sr_bundle.images import files
-from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 
 router = APIRouter(tags=["Images"])
 SAVED_BOXES = "boxes"

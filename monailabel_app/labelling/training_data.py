@@ -14,10 +14,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import PIL.Image
-
-from labelling.box_store import CONSENSUS, Version
-from labelling.consensus import fuse
-from labelling.errors import ConflictError
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.readings import Reading
 from monai_sr_bundle.datasets.make_manifest import assign_split, write_boxes, write_manifest
@@ -25,6 +21,10 @@ from monai_sr_bundle.datasets.manifest import Record
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.files import Source
 from monai_sr_bundle.images.geometry import ras_from_lps
+
+from labelling.box_store import CONSENSUS, Version
+from labelling.consensus import fuse
+from labelling.errors import ConflictError
 
 SET = "labelled"
 """Name of the image set."""

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelling.models import prepare_bundle
-from labelling.training_data import SET, LabelledImage, split_of, write_data_set
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.training.stages import training_stages
+
+from labelling.models import prepare_bundle
+from labelling.training_data import SET, LabelledImage, split_of, write_data_set
 
 MARGIN_DB = 0.1
 """Largest loss of PSNR, with 95 % confidence, at which the new weights are called not worse."""
@@ -159,7 +160,6 @@ def calibrate(new: str, shipped: str, data: Path) -> str:
     Returns:
         A sentence on the error bars, or on why the new weights have none.
     """
-    from labelling.guard import without_paths
     from monai_sr_bundle.calibrate.calibrate import make_calibration, measure_losses
     from monai_sr_bundle.calibrate.loss_curve import require_enough
     from monai_sr_bundle.datasets.make_manifest import manifest_sha256
@@ -168,6 +168,8 @@ def calibrate(new: str, shipped: str, data: Path) -> str:
     from monai_sr_bundle.transforms.pairs import pair_items
     from monai_sr_bundle.uncertainty.calibration import FILE, read_calibration
     from monai_sr_bundle.uncertainty.error_bars import find_calibration_file, has_error_bars
+
+    from labelling.guard import without_paths
 
     before, split = find_bundle(shipped), "test"
     calibrated = find_calibration_file(before)

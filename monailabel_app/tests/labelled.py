@@ -10,12 +10,12 @@ import numpy as np
 import PIL.Image
 import torch
 from labelling.training_data import split_of
-
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import ERROR_BARS, open_bundle, sha256_of
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, bundle_sha256
+
 from tests.changed_bundles import copied, signed, with_facts, with_metadata
 
 

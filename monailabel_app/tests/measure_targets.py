@@ -28,9 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from drawn_readings import box, reading
 from labelled import tiny_bundle, write_images
-from processes import Server, wait_for
-
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
+from processes import Server, wait_for
 
 BUNDLE = "chest_xray_edsr_x4"
 SUBMISSIONS = 200

@@ -13,11 +13,11 @@ from drawn_readings import box, reading
 from labelling.box_store import BoxStore
 from labelling.catalogue import FolderCatalogue
 from labelling.image_changes import find_problem, leave_out_changed
-from SuperResolutionLib.label_client import LabelClient
-
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.errors import OutOfMemoryError
 from monai_sr_bundle.images.dicom_file import series_ending
+from SuperResolutionLib.label_client import LabelClient
+
 from tests.images.dicom_files import ct_series, phantom, radiograph
 
 FILMS = ("f0.dcm", "f1.dcm")

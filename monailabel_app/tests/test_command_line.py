@@ -18,10 +18,9 @@ from labelling.access import User, find_user, has_tokens
 from labelling.box_store import BoxStore
 from labelling.context import STORE_FILE, open_context
 from labelling.errors import ConflictError
-from processes import ROOT, START_SECONDS, free_port, wait_for
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.cli import label
+from processes import ROOT, START_SECONDS, free_port, wait_for
 
 
 def run(capsys, *arguments):

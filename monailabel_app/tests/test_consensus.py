@@ -12,7 +12,6 @@ from labelling.box_store import BoxStore
 from labelling.consensus import agreement, disagreement, fuse, match, overlap
 from labelling.errors import RefusedError
 from labelling.next_image import next_image, set_readers_per_image
-
 from monai_sr_bundle.boxes.readings import ImageIdentity
 
 LIDC = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct_patients"

@@ -11,13 +11,13 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from requests_toolbelt import MultipartDecoder
-
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.shipped_bundles import all_bundles
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
+from requests_toolbelt import MultipartDecoder
+
 from tests.images.dicom_files import radiograph
 
 FEWEST_STEPS = 2

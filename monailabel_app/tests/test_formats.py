@@ -17,10 +17,10 @@ from labelling.catalogue import FolderCatalogue, safe_name
 from labelling.errors import RefusedError
 from labelling.formats import exchange, slicer_markups
 from labelling.formats.slices import ImageFacts, ImageNames
-
 from monai_sr_bundle.boxes.box import BoxError, FindingCode
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader
 from monai_sr_bundle.errors import InputError
+
 from tests.images.dicom_files import ct_series, radiograph
 
 CHEST = ImageFacts(ImageIdentity("chest.png", columns=200, rows=100, slices=1))

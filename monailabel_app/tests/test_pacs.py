@@ -20,11 +20,11 @@ from labelling.box_store import BoxStore
 from labelling.catalogue import WebCatalogue
 from labelling.context import STORE_FILE, open_context
 from labelling.errors import PacsError
-
 from monai_sr_bundle.boxes.dicom_report_read import read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
+
 from tests.images.dicom_files import ct_series, radiograph
 
 

@@ -11,7 +11,6 @@ import pytest
 from drawn_readings import box, reading
 from labelling import next_image
 from labelling.box_store import BoxStore
-
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
 

@@ -14,11 +14,11 @@ import PIL.Image
 import pytest
 import requests
 from drawn_readings import box, reading
-from processes import wait_for
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
+from processes import wait_for
+
 from tests.images.dicom_files import radiograph
 
 

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import PIL.Image
 import pytest
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from processes import ROOT, free_port
 from SuperResolutionLib import label_client
 from SuperResolutionLib.box import Box
@@ -21,7 +22,6 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.label_client import LabelClient
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, Tool
 
-from monai_sr_bundle.datasets.phantom import draw_phantom
 from tests.images.dicom_files import ct_series, phantom, radiograph
 
 LIBRARY = ROOT / "slicer_extension" / "SuperResolution"

@@ -16,14 +16,14 @@ from labelling.catalogue import FolderCatalogue
 from labelling.errors import ConflictError
 from labelling.training_data import LabelledImage, agreed_reading, require_splits, write_data_set
 from labelling.training_process import TrainingTask, _judge, calibrate, run
-from processes import wait_for
-
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.calibrate.training_inputs import read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
+from processes import wait_for
+
 from tests.images.dicom_files import ct_series, radiograph
 
 BUNDLE = "chest_xray_edsr_x4"

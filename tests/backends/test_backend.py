@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-
 from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
 from monai_sr_bundle.backends.openvino_backend import import_openvino, outer_convolutions
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.shipped_bundles import all_bundles, find_bundle
+
 from tests.changed_bundles import copied, damaged, signed, with_facts, with_metadata
 
 for_each_file = pytest.mark.parametrize(

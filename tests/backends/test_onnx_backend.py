@@ -1,9 +1,9 @@
 import onnx
 import pytest
-
 from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.changed_bundles import copied, signed
 
 

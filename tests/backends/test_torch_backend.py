@@ -5,11 +5,11 @@ import socket
 
 import pytest
 import torch
-
 from monai_sr_bundle.backends.torch_backend import MONAI_NETWORKS, TorchBackend, build_error_scale, build_network
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.shipped_bundles import all_bundles, all_variants, find_bundle
+
 from tests.changed_bundles import copied, signed, with_facts
 
 EDSR = "monai_sr_bundle.networks.edsr.EDSR"

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-
 from monai_sr_bundle.__main__ import main
+
 from tests.drawn_data import write_radiographs
 
 TEXT = {

@@ -7,9 +7,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image as Picture
-from scipy.stats import ttest_rel
-
 from monai_sr_bundle.benchmark import plots, sheet
 from monai_sr_bundle.benchmark.comparison import FIGURES, Comparison, MethodResult, Sample
 from monai_sr_bundle.benchmark.comparison_page import MEANING, page
@@ -18,6 +15,9 @@ from monai_sr_bundle.benchmark.sheet import region_of_interest
 from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from PIL import Image as Picture
+from scipy.stats import ttest_rel
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 
 COMMAND = "monai-sr benchmark quality --data data --out <here>"

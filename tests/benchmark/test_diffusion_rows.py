@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.cases import list_items
 from monai_sr_bundle.benchmark.comparison_page import page
@@ -23,6 +22,7 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.drawn_data import write_radiographs
 from tests.tiny_diffusion import LATENT_BUNDLE, SR3_BUNDLE, released_diffusion

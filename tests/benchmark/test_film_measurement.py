@@ -11,10 +11,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio
-from torch.nn.functional import interpolate
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark import originals
@@ -30,6 +26,10 @@ from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.shipped_bundles import find_bundle
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+from torch.nn.functional import interpolate
+
 from tests.benchmark.test_film_protocol import write_text
 from tests.changed_bundles import copied, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from monai_sr_bundle.benchmark.film_protocol import read_film_protocol
 from monai_sr_bundle.benchmark.protocol_choice import choose_protocols, read_any_protocol
 from monai_sr_bundle.errors import InputError

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.benchmark import methods as module
 from monai_sr_bundle.benchmark.comparison import FIGURES, TRUST_FIGURES
@@ -19,6 +18,7 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.augmentation import draw_artifacts
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import copied, damaged, signed, with_facts, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark.memory import measure_memory
 from monai_sr_bundle.errors import InputError

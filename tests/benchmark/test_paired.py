@@ -2,10 +2,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.metrics.mean import Mean
+from scipy import stats
 
 
 def test_the_interval_covers_the_mean_of_a_known_distribution():

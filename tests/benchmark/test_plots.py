@@ -9,10 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-
 from monai_sr_bundle.benchmark import plots
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.protocol import Row
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 
 METHODS = ("nearest", "bicubic", "edsr", "gan")

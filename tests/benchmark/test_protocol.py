@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.benchmark.film_protocol import FilmProtocol
 from monai_sr_bundle.benchmark.methods import open_method

@@ -4,8 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark.quality import evaluate, least_gain
 from monai_sr_bundle.degradation import Degradation
@@ -14,6 +12,8 @@ from monai_sr_bundle.metrics.fidelity import as_stored
 from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+from skimage.metrics import peak_signal_noise_ratio
+
 from tests.drawn_data import write_radiographs
 
 

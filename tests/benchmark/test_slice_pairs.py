@@ -4,7 +4,6 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
-
 from monai_sr_bundle.benchmark.film_measurement import measure_films
 from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.film_tables import film_markdown
@@ -18,6 +17,7 @@ from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.transforms.pairs import pair_items
 from monai_sr_bundle.transforms.slabs import ThickVolumes
+
 from tests.drawn_data import write_volumes
 
 NAME = "chest_ct_throughplane"

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import yaml
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.benchmark import speed_process

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.tables import (
@@ -18,6 +17,7 @@ from monai_sr_bundle.benchmark.tables import (
 )
 from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.errors import OutputError
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 
 PROTOCOL = drawn_protocol(Row("bicubic", "Bicubic"), Row("srcnn", "SRCNN"), Row("srgan", "SRGAN"), name="three")

@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark.comparison import TRUST_FIGURES
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Row
+
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.with_error_bars import calibration_of, with_error_bars, write_windows
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.benchmark.unmodified import (
     REACH,
     find_blocks,

@@ -6,8 +6,6 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.benchmark.comparison_page import page
 from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts
@@ -27,6 +25,8 @@ from monai_sr_bundle.benchmark.unmodified import (
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES
 from monai_sr_bundle.engine import session
 from monai_sr_bundle.images.unit import largest_around
+from PIL import Image
+
 from tests.benchmark.test_film_measurement import BOX, PROTOCOL, SCANS
 from tests.drawn_data import write_radiographs, write_volumes
 

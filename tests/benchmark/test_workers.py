@@ -3,7 +3,6 @@ import signal
 
 import pytest
 import torch
-
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 

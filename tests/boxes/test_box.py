@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-
 from monai_sr_bundle.boxes import box as box_module
 from monai_sr_bundle.boxes import readings as readings_module
 from monai_sr_bundle.boxes.box import Box, BoxError, Figures, FindingCode

@@ -10,9 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from pydicom import dcmread
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.boxes.box import Box, FindingCode
 from monai_sr_bundle.boxes.readings import ImageIdentity, parse_readings
@@ -20,6 +17,9 @@ from monai_sr_bundle.datasets.make_manifest import write_boxes, write_manifest
 from monai_sr_bundle.datasets.manifest import Record, read_boxes
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
+from PIL import Image
+from pydicom import dcmread
+
 from tests.images.dicom_files import ct_series, enlarged, phantom, provenance, radiograph, zipped
 
 TABLE = """image,finding,x_min,y_min,x_max,y_max,reader,certainty

@@ -8,10 +8,6 @@ import highdicom
 import numpy as np
 import pytest
 from highdicom import sr
-from pydicom import dcmread, uid
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sr.coding import Code
-
 from monai_sr_bundle.boxes.box import Box, Figures, check_edges
 from monai_sr_bundle.boxes.codes import finding_code, finding_name
 from monai_sr_bundle.boxes.dicom_report_read import read_report
@@ -20,6 +16,10 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_read import read_dicom, read_headers
 from monai_sr_bundle.images.dicom_write import write_dicom
+from pydicom import dcmread, uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.coding import Code
+
 from tests.images.dicom_files import (
     SERIES,
     STUDY,

@@ -6,7 +6,6 @@ import nibabel
 import numpy as np
 import PIL.Image
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
@@ -22,6 +21,7 @@ from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import bundle_sha256, read_calibration
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 from monai_sr_bundle.uncertainty.error_bars import error_scale
+
 from tests.tiny_flow import FLOW_BUNDLE, released_flow
 from tests.with_error_bars import with_error_bars, without_error_bars, write_windows
 

@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
@@ -14,6 +13,7 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.error_bars import error_scale
+
 from tests.changed_bundles import copied, with_facts
 from tests.with_error_bars import without_error_bars, write_windows
 

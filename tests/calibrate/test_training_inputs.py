@@ -3,7 +3,6 @@ import json
 import nibabel
 import numpy as np
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate.calibration_cases import open_pairs
@@ -16,6 +15,7 @@ from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.packing.release import release_learnt_from
 from monai_sr_bundle.transforms.native_patches import FilmPatches
+
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.with_error_bars import write_windows
 

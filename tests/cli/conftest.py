@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 
 

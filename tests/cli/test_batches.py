@@ -16,10 +16,6 @@ import psutil
 import pydicom
 import pytest
 import SimpleITK
-from PIL import Image
-from pydicom import uid
-from pydicom.data import get_testdata_file
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.enlarging import Task
@@ -29,6 +25,10 @@ from monai_sr_bundle.cli.parallel import LostProcess, run_tasks
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.errors import OutOfMemoryError
 from monai_sr_bundle.images import files, working_folders
+from PIL import Image
+from pydicom import uid
+from pydicom.data import get_testdata_file
+
 from tests.images.dicom_files import capture, ct_series, phantom, radiograph, zipped
 
 ROOT = Path(__file__).parents[2]

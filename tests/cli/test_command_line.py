@@ -15,13 +15,13 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
-
 from monai_sr_bundle.__main__ import build_parser, main
 from monai_sr_bundle.cli.exit_codes import Terminated, raise_terminated
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.images.provenance import describes_result
 from monai_sr_bundle.shipped_bundles import find_bundle
+from PIL import Image
+
 from tests.images.dicom_files import ct_series, ct_slice, phantom, radiograph, zipped
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.cli import enlarging, jobs
 from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.lines import one_line
 from monai_sr_bundle.datasets.phantom import write_phantom_png
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,6 @@ from contextlib import redirect_stdout
 
 import pydicom
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 

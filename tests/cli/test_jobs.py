@@ -15,8 +15,6 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.cli import enlarging
 from monai_sr_bundle.cli.console import Terminal
@@ -30,6 +28,8 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.shipped_bundles import find_bundle
+from PIL import Image
+
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.images.dicom_files import ct_series, phantom, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.cli.enlarging import ImageOptions, Task
 from monai_sr_bundle.cli.events import Finished, Listed, Skipped

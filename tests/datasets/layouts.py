@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-
 from monai_sr_bundle.datasets.make_manifest import assign_split
 
 

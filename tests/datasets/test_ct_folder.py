@@ -7,10 +7,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-
 from monai_sr_bundle.datasets.ct_folder import scan
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
+
 from tests.datasets.layouts import skipped, thorax
 from tests.images.dicom_files import TILTED, capture, ct_series, ct_slice, radiograph
 

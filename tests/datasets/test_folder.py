@@ -7,9 +7,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
+
 from tests.datasets.layouts import chest, picture, skipped, thorax
 from tests.images.dicom_files import ct_series, radiograph
 

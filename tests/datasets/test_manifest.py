@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.datasets.make_manifest import assign_split, manifest_sha256, write_boxes, write_manifest
 from monai_sr_bundle.datasets.manifest import Box, Record, read_boxes, read_manifest
 from monai_sr_bundle.errors import InputError, OutputError
+
 from tests.datasets.layouts import picture, table
 
 CXR = (

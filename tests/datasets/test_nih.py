@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.make_manifest import assign_split
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
 from monai_sr_bundle.errors import InputError
+
 from tests.datasets.layouts import NIH_HEADER, nih, picture, skipped, split_of, table
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
+
 from tests.datasets.layouts import picture, skipped, table
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>

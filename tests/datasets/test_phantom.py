@@ -3,10 +3,9 @@
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
-
 from monai_sr_bundle.datasets.phantom import BAR_PERIODS, NODULES, draw_phantom, write_phantom_dicom, write_phantom_png
 from monai_sr_bundle.errors import OutputError
+from PIL import Image
 
 draw_anew = draw_phantom.__wrapped__
 """The other tests get copies of one drawing, see conftest.py."""

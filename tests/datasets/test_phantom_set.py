@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.phantom_set import SLICES, write_phantom_set
 from monai_sr_bundle.errors import OutputError

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.datasets import prepare as module
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare, summary
 from monai_sr_bundle.datasets.radiograph import read_radiograph
 from monai_sr_bundle.errors import InputError, OutputError
+
 from tests.datasets.layouts import files_below, nih, picture, skipped, table
 
 

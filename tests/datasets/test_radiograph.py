@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from pydicom.dataset import Dataset
-
 from monai_sr_bundle.datasets.radiograph import encode_png, read_radiograph, reduce_size
 from monai_sr_bundle.errors import InputError
+from pydicom.dataset import Dataset
+
 from tests.datasets.layouts import chest, picture
 from tests.images.dicom_files import radiograph
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
 from monai_sr_bundle.errors import InputError
+
 from tests.datasets.layouts import chest, skipped, table
 from tests.images.dicom_files import radiograph
 

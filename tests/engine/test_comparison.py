@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.engine.comparison import cubic_slice, interpolate_source, reduce_result
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic

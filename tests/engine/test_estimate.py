@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.engine.estimate import (
     LARGER_SIDE,
@@ -23,6 +22,7 @@ from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.changed_bundles import copied, with_facts
 from tests.families.stated import stated_family
 from tests.tiny_flow import released_flow

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import UsageError

@@ -7,8 +7,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Picture
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
@@ -23,6 +21,8 @@ from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
+from PIL import Image as Picture
+
 from tests.changed_bundles import copied, signed, with_facts, with_metadata
 from tests.images.dicom_files import capture, ct_series, phantom, radiograph
 from tests.monai_workflow import run_workflow

@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 import torch
 from monai.networks.trt_compiler import TrtCompiler
-
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.backends.torch_networks import PartNetwork, run_network
 from monai_sr_bundle.engine.tensorrt_parts import (
@@ -24,6 +23,7 @@ from monai_sr_bundle.engine.tensorrt_parts import (
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.tiling import tiles, window_ranges
 from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, find_bundle
+
 from tests.monai_workflow import open_workflow
 
 FAMILIES = ("chest_xray_residual_flow_x4", "chest_xray_sr3_anomaly_x4", "chest_xray_latent_diffusion_x4")

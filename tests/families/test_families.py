@@ -1,10 +1,10 @@
 """Keys and sampler options of a family: read, or refused with the key, its value and what to do."""
 
 import pytest
-
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import ModelFamily
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+
 from tests.families.stated import DRAWN, TEXTURE, stated_family
 
 FAMILIES = ("diffusion", "flow", "one_pass", "through_plane")

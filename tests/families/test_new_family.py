@@ -5,12 +5,10 @@ import json
 import sys
 from pathlib import Path
 
+import monai_sr_bundle.families
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Picture
-
-import monai_sr_bundle.families
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -22,6 +20,8 @@ from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.worker.messages import Events
 from monai_sr_bundle.worker.server import Worker
+from PIL import Image as Picture
+
 from tests.changed_bundles import copied, with_facts
 
 FILE = '''

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import parse_study
+
 from tests.random_backbone import write_squeezenet
 
 TASK = {"bundle": "chest_xray_srcnn_x4", "rounds": 2, "iterations": 2, "batch_size": 2, "patch_size": 8}

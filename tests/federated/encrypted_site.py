@@ -5,11 +5,10 @@ from pathlib import Path
 
 import nvflare.client as flare
 import torch
-from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
-
 from monai_sr_bundle.federated.site_settings import read_site_settings
 from monai_sr_bundle.federated.site_training import SiteTraining
 from monai_sr_bundle.federated.training_task import TrainingTask
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 root = Path(sys.argv[sys.argv.index("--root") + 1])
 flare.init()

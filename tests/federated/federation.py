@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 import yaml
-
 from monai_sr_bundle.federated.join import check_connection, install_kit, is_running, start, stop
 from monai_sr_bundle.federated.site_policy import install_policy
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
 from monai_sr_bundle.federated.startup_kits import ProvisionedKits, is_server, provision
+
 from tests.drawn_data import write_radiographs
 
 COORDINATOR = "coordinator@example.org"

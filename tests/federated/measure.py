@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import psutil
-
 from monai_sr_bundle.federated.study import parse_study
 from monai_sr_bundle.federated.submit import describe_rounds, open_session, run_study
+
 from tests.federated.federation import Federation, processes_of
 
 

@@ -8,12 +8,6 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.fl_constant import ReturnCode
-from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
-from nvflare.apis.signal import Signal
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.calibrate.calibrate import calibrate, measure_losses
 from monai_sr_bundle.errors import InputError
@@ -29,6 +23,12 @@ from monai_sr_bundle.federated.calibration import (
 from monai_sr_bundle.federated.filters import ListedOnly
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, bundle_sha256, read_calibration
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
 from tests.with_error_bars import write_windows
 
 BUNDLE = "chest_xray_srcnn_x4"

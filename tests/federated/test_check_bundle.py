@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import yaml
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.check_bundle import bundle_sha256, check_bundle, check_text

@@ -9,6 +9,7 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 from monai_sr_bundle.federated import client, site_training
 from monai_sr_bundle.federated.site_settings import write_site_settings
 from monai_sr_bundle.federated.start_weights import start_state
+
 from tests.federated.conftest import study
 
 

@@ -14,6 +14,9 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 pytest.importorskip("tenseal", reason="secure aggregation: tenseal is not installed (extra [dev])")
 
 import tenseal
+from monai_sr_bundle.federated.site_settings import SiteSettings, write_site_settings
+from monai_sr_bundle.shipped_bundles import find_bundle
+from monai_sr_bundle.training.weights import read_weights
 from nvflare.apis.dxo import DataKind
 from nvflare.app_opt.pt.recipes.fedavg_he import FedAvgRecipeWithHE
 from nvflare.client.config import ExchangeFormat, TransferType
@@ -26,9 +29,6 @@ from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 from nvflare.recipe import ProdEnv
 
-from monai_sr_bundle.federated.site_settings import SiteSettings, write_site_settings
-from monai_sr_bundle.shipped_bundles import find_bundle
-from monai_sr_bundle.training.weights import read_weights
 from tests.federated.conftest import study
 from tests.federated.federation import free_port, processes_of, wait_for
 from tests.with_error_bars import write_windows

@@ -6,6 +6,14 @@ import torch
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.federated.filters import ClipAndNoise, ListedOnly, RefusedMessageError
+from monai_sr_bundle.federated.ledger import BudgetSpentError, Ledger, Release, compute_epsilon
+from monai_sr_bundle.federated.messages import EPSILON, LEAST_PATIENTS_OF_SITE, same_process
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
+from monai_sr_bundle.shipped_bundles import find_bundle
+from monai_sr_bundle.training.weights import read_weights
+from monai_sr_bundle.uncertainty.conformal import FACTORS
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -15,15 +23,6 @@ from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, Histogra
 from nvflare.app_common.app_constant import AppConstants, StatisticsConstants
 from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
-
-from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.federated.filters import ClipAndNoise, ListedOnly, RefusedMessageError
-from monai_sr_bundle.federated.ledger import BudgetSpentError, Ledger, Release, compute_epsilon
-from monai_sr_bundle.federated.messages import EPSILON, LEAST_PATIENTS_OF_SITE, same_process
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
-from monai_sr_bundle.shipped_bundles import find_bundle
-from monai_sr_bundle.training.weights import read_weights
-from monai_sr_bundle.uncertainty.conformal import FACTORS
 
 BUNDLE = "chest_xray_srcnn_x4"
 SECRET = "PatientName^Doe /data/hospital/00000017_002.png"

@@ -7,6 +7,9 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
+from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS, ImageStatistics, list_statistics
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
+from monai_sr_bundle.federated.site_statistics import write_statistics_job
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, HistogramType
@@ -14,9 +17,6 @@ from nvflare.app_common.app_constant import StatisticsConstants as StC
 from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
 
-from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS, ImageStatistics, list_statistics
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
-from monai_sr_bundle.federated.site_statistics import write_statistics_job
 from tests.drawn_data import write_radiographs, write_volumes
 
 fobs_registration()  # as NVFlare's part of a job does

@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.controller import weighted_mean
 from monai_sr_bundle.federated.executor import TrainExecutor
 from monai_sr_bundle.federated.job import EXECUTOR, SERVER_CLASSES, SITE_CLASSES, write_job
+
 from tests.federated.conftest import TASK, study
 
 

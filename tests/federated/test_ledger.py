@@ -11,10 +11,9 @@ import pytest
 
 pytest.importorskip("opacus", reason="federated training: opacus is not installed (extra [federated])")
 
-from opacus.accountants import RDPAccountant
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.ledger import BudgetSpentError, Ledger, Release, compute_epsilon
+from opacus.accountants import RDPAccountant
 
 
 @pytest.mark.parametrize(

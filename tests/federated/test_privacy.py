@@ -12,6 +12,7 @@ from monai_sr_bundle.federated.ledger import Release, compute_epsilon
 from monai_sr_bundle.federated.privacy_curve import CURVE_FILE, draw_privacy_curve
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import SiteTraining
+
 from tests.federated.conftest import TASK, study
 from tests.with_error_bars import write_windows
 

@@ -14,15 +14,6 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from nvflare.lighter.utils import (
-    Identity,
-    generate_cert,
-    generate_keys,
-    load_private_key_file,
-    serialize_cert,
-    serialize_pri_key,
-)
-
 from monai_sr_bundle.calibrate.calibrate import measure_losses
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.calibration import calibrate_sites
@@ -41,6 +32,15 @@ from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, fetch_
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.uncertainty.calibration import read_calibration
+from nvflare.lighter.utils import (
+    Identity,
+    generate_cert,
+    generate_keys,
+    load_private_key_file,
+    serialize_cert,
+    serialize_pri_key,
+)
+
 from tests.drawn_data import write_radiographs
 from tests.with_error_bars import write_windows
 

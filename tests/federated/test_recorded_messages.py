@@ -24,6 +24,7 @@ from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import parse_study
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
+
 from tests.with_error_bars import write_windows
 
 BUNDLE = "chest_xray_srcnn_x4"

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.federated import simulation
@@ -21,6 +20,7 @@ from monai_sr_bundle.federated.site_training import SiteTraining
 from monai_sr_bundle.federated.start_weights import start_state
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
+
 from tests.federated.conftest import TASK, draw_sites, study
 
 

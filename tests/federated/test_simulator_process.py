@@ -7,9 +7,8 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner
-
 from monai_sr_bundle.federated import simulator_process
+from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner
 
 
 def test_each_site_keeps_its_name_when_two_come_up_at_once(monkeypatch):

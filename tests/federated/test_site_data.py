@@ -1,7 +1,6 @@
 """A simulation's sites: patients divided, boxes and links as in the data set."""
 
 import pytest
-
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import InputError

@@ -8,14 +8,13 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
+from monai_sr_bundle.federated.site_policy import check_policy, install_policy, policy_folder
 from nvflare.apis.filter import Filter
 from nvflare.fuel.sec.authz import AuthzContext, Person, parse_policy_config
 from nvflare.fuel.utils.class_loader import load_class
 from nvflare.security.security import COMMAND_CATEGORIES
-
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
-from monai_sr_bundle.federated.site_policy import check_policy, install_policy, policy_folder
 
 
 @pytest.fixture

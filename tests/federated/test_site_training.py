@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.site_settings import SiteSettings
@@ -12,6 +11,7 @@ from monai_sr_bundle.federated.site_training import SiteTraining, normalisation_
 from monai_sr_bundle.federated.start_weights import start_state
 from monai_sr_bundle.shipped_bundles import all_bundles, find_bundle
 from monai_sr_bundle.training.stages import training_stages
+
 from tests.federated.conftest import study
 
 

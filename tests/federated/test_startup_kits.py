@@ -14,6 +14,14 @@ import yaml
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated import startup_kits
+from monai_sr_bundle.federated.join import install_kit, join
+from monai_sr_bundle.federated.site_policy import policy_folder
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
+from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
+from monai_sr_bundle.federated.study import parse_study
+from monai_sr_bundle.shipped_bundles import configs_dir
 from nvflare.lighter.utils import (
     Identity,
     generate_cert,
@@ -25,14 +33,6 @@ from nvflare.lighter.utils import (
     sign_folders,
 )
 
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated import startup_kits
-from monai_sr_bundle.federated.join import install_kit, join
-from monai_sr_bundle.federated.site_policy import policy_folder
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
-from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
-from monai_sr_bundle.federated.study import parse_study
-from monai_sr_bundle.shipped_bundles import configs_dir
 from tests.drawn_data import write_radiographs, write_volumes
 
 

@@ -1,10 +1,10 @@
 """A study's text: what it states, and what is refused with one sentence."""
 
 import pytest
-
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.federated.study import read_study, studies_dir
 from monai_sr_bundle.federated.training_task import TrainingTask
+
 from tests.federated.conftest import TASK, study
 
 

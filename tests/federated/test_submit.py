@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
-from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, MonitorReturnCode, NoReply
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL
 from monai_sr_bundle.federated.start_weights import START_FILE
 from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, fetch_end, run_study, run_to_result
+from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, MonitorReturnCode, NoReply
+
 from tests.federated.conftest import study
 
 COMPLETED, ABNORMAL = {"status": "FINISHED:COMPLETED"}, {"status": "FINISHED:ABNORMAL"}

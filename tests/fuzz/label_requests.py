@@ -12,6 +12,7 @@ from typing import Any
 
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings
+
 from tests.fuzz.seeds import BOXES, Files, reports, zip_files
 
 FILM, VOLUME = "film.dcm", "volume.nii"

@@ -28,8 +28,8 @@ from labelling.context import STORE_FILE, Context, lock_store
 from labelling.enhancing import MOST_WAITING, Enhancer
 from labelling.models import Models
 from labelling.training_jobs import TrainingJobs
-
 from monai_sr_bundle.boxes.readings import parse_readings
+
 from tests.fuzz.label_requests import BUNDLE, FILM, VOLUME, document
 from tests.fuzz.seeds import BOXES
 from tests.images.dicom_files import phantom, radiograph

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import InternalError, SuperResolutionError
 from monai_sr_bundle.images import files
@@ -24,6 +23,7 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.unit import check_pixels, from_stored, to_stored, value_window
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.fuzz import label_requests, seeds
 from tests.images.dicom_files import enlarged, provenance
 

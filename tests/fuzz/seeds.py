@@ -14,16 +14,16 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import PIL.Image
-from pydicom import dcmread, uid
-from pydicom.data import get_testdata_file
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.shipped_bundles import configs_dir
+from pydicom import dcmread, uid
+from pydicom.data import get_testdata_file
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+
 from tests.images.dicom_files import SOURCES, ct_series, phantom, radiograph
 
 Files = dict[str, bytes]

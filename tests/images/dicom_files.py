@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.provenance import Provenance
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.valuerep import format_number_as_ds
-
-from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.provenance import Provenance
 
 STUDY, SERIES, FRAME_OF_REFERENCE = "2.25.1001", "2.25.1002", "2.25.1003"
 TILTED = np.linalg.qr(np.array([[0.9, 0.2, -0.3], [-0.1, 0.95, 0.25], [0.3, -0.2, 0.9]]))[0]

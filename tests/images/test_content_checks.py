@@ -4,11 +4,6 @@ import nibabel
 import numpy as np
 import pydicom.uid as uid
 import pytest
-from PIL import Image as Picture
-from pydicom import Dataset
-from pydicom.sr._snomed_dict import mapping
-from pydicom.sr.codedict import codes
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
@@ -16,6 +11,11 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.input_checks import check_content
 from monai_sr_bundle.images.one_image import read_one
+from PIL import Image as Picture
+from pydicom import Dataset
+from pydicom.sr._snomed_dict import mapping
+from pydicom.sr.codedict import codes
+
 from tests.images.dicom_files import capture, ct_series, ct_slice, radiograph
 
 FILM = np.rint(255 * draw_phantom(64)).astype(np.uint8)

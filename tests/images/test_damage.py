@@ -15,13 +15,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image as Picture
-from pydicom import dcmread, uid
-from pydicom.data import get_testdata_file
-from pydicom.dataelem import RawDataElement
-from pydicom.pixels import get_decoder, pixel_array
-from pydicom.tag import Tag
-
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError, quote
 from monai_sr_bundle.images import decoder_process, dicom_file, memory
 from monai_sr_bundle.images.decoder_process import DecoderError, DecoderProcess
@@ -33,6 +26,13 @@ from monai_sr_bundle.images.files import UnreadableFile, discover
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.images.unit import check_pixels
+from PIL import Image as Picture
+from pydicom import dcmread, uid
+from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
+from pydicom.pixels import get_decoder, pixel_array
+from pydicom.tag import Tag
+
 from tests.images.dicom_files import ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 GDCM_ALONE = ("JPEGLSNearLossless_16.dcm", "JPEGLSNearLossless_08.dcm", "MR_small_jpeg_ls_lossless.dcm")

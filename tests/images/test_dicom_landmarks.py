@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from pydicom import dcmread
-
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
+from pydicom import dcmread
+
 from tests.images.dicom_files import TILTED, ct_series, ct_slice, enlarged, phantom, provenance
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.dicom_file import derivation, is_dicom, items_of, series_key
+from monai_sr_bundle.images.dicom_read import read_dicom
 from pydicom import dcmread, dcmwrite, uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.dicom_file import derivation, is_dicom, items_of, series_key
-from monai_sr_bundle.images.dicom_read import read_dicom
 from tests.images.dicom_files import capture, ct_series, ct_slice, phantom, radiograph
 
 

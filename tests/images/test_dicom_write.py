@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import dcmread, uid
-from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset
-
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.given_spacing import respaced
+from pydicom import dcmread, uid
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+
 from tests.images.dicom_files import SOURCES, capture, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
 
 SYNTHETIC_TAG_IS_NEWER_THAN_THE_VALIDATOR = "(0x0008,0x001c)"

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image as Picture
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files, picture
 from monai_sr_bundle.images.file_state import file_states, require_unchanged
 from monai_sr_bundle.images.files import discover
 from monai_sr_bundle.images.one_image import read_one
+from PIL import Image as Picture
+
 from tests.images.dicom_files import ct_series, phantom, radiograph, zipped
 
 

@@ -19,13 +19,13 @@ import nibabel
 import numpy as np
 import PIL.Image
 import pytest
-from pydicom.data import get_testdata_file
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images import zipped as zipped_files
 from monai_sr_bundle.images.files import Source, discover, output_paths, read, write
 from monai_sr_bundle.images.one_image import read_one
+from pydicom.data import get_testdata_file
+
 from tests.images.dicom_files import ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 

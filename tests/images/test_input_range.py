@@ -3,7 +3,6 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.calibrate.training_inputs import known_limits, known_range
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -21,6 +20,7 @@ from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
 from monai_sr_bundle.uncertainty.error_bars import LEAST_ENERGY, measure_blockiness, measure_spectrum
+
 from tests.changed_bundles import copied, with_metadata
 
 

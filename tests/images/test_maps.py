@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import SimpleITK
 import tifffile
-from PIL import Image as Picture
-from pydicom import dcmread, uid
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import dicom_maps
 from monai_sr_bundle.images.dicom_file import quiet_pydicom
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.files import Source, discover, read, write
 from monai_sr_bundle.images.maps import check_maps, check_result, map_paths, write_maps
+from PIL import Image as Picture
+from pydicom import dcmread, uid
+
 from tests.images.dicom_files import SOURCES, ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 TOLERANCE = 2.5

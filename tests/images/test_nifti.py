@@ -10,12 +10,12 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, crop_affine, scale_affine
 from monai_sr_bundle.images.given_spacing import respaced
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import is_nifti, read_nifti, write_nifti
+
 from tests.images.dicom_files import enlarged, provenance
 
 SCALE = (2, 4, 4)

@@ -3,7 +3,6 @@ import tracemalloc
 import weakref
 
 import numpy as np
-
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.from_array import image_from_array
@@ -18,6 +17,7 @@ from monai_sr_bundle.images.unit import (
     restore_padding,
 )
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.images.dicom_files import ct_slice
 
 

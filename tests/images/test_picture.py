@@ -15,13 +15,13 @@ import PIL.Image
 import pytest
 import SimpleITK as sitk
 import tifffile
-from PIL import ImageOps
-from PIL.PngImagePlugin import PngInfo
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import picture
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN
 from monai_sr_bundle.images.picture import picture_format, read_picture, write_picture
+from PIL import ImageOps
+from PIL.PngImagePlugin import PngInfo
+
 from tests.images.dicom_files import enlarged, provenance
 
 SCALE = (1, 2, 4)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.input_checks import check_slices, slices_touch
+
 from tests.images.dicom_files import ct_series, phantom
 
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.cli.enlarging import require_disk_space, require_writable
 from monai_sr_bundle.datasets.make_manifest import write_once
 from monai_sr_bundle.errors import OutputError

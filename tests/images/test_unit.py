@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images import working_folders
 from monai_sr_bundle.images.staging import require_free

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import label
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.data_consistency import (
     CERTAIN,
@@ -13,6 +11,7 @@ from monai_sr_bundle.inferers.data_consistency import (
     count_areas,
     percent,
 )
+from scipy.ndimage import label
 
 PROJECT = DataConsistency(Degradation.parse("bicubic_antialias_x4"))
 

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.degradation import KERNELS, Degradation
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers import data_consistency

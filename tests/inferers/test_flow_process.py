@@ -9,8 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
-
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
@@ -21,6 +19,8 @@ from monai_sr_bundle.inferers.processes import MOST_STEPS, RectifiedFlow
 from monai_sr_bundle.inferers.sampler import needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
 from tests.families.stated import stated_family
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY

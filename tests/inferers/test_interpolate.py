@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 

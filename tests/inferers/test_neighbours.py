@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from monai_sr_bundle.inferers.tiling import middle, neighbours, stacked
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
@@ -13,6 +12,7 @@ from monai_sr_bundle.inferers.sampler import sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
+
 from tests.families.stated import stated_family
 
 PROCESS = DiffusionProcess(training_steps=100)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.inferers.texture_mask import find_untextured
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.inferers.postprocessing import consistent_slices, residual_of_means
 
 

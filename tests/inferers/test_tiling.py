@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import onnxruntime
 import pytest
-
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.openvino_backend import import_openvino
 from monai_sr_bundle.backends.torch_networks import run_network
@@ -27,6 +26,7 @@ from monai_sr_bundle.networks.srgan_vdsr import SRGANVDSR
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.packing.onnx_export import export_onnx
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.networks.measured import trained_like
 
 

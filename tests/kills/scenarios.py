@@ -85,9 +85,9 @@ def _resume(case: Path) -> tuple[str, ...]:
 
 def _source(case: Path) -> None:
     import torch
-
     from monai_sr_bundle.backends.torch_backend import build_network
     from monai_sr_bundle.bundles import open_bundle
+
     from tests.tiny_bundle import tiny_bundle
 
     folder = Path(tiny_bundle(case / "out", "chest_xray_edsr_x4"))

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from monai_sr_bundle.losses.perceptual import AdversarialLoss
 
 EVEN = torch.zeros(4, 1)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.losses.perceptual import FeatureLoss, Features, PerceptualLoss, _squeezenet, _vgg, load_backbone
+
 from tests.random_backbone import write_squeezenet
 
 

@@ -3,11 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
 from monai_sr_bundle.metrics.fidelity import PSNR, SSIM, as_stored
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 BOX = np.array([[20, 30, 60, 50]])
 WHOLE = np.array([[0, 0, 96, 96]])

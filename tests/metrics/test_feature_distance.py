@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-
 from monai_sr_bundle.losses.perceptual import Features
 from monai_sr_bundle.metrics.texture import FeatureDistance
+
 from tests.random_backbone import write_squeezenet
 
 

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.fidelity import PSNR, SSIM, as_stored
 from monai_sr_bundle.metrics.ms_ssim import MSSSIM
 from monai_sr_bundle.metrics.uqi import UQI
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 
 @pytest.fixture(scope="module")

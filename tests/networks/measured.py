@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-
 from monai_sr_bundle.packing.onnx_export import export_onnx
 
 

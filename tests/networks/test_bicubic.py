@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.inferers.processes import PREDICTIONS, SCHEDULES, DiffusionProcess

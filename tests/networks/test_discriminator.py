@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from monai_sr_bundle.networks.srgan import Discriminator
+
 from tests.networks.measured import without_gradient
 
 

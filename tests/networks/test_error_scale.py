@@ -1,9 +1,9 @@
 import pytest
 import torch
-
 from monai_sr_bundle.networks.error_scale import FLOOR, ErrorScale
 from monai_sr_bundle.packing.onnx_export import End, export_onnx
 from monai_sr_bundle.uncertainty.error_bars import HALO
+
 from tests.networks.measured import reach_in_cells, trained_like
 
 

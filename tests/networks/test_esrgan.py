@@ -1,6 +1,6 @@
 import torch
-
 from monai_sr_bundle.networks.esrgan import RRDBNet
+
 from tests.networks.measured import trained_like
 
 

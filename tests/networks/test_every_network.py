@@ -6,8 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch.nn.functional import interpolate
-
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.edsr import EDSR, MDSR
@@ -22,6 +20,8 @@ from monai_sr_bundle.networks.srgan_vdsr import SRGANVDSR
 from monai_sr_bundle.networks.through_plane import ThroughPlane
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.shipped_bundles import all_bundles, all_variants
+from torch.nn.functional import interpolate
+
 from tests.networks.measured import assert_onnx_agrees, reach, trained_like, without_gradient
 
 FLOW = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1}

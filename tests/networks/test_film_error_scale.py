@@ -1,11 +1,11 @@
 import pytest
 import torch
-from torch import nn
-
 from monai_sr_bundle.networks.film_error_scale import FLOOR, FilmErrorScale
 from monai_sr_bundle.packing.onnx_export import End, export_onnx
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.error_bars import error_bar_halo
+from torch import nn
+
 from tests.networks.measured import reach_in_cells, trained_like
 
 MEASURES = {0: (0.8, -15.0, 0.3, -17.0), 12: (*range(-3, -15, -1), 0.3)}

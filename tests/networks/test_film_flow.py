@@ -1,12 +1,12 @@
 import onnxruntime
 import pytest
 import torch
-from torch.nn.functional import pixel_shuffle
-
 from monai_sr_bundle.networks.edsr import MDSR
 from monai_sr_bundle.networks.residual_flow import FilmFlow
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
 from monai_sr_bundle.training.weights import start_from
+from torch.nn.functional import pixel_shuffle
+
 from tests.families.stated import stated_family
 from tests.networks.measured import Double, reach, reach_in_cells, trained_like, velocity_of
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.edsr import EDSR, MDSR
+
 from tests.networks.measured import reach, trained_like
 
 

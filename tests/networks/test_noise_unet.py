@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from monai_sr_bundle.networks.noise_unet import NoiseUNet
+
 from tests.networks.measured import reach_in_cells, trained_like
 
 

@@ -1,8 +1,6 @@
 import onnxruntime
 import pytest
 import torch
-from torch.nn.functional import pixel_shuffle
-
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.bicubic import Bicubic
@@ -10,6 +8,8 @@ from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.weights import start_from
+from torch.nn.functional import pixel_shuffle
+
 from tests.families.stated import stated_family
 from tests.networks.measured import Double, reach, reach_in_cells, trained_like, velocity_of, without_gradient
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from monai_sr_bundle.networks.runet import RUNet
+
 from tests.networks.measured import reach, trained_like
 
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.sr3 import SR3, VariationalBottleneck
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import pixel_unshuffle
 
-from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.networks.sr3 import SR3, VariationalBottleneck
 from tests.networks.measured import reach_in_cells, trained_like
 
 SIZE = {"channels": (8, 8), "blocks": 1}

@@ -1,5 +1,4 @@
 import torch
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.srcnn import SRCNN
 

@@ -1,6 +1,6 @@
 import torch
-
 from monai_sr_bundle.networks.srgan import SRResNet
+
 from tests.networks.measured import trained_like
 
 

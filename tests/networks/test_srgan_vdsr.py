@@ -1,8 +1,8 @@
 import torch
-from torch.nn.functional import conv2d
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.srgan_vdsr import SRGANVDSR
+from torch.nn.functional import conv2d
+
 from tests.networks.measured import trained_like
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.networks.through_plane import LinearSlices, ThroughPlane
+
 from tests.networks.measured import trained_like, without_gradient
 
 

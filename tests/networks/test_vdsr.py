@@ -1,7 +1,7 @@
 import torch
-
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.vdsr import VDSR
+
 from tests.networks.measured import trained_like
 
 

@@ -5,7 +5,6 @@ import shlex
 
 import pytest
 from monai.bundle import ConfigParser
-
 from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, find_bundle
 
 NAMES = (

@@ -8,7 +8,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-
 from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 from monai_sr_bundle.backends.onnx_files import exported_process
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
@@ -17,6 +16,7 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, End, export_onnx, export_parts
+
 from tests.networks.measured import trained_like
 
 SR3_SIZE = {"channels": (8, 8), "blocks": 1}

@@ -20,7 +20,6 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Resize, SaveImaged
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import InputError

@@ -5,7 +5,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.bundles import open_bundle
@@ -15,6 +14,7 @@ from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.packing.onnx_export import export_onnx
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.shipped_bundles import find_bundle
+
 from tests.changed_bundles import with_metadata
 from tests.tiny_flow import released_flow
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
-
 from monai_sr_bundle import __version__, enhance
 from monai_sr_bundle.bundles import sha256_of
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.packing.signing import LARGEST_SIGNATURE, SIGNATURE, check_signature, sign

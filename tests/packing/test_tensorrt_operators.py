@@ -5,7 +5,6 @@ from pathlib import Path
 
 import onnx
 import pytest
-
 from monai_sr_bundle.packing.onnx_export import export_bundle
 from monai_sr_bundle.shipped_bundles import all_bundles
 

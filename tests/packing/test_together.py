@@ -12,13 +12,13 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-
 from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import code_sha256
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.packing import pack
 from monai_sr_bundle.shipped_bundles import all_bundles
+
 from tests.images.dicom_files import radiograph
 
 PACKAGES = sysconfig.get_paths()["purelib"]

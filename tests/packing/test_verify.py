@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.packing.verify import verify

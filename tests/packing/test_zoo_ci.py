@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
 from monai_sr_bundle.packing.verify import ZOO_CHECKS, verify
@@ -173,18 +172,22 @@ def test_a_checkout_without_the_list_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["chest_xray_blind", "chest_ct_throughplane"])
-def test_code_and_unit_tests_have_no_lines_that_the_black_of_the_zoo_would_join(packed, tmp_path, name):
+def test_code_and_unit_tests_are_formatted_as_the_black_and_isort_of_the_zoo_do(packed, tmp_path, name):
     bundle, folder = find_bundle(name), packed(name)
     for distributed in (False, True):
         text = unit_test(bundle, folder, distributed=distributed)
         (tmp_path / f"test_{name}_{distributed}.py").write_text(text)
+    ruff, width = [sys.executable, "-m", "ruff"], ["--line-length", "120", "--isolated", "--no-cache"]
     # The zoo calls black with --skip-magic-trailing-comma; the formatter of this project knows the same option.
-    options = ["--line-length", "120", "--config", "format.skip-magic-trailing-comma=true"]
-    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--diff", "--no-cache", *options]
-    ran = subprocess.run(
-        [*command, str(folder / "monai_sr_bundle"), str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    black = [*ruff, "format", "--diff", *width, "--config", "format.skip-magic-trailing-comma=true"]
+    # Its isort takes nothing but the folder of all bundles for its own.
+    own = "lint.isort={known-first-party=['models'], detect-same-package=false}"
+    isort = [*ruff, "check", "--select", "I", *width, "--config", own]
+    for command in (black, isort):
+        ran = subprocess.run(
+            [*command, str(folder / "monai_sr_bundle"), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_what_learns_nothing_is_not_offered(tmp_path, capsys):

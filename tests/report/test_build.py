@@ -9,9 +9,6 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from PIL import Image as Picture
-from pydicom.dataset import Dataset
-
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
@@ -33,6 +30,9 @@ from monai_sr_bundle.report.preview import slice_values
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
+from PIL import Image as Picture
+from pydicom.dataset import Dataset
+
 from tests.images.dicom_files import provenance
 
 PROVENANCE = provenance(bundle="chest_xray_edsr_x4", version="0.2.0")

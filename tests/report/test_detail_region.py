@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.report.detail_region import find_detail_region
 
 WINDOW = (-1000.0, 400.0)

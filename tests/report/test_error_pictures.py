@@ -2,9 +2,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, OPACITY, draw_error_bars
+from PIL import Image
 
 
 def draw(values, half_width, **changes):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.report.grain import measure_grain
 
 SCALE = (4, 4)

@@ -3,8 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image as Picture
-
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
@@ -21,6 +19,8 @@ from monai_sr_bundle.report.preview import (
     nice_above,
     nice_below,
 )
+from PIL import Image as Picture
+
 from tests.images.dicom_files import provenance
 
 PROVENANCE = provenance(bundle="chest_xray_edsr_x4", version="0.2.0", operator="bicubic_antialias_x4")

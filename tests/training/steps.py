@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-
 from monai_sr_bundle.training.step import Objective, TrainingStep
 
 

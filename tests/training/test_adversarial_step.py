@@ -1,11 +1,11 @@
 """A generator's step against a discriminator."""
 
 import torch
-
 from monai_sr_bundle.losses.perceptual import AdversarialLoss
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.networks.srgan import Discriminator
 from monai_sr_bundle.training.step import AdversarialStep, DiscriminatorObjective, GeneratorObjective
+
 from tests.training.steps import run_training_steps
 
 

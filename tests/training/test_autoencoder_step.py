@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.training.generative_step import AutoencoderObjective, AutoencoderValidation
+
 from tests.training.steps import run_training_steps, run_validation_steps
 
 SIZE = {"autoencoder_channels": (8, 8, 8), "channels": (8,), "blocks": 1}

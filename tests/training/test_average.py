@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 from ignite.engine import Engine
-
 from monai_sr_bundle.training.weights import WeightAverage, averaging_weight
 
 

@@ -3,7 +3,6 @@ import contextlib
 import pytest
 import torch
 from ignite.engine import Engine, Events
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.training.budget import Budget, Duration, learning_rate_factor

@@ -3,7 +3,6 @@ import os
 import pytest
 import torch
 from ignite.engine import Engine, Events
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.training.progress import AtomicCheckpointSaver, BestWeights
 from monai_sr_bundle.training.weights import latest_checkpoint

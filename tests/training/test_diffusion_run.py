@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.training import generative_step
 from monai_sr_bundle.training.generative_step import box_error
 from monai_sr_bundle.training.training import train
+
 from tests.tiny_bundle import tiny_bundle
 
 QUICK = {"batch_size": 2, "validations": 2, "val_steps": 2, "save_interval": 1, "progress": False, "patch_size": 8}

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.training.generative_step import LEVELS, DiffusionObjective, DiffusionValidation, Noising, box_error
+
 from tests.networks.measured import trained_like
 from tests.training.steps import run_training_steps, run_validation_steps
 

@@ -8,8 +8,8 @@ import torch
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
-
 from monai_sr_bundle.shipped_bundles import configs_dir
+
 from tests.monai_workflow import run_workflow
 from tests.tiny_bundle import tiny_bundle
 

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError
@@ -19,6 +18,7 @@ from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.generative_step import FlowObjective, FlowValidation
 from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.transforms.pairs import RandDegradedd
+
 from tests.drawn_data import write_radiographs
 from tests.networks.measured import trained_like
 from tests.tiny_flow import FLOW_BUNDLE, TINY, film_flow, tiny_flow

@@ -12,7 +12,6 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.calibrate import loss_curve
 from monai_sr_bundle.datasets.ct_folder import patient_name
@@ -22,6 +21,7 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.image_sets import with_image_sets
+
 from tests.changed_bundles import copied, with_metadata
 from tests.tiny_bundle import NETWORKS
 from tests.with_error_bars import write_windows

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
-from torch.nn import functional
-
 from monai_sr_bundle.training.training import train
 from monai_sr_bundle.training.weights import bfloat16_pays
+from torch.nn import functional
+
 from tests.tiny_flow import tiny_flow
 
 

@@ -15,6 +15,7 @@ from monai_sr_bundle.networks.srcnn import SRCNN
 from monai_sr_bundle.training.private_step import PatientSampler, PrivateStep, collate_patients, private_training
 from monai_sr_bundle.training.step import Objective, RegressionObjective
 from monai_sr_bundle.training.training import open_training
+
 from tests.networks.measured import trained_like
 from tests.training.steps import run_training_steps
 

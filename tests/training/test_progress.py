@@ -3,7 +3,6 @@ import csv
 import pytest
 import torch
 from ignite.engine import Engine
-
 from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.progress import ProgressBar, ValidationLog
 

@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.processes import RectifiedFlow
@@ -17,6 +16,7 @@ from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.step import VISIBLE, RegressionObjective
 from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.training.weights import start_from
+
 from tests.changed_bundles import copied, with_facts
 from tests.drawn_data import write_radiographs, write_volumes
 from tests.networks.measured import trained_like

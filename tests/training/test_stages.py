@@ -7,13 +7,13 @@ import sys
 
 import pytest
 import torch
-
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.training import stage_workflows, train
+
 from tests.tiny_bundle import tiny_bundle
 from tests.tiny_diffusion import LATENT_BUNDLE
 from tests.tiny_flow import FLOW_BUNDLE

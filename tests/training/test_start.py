@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.edsr import EDSR, MDSR
 from monai_sr_bundle.networks.sr3 import SR3

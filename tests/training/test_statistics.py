@@ -1,10 +1,9 @@
 import pytest
 import torch
 from ignite.engine import Engine
-from torch import nn
-
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.training.weights import BatchStatistics
+from torch import nn
 
 IMAGES = [{"image": torch.full((1, 4, 4), value)} for value in (1.0, 3.0, 6.0)]
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.distributed as dist
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.generative_step import FlowObjective
 from monai_sr_bundle.training.step import RegressionObjective, share_gradients, share_images, share_validation
+
 from tests.tiny_flow import FLOW_BUNDLE, TINY
 
 

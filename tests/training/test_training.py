@@ -4,11 +4,11 @@ import csv
 
 import pytest
 import torch
-
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.transforms.pairs import pair_items
+
 from tests.tiny_bundle import tiny_bundle
 
 QUICK = {"batch_size": 2, "patch_size": 4, "validations": 1, "val_limit": 1}

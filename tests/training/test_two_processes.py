@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, find_bundle
 from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.training import stage_workflows, train
+
 from tests.tiny_bundle import tiny_bundle
 
 OVERLAY = configs_dir() / "workflows" / "multi_gpu_train.yaml"

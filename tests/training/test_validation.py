@@ -1,7 +1,6 @@
 import pytest
 import torch
 from ignite.engine import Engine
-
 from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.progress import EvenValidation
 

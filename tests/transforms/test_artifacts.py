@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
-from scipy.ndimage import label
-
 from monai_sr_bundle.transforms.augmentation import DrawArtifactsd, RandArtifactsd, draw_artifacts
 from monai_sr_bundle.transforms.pairs import Degraded
+from scipy.ndimage import label
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import numpy as np
 import torch
-
 from monai_sr_bundle.transforms.augmentation import BoxMaskd
 
 

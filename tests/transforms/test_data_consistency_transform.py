@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.transforms.postprocessing import LIMITS, Consistentd

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms import native_patches
 from monai_sr_bundle.transforms.native_patches import FilmPairs, FilmPatches, middle_part, read_films
+from PIL import Image
+
 from tests.drawn_data import write_radiographs
 
 SOURCES = (("drawn", 1, 0.7), ("drawn", 2, 0.3))

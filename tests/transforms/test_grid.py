@@ -1,7 +1,6 @@
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-
 from monai_sr_bundle.transforms.postprocessing import EnlargedGridd
 
 AFFINE = torch.tensor([[0.1, 0.7, 0, -90], [0.7, -0.1, 0.2, 30], [0.1, 0, 5, 12], [0, 0, 0, 1]], dtype=torch.float64)

@@ -6,8 +6,6 @@ import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Compose, SaveImaged
-from PIL import Image
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import InputError, OutputError, UsageError
@@ -16,6 +14,8 @@ from monai_sr_bundle.shipped_bundles import configs_dir
 from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.transforms.image_files import ReadImaged, StoredNumbersd, WriteImaged, find_source, image_items
 from monai_sr_bundle.transforms.postprocessing import REMOVED, REMOVED_SENTENCE
+from PIL import Image
+
 from tests.images.dicom_files import ct_series, radiograph
 
 AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])

@@ -1,5 +1,4 @@
 import numpy as np
-
 from monai_sr_bundle.transforms.augmentation import move_boxes
 
 BOXES = np.array([[10, 20, 30, 60], [70, 0, 80, 10]], dtype=np.float32)

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError, UsageError
 from monai_sr_bundle.transforms.pairs import (
@@ -15,6 +13,8 @@ from monai_sr_bundle.transforms.pairs import (
     boxes_repeated,
     pair_items,
 )
+from PIL import Image
+
 from tests.drawn_data import write_radiographs, write_volumes
 
 

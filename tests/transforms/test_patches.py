@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms.patches import RandPairedPatchd
 

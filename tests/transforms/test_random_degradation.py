@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.transforms.random_degradation import (

@@ -2,10 +2,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.transforms import native_patches
 from monai_sr_bundle.transforms.native_patches import Scan, ScanPairs, ScanPatches, read_scans
+
 from tests.drawn_data import write_volumes
 
 SOURCES = (("ct", 1, 0.7), ("ct", 2, 0.3))

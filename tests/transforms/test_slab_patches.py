@@ -2,7 +2,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms import slabs
 from monai_sr_bundle.transforms.slabs import (
@@ -12,6 +11,7 @@ from monai_sr_bundle.transforms.slabs import (
     average_slab,
     make_slabs,
 )
+
 from tests.drawn_data import write_volumes
 
 WINDOW = (-1000, 400)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.shipped_bundles import configs_dir
+
 from tests.drawn_data import write_radiographs
 from tests.monai_workflow import open_workflow
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from monai_sr_bundle.uncertainty.blobs import (
     FALSE_PER_IMAGE,
     SIGMAS,

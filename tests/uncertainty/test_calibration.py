@@ -2,12 +2,12 @@ import json
 from dataclasses import replace
 
 import pytest
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry, bundle_sha256, read_calibration
+
 from tests.changed_bundles import copied, with_metadata
 from tests.with_error_bars import calibration_of
 

@@ -2,7 +2,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-
 from monai_sr_bundle.uncertainty import conformal
 from monai_sr_bundle.uncertainty.conformal import (
     FACTORS,

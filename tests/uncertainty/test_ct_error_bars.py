@@ -4,7 +4,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import calibrate as calibrate_module
 from monai_sr_bundle.calibrate import calibration_cases, degraded_errors, loss_curve
@@ -21,6 +20,7 @@ from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.calibration import read_calibration
 from monai_sr_bundle.uncertainty.conformal import measure_miscoverage
 from monai_sr_bundle.uncertainty.error_bars import error_scale
+
 from tests.changed_bundles import copied, with_facts
 from tests.drawn_data import write_volumes
 from tests.images.dicom_files import ct_slice

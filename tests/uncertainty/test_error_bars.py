@@ -7,8 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import pixel_unshuffle
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.engine.session import EnhanceOptions, Session
@@ -21,6 +19,8 @@ from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release, release_error_bars
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration, find_calibration
+from torch.nn.functional import pixel_unshuffle
+
 from tests.changed_bundles import damaged, with_facts
 from tests.tiny_flow import released_flow
 from tests.with_error_bars import calibration_of, chest, made_up_scale, with_error_bars, without_error_bars

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from monai_sr_bundle import enhance
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
@@ -15,6 +14,7 @@ from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.calibration import read_calibration
 from monai_sr_bundle.uncertainty.error_bars import error_scale, measure_whole_image, network_input, sees_spectrum
+
 from tests.changed_bundles import copied, with_facts
 from tests.networks.measured import trained_like
 from tests.with_error_bars import calibration_of, chest, write_windows

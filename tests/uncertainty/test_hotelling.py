@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-from scipy import ndimage
-
 from monai_sr_bundle.uncertainty.blobs import SIGMAS
 from monai_sr_bundle.uncertainty.hotelling import CHANNELS, channel_outputs, detectability, laguerre_gauss_channels
 from monai_sr_bundle.uncertainty.nodules import choose_positions, draw_nodules
+from scipy import ndimage
 
 SHAPE = 256, 256
 

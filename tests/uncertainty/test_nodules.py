@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from monai_sr_bundle.uncertainty.nodules import AMPLITUDE, FIELDS, choose_positions, draw_nodules, recovered_contrast
 
 

@@ -16,11 +16,9 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+import monai_sr_bundle
 import numpy as np
 import pytest
-from PIL import Image as Picture
-
-import monai_sr_bundle
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -32,6 +30,8 @@ from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.shipped_bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.worker.messages import Events
 from monai_sr_bundle.worker.server import LONGEST_LINE, Worker, for_viewers
+from PIL import Image as Picture
+
 from tests.cli.test_batches import ct_of_smooth_noise
 from tests.images.dicom_files import radiograph
 

@@ -11,10 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError, FindingCode
 from monai_sr_bundle.boxes.readings import Reading
 from monai_sr_bundle.errors import InputError
+
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 
 
 def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[str, bytes]:

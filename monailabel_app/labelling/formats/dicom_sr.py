@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydicom.dataset import Dataset
-
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.dicom_report_read import read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.boxes.readings import Reading
+from pydicom.dataset import Dataset
+
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings
 
 
 def write(reading: Reading, headers: Sequence[Dataset]) -> bytes:

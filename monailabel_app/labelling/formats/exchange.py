@@ -8,15 +8,15 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from monai_sr_bundle.boxes.box import BoxError
+from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.zipped import ZIP_ERRORS
 from pydicom.dataset import Dataset
 
 from labelling.errors import RefusedError
 from labelling.formats import coco, dicom_sr, lidc, pascal_voc, slicer_markups, tables, yolo
 from labelling.formats.slices import ImageFacts, ImageNames, ImportedReadings, folder_of, known_finding
-from monai_sr_bundle.boxes.box import BoxError
-from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
-from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.zipped import ZIP_ERRORS
 
 EXPORTS = ("json", "coco", "yolo", "voc", "nih", "vinbigdata", "slicer", "dicom")
 IMPORTS = ("json", "coco", "yolo", "nih", "lidc", "slicer", "dicom")

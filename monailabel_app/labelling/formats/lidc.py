@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from labelling.formats.slices import Collector, ImageNames, ImportedReadings
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.codes import public_codes
+
+from labelling.formats.slices import Collector, ImageNames, ImportedReadings
 
 
 def read(content: bytes, names: ImageNames, default_reader: str) -> ImportedReadings:

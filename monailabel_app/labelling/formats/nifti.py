@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import nibabel
 import numpy as np
-
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
 

@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
-from labelling.formats.slices import ImageFacts, folder_of
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.readings import Reading
+
+from labelling.formats.slices import ImageFacts, folder_of
 
 
 def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[str, bytes]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import numpy as np
-
-from labelling.catalogue import safe_name
 from monai_sr_bundle.boxes.box import Box, BoxError, check_edges
 from monai_sr_bundle.boxes.codes import PRIVATE, finding_code, finding_name, public_codes
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
+
+from labelling.catalogue import safe_name
 
 TOOL = Tool("monai-sr label")
 _NUMBERED = re.compile(r"^(.+)\.slice([0-9]{4,9})$")

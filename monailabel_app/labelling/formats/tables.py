@@ -6,9 +6,10 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings, folder_of
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
+
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings, folder_of
 
 NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 """Columns of BBox_List_2017.csv; its header has three empty cells more."""

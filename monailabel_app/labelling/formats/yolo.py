@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings, folder_of
 from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.readings import Reading
+
+from labelling.formats.slices import Collector, ImageFacts, ImageNames, ImportedReadings, folder_of
 
 CLASSES = "classes.txt"
 

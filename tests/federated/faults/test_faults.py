@@ -17,6 +17,7 @@ from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.study import parse_study
 from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, open_session, run_study
 from monai_sr_bundle.training.weights import read_weights
+
 from tests.federated.federation import kill, processes_of, wait_for
 
 STUDY = {
