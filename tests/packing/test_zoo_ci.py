@@ -181,8 +181,8 @@ def test_code_and_unit_tests_are_formatted_as_the_black_and_isort_of_the_zoo_do(
     # The zoo calls black with --skip-magic-trailing-comma; the formatter of this project knows the same option.
     black = [*ruff, "format", "--diff", *width, "--config", "format.skip-magic-trailing-comma=true"]
     # Its isort takes nothing but the folder of all bundles for its own.
-    own = "lint.isort={known-first-party=['models'], detect-same-package=false}"
-    isort = [*ruff, "check", "--select", "I", *width, "--config", own]
+    settings = "lint.isort={known-first-party=['models'], detect-same-package=false}"
+    isort = [*ruff, "check", "--select", "I", *width, "--config", settings]
     for command in (black, isort):
         ran = subprocess.run(
             [*command, str(folder / "monai_sr_bundle"), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True
