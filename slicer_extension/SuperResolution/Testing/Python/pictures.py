@@ -104,4 +104,4 @@ def keep(name, *pictures):
     """Write pictures of views side by side as PNG."""
     gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
     joined = np.hstack([part for picture in pictures for part in (gap, picture)][1:])
-    Image.fromarray(joined).save(PICTURES / f"{name}.png", optimize=True)
+    Image.fromarray(joined).quantize(dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
