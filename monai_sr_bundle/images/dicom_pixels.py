@@ -196,8 +196,7 @@ def _choose_decoder(syntax: UID, bits_stored: int, file: Path) -> str:
             "uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try "
             "`gdcmconv --raw`."
         ) from error
-    plugin = _decoding_plugin(syntax, bits_stored)
-    if plugin and plugin not in decoder.available_plugins:
+    if (plugin := _decoding_plugin(syntax, bits_stored)) and plugin not in decoder.available_plugins:
         advice = f"Install it: `{PLUGINS}`."
         if syntax == JPEGExtended12Bit:
             advice = (

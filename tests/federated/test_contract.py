@@ -120,9 +120,7 @@ def test_a_damaged_image_is_refused_by_a_trial_step(site):
 
 
 def test_images_smaller_than_a_patch_are_refused_by_a_trial_step(site):
-    with pytest.raises(
-        InputError, match="a trial step .* 12x12 pixels at low resolution, expected at least the patch of 24"
-    ):
+    with pytest.raises(InputError, match="12x12 pixels at low resolution, expected at least the patch of 24"):
         check_contract(study(patch_size=24), site)
 
 
