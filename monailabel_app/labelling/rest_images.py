@@ -31,7 +31,7 @@ from labelling.datastore import SUBMITTED, BoxDatastore
 from labelling.enhancing import EnhancedImage, Task
 from labelling.errors import BusyError, ConflictError, NotFoundError, RefusedError, ServerError, StoppedError
 from labelling.formats import slicer_markups
-from labelling.formats.nifti import to_nifti
+from labelling.formats.nifti import is_left_handed, to_nifti
 from labelling.guard import as_json, log_mistake
 from labelling.image_changes import find_problem
 from labelling.rest_boxes import Sender, Server, facts_of, image_names, require_findings, unchanged
@@ -98,14 +98,12 @@ def find_image(
 ) -> dict[str, Any]:
     if (sop_instance_uid is None) == (sha256 is None):
         raise RefusedError("expected either sop_instance_uid, or sha256 and size.")
-    catalogue, first_voxel = context.catalogue, None
+    catalogue = context.catalogue
     if sop_instance_uid is not None:
         name = catalogue.find_instance(sop_instance_uid)
     else:
         name = catalogue.find_file(str(sha256), size)
-        # Another program may have the slices in the opposite order. Those of DICOM have UIDs.
-        first_voxel = (facts_of(context, name).affine()[:3, 3] * (-1, -1, 1)).tolist()
-    return {**vars(catalogue.identity(name)), "first_voxel_ras": first_voxel}
+    return {**vars(catalogue.identity(name)), "left_handed": is_left_handed(catalogue.source(name))}
 
 
 @router.put("/datastore/label", summary="Slicer's own submit: markups become the reader's next submitted version")

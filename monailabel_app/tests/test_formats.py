@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -16,10 +17,12 @@ from drawn_readings import box, reading
 from labelling.catalogue import FolderCatalogue, safe_name
 from labelling.errors import RefusedError
 from labelling.formats import exchange, slicer_markups
+from labelling.formats.nifti import is_left_handed
 from labelling.formats.slices import ImageFacts, ImageNames
 from monai_sr_bundle.boxes.box import BoxError, FindingCode
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images import files
 
 from tests.images.dicom_files import ct_series, radiograph
 
@@ -373,3 +376,16 @@ def test_a_reader_of_another_program_leads_to_no_folder_outside_of_the_export(na
 def test_pseudonyms_depend_on_the_servers_secret():
     assert exchange.pseudonym("ada", "a") == exchange.pseudonym("ada", "a") != exchange.pseudonym("ada", "b")
     assert "ada" not in exchange.pseudonym("ada", "a")
+
+
+@pytest.mark.parametrize(("sform", "qform", "expected"), [
+    ((1, 1, 1), None, False), ((1, -1, 1), None, True), (None, (1, 1, 1), False), (None, (-1, 1, 1), True),
+    (None, None, False),  # no place is stated, and Slicer takes the axes as they are
+])  # fmt: skip
+def test_the_handedness_of_a_nifti_file_is_that_of_the_form_it_states(tmp_path, sform, qform, expected):
+    file = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    for form, state in ((sform, file.set_sform), (qform, file.set_qform)):
+        state(np.diag([*(form or (1, 1, 1)), 1]), code=1 if form else 0)
+    nibabel.save(file, tmp_path / "scan.nii.gz")
+    with files.discover([tmp_path / "scan.nii.gz"]) as (source,):
+        assert is_left_handed(source) == expected

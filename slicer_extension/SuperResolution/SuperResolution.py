@@ -220,6 +220,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop all work: the application ends, or the module is reloaded."""
         self.timer.stop()
         self.exit()
+        for shortcut in self._keys.values():
+            shortcut.setParent(None)
+        self._keys = {}
         self.viewing.stop()
         for job in (*self._jobs.values(), self._installation):
             if isinstance(job, (dicom_jobs.Command, install.Installation)):  # an exchange leaves the scene alone
@@ -233,7 +236,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._isOpen = True
         chosen = self._parameterNode
         if chosen.inputVolume is None:
-            chosen.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            chosen.inputVolume = firstVolume()
         if not chosen.reader:
             chosen.reader = setting("Reader")
         self._showKind()
@@ -299,6 +302,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.onCancel()
         self._useParameterNode(None)
         self._observe()
+        self._windowed = None
+        self.logic.enhancer.controller.choose(None, "", Choice())  # it would keep the volume in memory
 
     def onSceneChanged(self, caller, event):
         """Read the choices anew: before the end of loading, the nodes that they name were not there."""
@@ -533,6 +538,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shownPanel = panel
 
     def onRun(self):
+        self._choose()  # what has changed since the last tick
         self.logic.enhancer.run()
         self.onChange()
 
@@ -556,7 +562,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.sendToDatabaseButton.enabled = hasSomething and not isExporting
         hasBars = result_nodes.errorBarsOf(result) is not None
         ui.showErrorBarsCheckBox.enabled = ui.toleranceSpinBox.enabled = hasBars
-        if not hasBars:
+        if result is None:
             showText(ui.compareLabel, "")
         if result_nodes.sourceOf(result) is None:
             self.viewing.stop()
@@ -779,6 +785,15 @@ def sliceViews():
     layout = slicer.app.layoutManager()
     widgets = [layout.sliceWidget(name) for name in layout.sliceViewNames()] if layout else []
     return [(widget.mrmlSliceNode(), widget.sliceView().interactor()) for widget in widgets]
+
+
+def firstVolume():
+    """Return the first volume of the scene that this module did not make, or None."""
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        isOurs = node.GetNodeReferenceID(result_nodes.SOURCE) or node.GetNodeReferenceID(result_nodes.RESULT)
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not isOurs:
+            return node
+    return None
 
 
 def readShare(text):

@@ -89,7 +89,8 @@ def test_images_whose_process_is_killed_are_done_by_another(films, tmp_path):
     def kill_once(event):
         events.append(event)
         if isinstance(event, Found) and not killed:
-            killed.extend(child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline()))
+            children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+            killed.extend(child for child in children if "spawn_main" in " ".join(child.cmdline()))
             for process in killed:
                 process.kill()
 

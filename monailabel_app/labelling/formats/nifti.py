@@ -1,11 +1,22 @@
-"""A DICOM image as one NIfTI file, without patient, for programs that open a file."""
+"""NIfTI: a DICOM image as one file, without patient, for programs that open a file; the handedness of a file's axes."""
 
 from __future__ import annotations
 
 import nibabel
 import numpy as np
+from monai_sr_bundle.images.files import Source
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
+
+
+def is_left_handed(source: Source) -> bool:
+    """Return whether an image is a NIfTI file that states left-handed axes; Slicer has its slices in reverse."""
+    if source.format != "nifti":
+        return False
+    header = nibabel.load(source.files[0]).header
+    if header["sform_code"] > 0:
+        return bool(np.linalg.det(header.get_sform()) < 0)
+    return bool(header["qform_code"] > 0 and np.linalg.det(header.get_qform()) < 0)
 
 
 def to_nifti(image: Image) -> bytes:

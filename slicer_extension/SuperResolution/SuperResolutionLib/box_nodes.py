@@ -38,7 +38,9 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
     region.placeBox(roi, volumeNode, (edges.mean(axis=1, keepdims=True) + half * (-1, 1)).ravel())
     describe(roi, finding, reader, certainty, tracking or f"2.25.{uuid.uuid4().int}")
     volumeNode.GetScene().AddNode(roi)
-    _putOn(volumeNode, roi)
+    display.outlineOnly(roi, _ORANGE)  # nothing covers the finding or is moved by accident
+    roi.SetNodeReferenceID(VOLUME, volumeNode.GetID())
+    nodes.putBelow(volumeNode, roi)
     return roi
 
 
@@ -63,20 +65,9 @@ def wordsOf(roiNode) -> tuple:
 
 
 def boxesOf(scene, volumeNode=None) -> list:
-    """Return the anomaly boxes in a scene, or those on one volume, oldest first.
-
-    Boxes that Slicer has just loaded from a markups file come onto this volume: the file keeps neither volume, name nor
-    look, so they have a fill, which ours never have.
-    """
+    """Return the anomaly boxes in a scene, or those on one volume, oldest first."""
     boxes = [node for node in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene) if _wordsOf(node)]
-    if volumeNode is None:
-        return boxes
-    for node in boxes:
-        if node.GetNodeReferenceID(VOLUME) is None and node.GetDisplayNode().GetFillVisibility():
-            node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-            describe(node, *wordsOf(node))
-            _putOn(volumeNode, node)
-    return [node for node in boxes if node.GetNodeReferenceID(VOLUME) == volumeNode.GetID()]
+    return [node for node in boxes if volumeNode is None or node.GetNodeReferenceID(VOLUME) == volumeNode.GetID()]
 
 
 def removeBox(roiNode) -> nodes.Removal:
@@ -142,13 +133,6 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
         )
         for box, slices in lesions
     ]  # fmt: skip
-
-
-def _putOn(volumeNode, roiNode) -> None:
-    """Assign a box to a volume and show it as an outline alone: nothing covers the finding or is moved by accident."""
-    display.outlineOnly(roiNode, _ORANGE)
-    roiNode.SetNodeReferenceID(VOLUME, volumeNode.GetID())
-    nodes.putBelow(volumeNode, roiNode)
 
 
 def _isSameLesion(box: Box, following: Box) -> bool:

@@ -104,7 +104,7 @@ class Controller:
     def setAbsent(self, reason: str) -> None:
         """Record why there is no worker. An empty reason means that there may be one again, with other models."""
         self._absence = reason
-        self._bundles = self._plan = self._pending = None
+        self._bundles = self._plan = None
 
     def setStopped(self, message: str) -> None:
         """Record why there is no worker until `retry`; the one after it may have other models."""
@@ -124,6 +124,7 @@ class Controller:
         before = self.enhancement
         self._subject, self._problem, self._choice = subject, problem, choice
         if self.enhancement != before:
+            self._plan = None  # it holds its volume
             self.retry()
 
     def setCanceled(self) -> None:

@@ -6,6 +6,7 @@ Structured Report (TID 1500). docs/dicom.md describes the headers, the identity 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -61,8 +62,11 @@ class Command:
         except InputError as error:
             self.message = str(error)
         except OSError as error:
-            text = _("The files cannot be written: {reason}. Make room, or choose another folder, and try again.")
+            text = _("Files cannot be read or written: {reason}. Make room, or choose another folder, and try again.")
             self.message = text.format(reason=error.strerror or error)
+        except Exception:  # the panel must not wait for an end that does not come
+            logging.exception("An error of a DICOM command that was not expected")
+            self.message = _("A mistake of this module. Slicer's log says where.")
         self._clean()
         return False
 
@@ -99,7 +103,7 @@ class Command:
                     elif event["event"] == "failed":
                         reason = str(event["message"])
                 yield
-            notes = [line.removeprefix("monai-sr: ") for line in process.lastLines if line.strip()]
+            notes = [line.removeprefix("monai-sr: ") for line in list(process.lastLines) if line.strip()]
             if process.returnCode != 0:
                 unknown = _("The command has ended without a reason ({code}).")
                 unknown = unknown.format(code=process.error or process.returnCode)
@@ -108,6 +112,8 @@ class Command:
 
     def _prepare(self, files: Sequence[str], readings: str, parent) -> None:
         """Make the folders, in a thread: on a file system without links the whole series is copied."""
+        if parent is not None:
+            child_process.removeStaleFolders(str(parent))
         for each in (parent, None):
             self._folders.append(Path(child_process.makeFolder(each)))
         self._folder, self._image = self._folders

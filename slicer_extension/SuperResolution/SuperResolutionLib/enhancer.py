@@ -99,7 +99,10 @@ class Enhancer:
         """Request the enhancement that is planned, if the panel allows it."""
         if self.controller.panel().canRun:
             self.controller.retry()
-            self._send("enhance", self.controller.enhancement)
+            try:
+                self._send("enhance", self.controller.enhancement)
+            except InputError as error:  # the volume has changed since it was chosen
+                self.controller.notify(str(error), isError=True)
 
     def cancel(self) -> None:
         """End the work at once. The next request starts a new worker."""

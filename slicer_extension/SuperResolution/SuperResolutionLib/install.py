@@ -17,6 +17,7 @@ import re
 import shutil
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -105,6 +106,7 @@ class Installation:
     def _perform(self) -> Generator[ChildProcess | None, None, None]:
         """Yield the process of each step, and None while the user is asked."""
         self._packages.parent.mkdir(parents=True, exist_ok=True)
+        self._restore()
         child_process.removeStaleFolders(str(self._packages.parent))
         self._folder = makeFolder(str(self._packages.parent))  # on the same disk, to be renamed
         command = [self._python, "-c", _INSPECT, str(self._packages)]
@@ -135,6 +137,12 @@ class Installation:
             raise InputError(_("The packages do not run ({lines}). Update Slicer, or report this."), lines=lines)
         yield from self._exchange(new)
         self.text, self.isInstalled = _("The models are installed: {names}.").format(names=names), True
+
+    def _restore(self) -> None:
+        """Put back packages that an exchange has left in its folder: it was killed, or could not be undone."""
+        for old in self._packages.parent.glob(f"sr-*/{self._packages.name}"):
+            if not self._packages.exists():
+                old.rename(self._packages)
 
     def _run(self, text: str, command: Sequence[str]) -> Generator[ChildProcess, None, ChildProcess]:
         """Run a command while `text` is shown, and return its process, which has ended."""
@@ -206,17 +214,20 @@ class Installation:
 
     def _exchange(self, new: Path) -> Generator[None, None, None]:
         """Put a new folder into the place of the packages. Windows renames nothing that a process has open."""
-        old, limit = Path(self._folder, "old"), time.monotonic() + SCANNED_WITHIN
+        old, limit = Path(self._folder, self._packages.name), time.monotonic() + SCANNED_WITHIN
         while True:
             try:
-                if self._packages.exists():
+                if self._packages.exists() and not old.exists():
                     self._packages.rename(old)
                 new.rename(self._packages)
                 return
             except OSError as error:
-                if old.exists():
-                    old.rename(self._packages)
+                with suppress(OSError):
+                    if old.exists():
+                        old.rename(self._packages)
                 if time.monotonic() > limit:
+                    if old.exists():
+                        self._folder = ""  # it stays, and the next installation begins by `_restore`
                     text = _("{folder} is in use ({reason}). Close every other Slicer, and press Install… again.")
                     raise InputError(text, folder=self._packages, reason=error.strerror) from error
             yield None

@@ -40,6 +40,8 @@ class LabelClient:
         if not host or parts.scheme not in ("http", "https") or parts.username or parts.query or parts.fragment:
             message = _("The address of the server is '{address}', expected one such as {example}.")
             raise InputError(message, address=address, example=ADDRESS)
+        if any(character <= " " or character > "~" for character in self._token):
+            raise InputError(_("The token holds blanks or other characters that no token has. Copy it again."))
         isLocal = host in _LOOPBACK
         if self._token and parts.scheme == "http" and not isLocal:
             raise InputError(_("The token would cross the network unencrypted, and was not sent. Use the https address "
@@ -57,14 +59,19 @@ class LabelClient:
     def find(self, instance: str = "", file: str = "") -> dict[str, Any]:
         """Return name and size of an image on the server: of a SOP Instance UID of it, or of a copy of its file.
 
-        "first_voxel_ras" is the place of its first voxel in millimetres, or None of DICOM.
+        "left_handed" says whether its axes are left-handed; of DICOM it is False.
         """
         query = {"sop_instance_uid": instance}
         if not instance:
-            with open(file, "rb") as content:
-                query = {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": str(content.tell())}
+            try:
+                with open(file, "rb") as content:
+                    query = {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": str(content.tell())}
+            except OSError as error:
+                message = _("The file of the volume cannot be read ({reason}). The server finds the image by its file: "
+                            "load the volume again.")  # fmt: skip
+                raise InputError(message, reason=error.strerror) from error
         return self._request(
-            "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices", "first_voxel_ras")
+            "/datastore/image/find", query, ("id", "sha256", "columns", "rows", "slices", "left_handed")
         )
 
     def newest(self, image: str, reader: str) -> tuple[int, Reading | None]:

@@ -7,11 +7,10 @@ So versions that were sent from elsewhere are not overwritten, and boxes that we
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from SuperResolutionLib import box_nodes, result_nodes
 from SuperResolutionLib.box import Box
@@ -20,9 +19,7 @@ from SuperResolutionLib.errors import InputError, _
 from SuperResolutionLib.headers import slicesOf, uidsOf
 from SuperResolutionLib.label_client import LabelClient
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading
-from SuperResolutionLib.volumes import ijkToRasOf, transformPoints
 
-_SAME_PLACE = 0.1  # voxels by which places may differ in files of single precision
 SEEN = "SuperResolution.LabelVersions"  # attribute of a volume: newest version and boxes of each reader, JSON
 
 
@@ -53,7 +50,7 @@ class _Exchange:
         self._client, self._volume, self._reader = client, volumeNode, reader.strip()
         self._content, self._uids = contentOf(volumeNode), slicesOf(volumeNode) if uidsOf(volumeNode) else []
         self._size = dict(zip(("columns", "rows", "slices"), volumeNode.GetImageData().GetDimensions()))
-        self._rasToIjk, self._isReversed = np.linalg.inv(ijkToRasOf(volumeNode)), False
+        self._isReversed = False
         self._own = ownBoxes(volumeNode, self._reader)
         self._state = _stateOf(self._own, volumeNode)
         self._error: Exception | None = InputError(_("A mistake of this module. Slicer's log says where."))
@@ -71,8 +68,11 @@ class _Exchange:
             if self._volume.GetScene() is None:
                 raise InputError(_("The volume was removed in the meantime."))
             self._finish()
-        except (InputError, OSError) as error:
+        except InputError as error:
             self.message = str(error)
+        except Exception:  # the panel must not wait for an end that does not come
+            logging.exception("An error of the exchange of boxes that was not expected")
+            self.message = _("A mistake of this module. Slicer's log says where.")
         return False
 
     def _run(self) -> None:
@@ -87,21 +87,11 @@ class _Exchange:
                 text = _("The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
                          "the whole image, as it is.")  # fmt: skip
                 raise InputError(text, here=here, there=there)
-            if image["first_voxel_ras"] and image["slices"] > 1:
-                self._compareSlices(image["first_voxel_ras"])
+            self._isReversed = image["left_handed"]  # Slicer reverses the slices of such a file
             self._exchange(ImageIdentity(image["id"], image["sha256"], **self._size))
             self._error = None
         except (InputError, OSError) as error:
             self._error = error
-
-    def _compareSlices(self, firstVoxel: Sequence[float]) -> None:
-        """Find out whether Slicer has reversed the slices of the file, as it does where their axes are left-handed."""
-        index = transformPoints(self._rasToIjk, [firstVoxel])[0]
-        last = self._size["slices"] - 1
-        self._isReversed = index[2] > last / 2
-        if np.abs(index - (0, 0, last if self._isReversed else 0)).max() > _SAME_PLACE:
-            raise InputError(_("The volume lies elsewhere than the server's image, so its slices cannot be told apart. "
-                               "Load the file again, and leave its place as it is."))  # fmt: skip
 
     def _inOrder(self, boxes: Sequence[Box]) -> list[Box]:
         """Return boxes with the numbers of slices that the server has, or of the server with those of the volume."""

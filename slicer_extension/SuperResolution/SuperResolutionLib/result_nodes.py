@@ -23,10 +23,10 @@ from SuperResolutionLib.volumes import (
     SPACING_SOURCE,
     check,
     ijkToRasOf,
+    ijkToWorldOf,
     outerCorners,
     resultAffine,
     shapeOf,
-    toWorldOf,
     transformPoints,
 )
 
@@ -185,17 +185,27 @@ def _subtractSource(resultNode, source, differenceNode, array: np.ndarray) -> It
     """Compute a difference piece by piece, and yield the pieces; slices in view come first."""
     after, affine = slicer.util.arrayFromVolume(resultNode), ijkToRasOf(resultNode)
     slices, rows, columns = array.shape
-    views = slicer.util.getNodesByClass("vtkMRMLSliceNode", resultNode.GetScene())
-    centers = [slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3] for view in views] or [np.zeros(3)]
-    viewedSlices = transformPoints(np.linalg.inv(toWorldOf(source) @ affine), centers)[:, 2]
-    height = max(1, _PIECE // columns)
-    for k in sorted(range(slices), key=lambda k: np.abs(viewedSlices - k).min()):
+    height, remaining = max(1, _PIECE // columns), list(range(slices))
+    while remaining:
+        viewedSlices = _viewedSlices(resultNode)
+        k = min(remaining, key=lambda k: np.abs(viewedSlices - k).min())
+        remaining.remove(k)
         for row in range(0, rows, height):
             stop = min(row + height, rows)
             piece = after[k, row:stop] - interpolate(source, affine, [k, k + 1, row, stop, 0, columns])[0]
             array[k, row:stop] = piece
             yield piece
     display.colorDifference(differenceNode)
+
+
+def _viewedSlices(resultNode) -> np.ndarray:
+    """Return the slices of a result in which the middles of the slice views lie, with fractions."""
+    views = slicer.util.getNodesByClass("vtkMRMLSliceNode", resultNode.GetScene())
+    centers = [slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3] for view in views]
+    parent = resultNode.GetParentTransformNode()
+    if not centers or (parent is not None and not parent.IsTransformToWorldLinear()):
+        return np.zeros(1)
+    return transformPoints(np.linalg.inv(ijkToWorldOf(resultNode)), centers)[:, 2]
 
 
 def interpolate(sourceNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:

@@ -119,7 +119,7 @@ class WorkerClient:
     def close(self) -> None:
         """End the worker and remove the folder. The processes get a moment to end by themselves."""
         atexit.unregister(self.close)
-        self.cancel()
+        self._request, self._isSent = None, False  # not by `discard`: Python starts no thread while it ends
         self.endProcess()
         for process in self._ending:
             process.endAndWait()
@@ -167,7 +167,7 @@ class WorkerClient:
 
     def _describeProblem(self, process: ChildProcess) -> str:
         """Return why the worker does not answer, and what to do."""
-        lines, code = [line.strip() for line in process.lastLines if line.strip()], process.returnCode
+        lines, code = [line.strip() for line in list(process.lastLines) if line.strip()], process.returnCode
         if process.error:
             text = _("{program} cannot be started ({reason}). Install it again.")
         elif any("No module named" in line and "monai_sr_bundle" in line for line in lines):

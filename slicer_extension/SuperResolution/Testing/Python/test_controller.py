@@ -51,6 +51,15 @@ def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
     assert (controller.nextRequest(), panel.canRun) == (None, True)
 
 
+def test_an_installation_that_finds_nothing_missing_leaves_the_running_request(controller):
+    answered(controller, planned())
+    controller.setSent("enhance", controller.enhancement)
+    controller.setAbsent("")
+    assert controller.nextRequest() is None
+    assert controller.panel().canCancel
+    assert controller.handleEvent(DONE).subject is CHEST
+
+
 @pytest.mark.parametrize(("bundles", "subject", "choice", "message"), [
     ([FLOW], None, Choice(), "Region 'R' lies outside 'chest'. Move it."),
     ([FLOW], CHEST, Choice("gone"), f"The model gone {NOT_HERE}"),

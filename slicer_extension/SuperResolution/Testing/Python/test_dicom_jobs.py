@@ -151,14 +151,12 @@ def test_what_cannot_be_written_says_why_and_writes_nothing(film, result, run, f
     ):
         with pytest.raises(InputError, match=message):
             run(Export, *arguments, folder)
-    reason = (
-        "The files cannot be written: No such file or directory. Make room, or choose another folder, and try again."
-    )
+    reason = "Files cannot be read or written: No such file or directory. Make room, or choose another folder"
     assert run(Export, None, film, [box], folder / "gone").message.startswith(reason)
     for name in ("os.symlink", "shutil.copyfile"):
         monkeypatch.setattr(name, Mock(side_effect=OSError(28, "No space left on device")))
     full = run(Export, result, film, [], folder)
-    assert full.message.startswith("The files cannot be written: No space left on device.")
+    assert full.message.startswith("Files cannot be read or written: No space left on device.")
     film.RemoveAttribute(volumes.UIDS)
     with pytest.raises(InputError, match="'chest' was not loaded from DICOM"):
         run(Export, result, film, [], folder)

@@ -98,7 +98,10 @@ def perform(bare, data):
                 installation.asked, installation.question = installation.question, ""
                 installation.confirm()
             time.sleep(0.002)
-        waitFor(lambda: not list(data.glob("sr-*")), what="the removal of its folder")
+        leftOver = f"sr-*/{Path(packagesOf(bare)).name}"
+        waitFor(
+            lambda: len(list(data.glob("sr-*"))) == len(list(data.glob(leftOver))), what="the removal of its folder"
+        )
         return installation
 
     return perform
@@ -211,11 +214,12 @@ def test_packages_come_from_the_release_whatever_an_index_or_the_settings_of_pip
     assert installed(bare) == BOTH
 
 
-def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypatch):
+@pytest.mark.parametrize("isStuck", [False, True])
+def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypatch, isStuck):
     """Windows refuses to rename a folder with an open file."""
 
     def refuse(path, target):
-        if path.name == "packages":
+        if path.name == "packages" or (isStuck and path.parent.name.startswith("sr-")):
             raise PermissionError(13, "Access is denied")
         return rename(path, target)
 
@@ -224,6 +228,11 @@ def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypa
     monkeypatch.setattr(Path, "rename", refuse)
     monkeypatch.setattr(install, "SCANNED_WITHIN", 0.0)
     assert perform(wheels).text.startswith(f"{packagesOf(bare)} is in use (Access is denied). Close every other Slicer")
+    assert Path(packagesOf(bare)).exists() != isStuck
+    monkeypatch.setattr(Path, "rename", rename)
+    again = Installation("base", bare, str(wheels))
+    again.step()
+    again.close()
     assert Path(packagesOf(bare), "older").is_dir()
 
 

@@ -52,9 +52,15 @@ def edgeAt(view, row, column):
     return view.xy((-0.6 * (column - 0.5), -0.6 * (row - 0.5), 0))
 
 
-def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, fittedView):
+@pytest.fixture
+def lungs(application):
+    """A label map, which is no image."""
+    return application.addVolume(np.ones((1, 4, 4), np.uint8), np.eye(4), "lungs", "vtkMRMLLabelMapVolumeNode")
+
+
+def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(lungs, chest, panel, fittedView):
     panel.settle()
-    assert panel.chosen.inputVolume is chest  # the first volume
+    assert panel.chosen.inputVolume is chest  # the first image
     assert panel.ui.messageLabel.text.startswith("No region is chosen.")
     assert not panel.ui.runButton.enabled
     panel.ui.drawRegionButton.click()
