@@ -230,9 +230,9 @@ def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypa
     assert perform(wheels).text.startswith(f"{packagesOf(bare)} is in use (Access is denied). Close every other Slicer")
     assert Path(packagesOf(bare)).exists() != isStuck
     monkeypatch.setattr(Path, "rename", rename)
-    again = Installation("base", bare, str(wheels))
-    again.step()
-    again.close()
+    second = Installation("base", bare, str(wheels))
+    second.step()
+    second.close()
     assert Path(packagesOf(bare), "older").is_dir()
 
 
