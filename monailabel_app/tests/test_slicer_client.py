@@ -82,6 +82,8 @@ def test_what_the_server_does_not_have_is_told(client, studies, tmp_path):
     changed.write_bytes((studies / "chest.png").read_bytes()[:-1] + b"\0")
     with pytest.raises(InputError, match="no image that is a file of that content"):
         ada.find(file=str(changed))
+    with pytest.raises(InputError, match="cannot be read"):
+        ada.find(file=str(tmp_path / "gone.png"))
 
 
 @pytest.mark.parametrize("uid", [*FILMS.values(), "2.25.1002.3"])
@@ -177,6 +179,8 @@ def test_an_address_that_is_none_is_told(address):
 def test_a_token_never_crosses_the_network_in_the_open():
     with pytest.raises(InputError, match="was not sent"):
         LabelClient("http://labels.example.org", "token")
+    with pytest.raises(InputError, match="token holds blanks"):
+        LabelClient("https://labels.example.org", "two words")
     assert LabelClient("https://labels.example.org", "token").address == "https://labels.example.org"
     assert LabelClient("http://labels.example.org").address == "http://labels.example.org"
 

@@ -219,8 +219,10 @@ def optionsOf(resultNode) -> list[str]:
         message = _("'{name}' shows {count} of the {slices} slices of its source. A series is written of all of them: "
                     "enhance a box that goes through all slices, then export that.")  # fmt: skip
         raise InputError(message, name=resultNode.GetName(), count=k1 - k0, slices=slices)
-    provenance = result_nodes.reportOf(resultNode)["provenance"]
-    options = ["--roi", *map(str, (c0, r0, c1, r1))]
+    report = result_nodes.reportOf(resultNode)
+    provenance = report["provenance"]
+    # Else a large film or a CT would be enlarged twice alone, as by default at the command line.
+    options = ["--roi", *map(str, (c0, r0, c1, r1)), "--scale", str(max(report["scaleZYX"]))]
     for name in ("bundle", "seed", "backend"):
         options += [f"--{name}", str(provenance[name])]
     sampling = provenance.get("sampling") or {}

@@ -78,13 +78,22 @@ class Installation:
         except StopIteration:
             pass
         except InputError as error:
-            self.text = _("{reason} Nothing was changed.").format(reason=error).strip()
+            text = _("{reason} Nothing was changed.")
+            if self._isHolding:
+                text = _("{reason} That puts back what was installed.")
+            self.text = text.format(reason=error).strip()
         except Exception as error:  # the panel must not wait for an end that does not come
             logging.exception("An error of the installation that was not expected")
             self.text = _("The installation has failed ({error}). Nothing was changed.").format(error=error)
         self._process = None
-        discard(self._folder)
+        if not self._isHolding:
+            discard(self._folder)
         return False
+
+    @property
+    def _isHolding(self) -> bool:
+        """True while its folder holds the packages that an exchange has taken from their place; see `_restore`."""
+        return Path(self._folder, self._packages.name).exists() and not self._packages.exists()
 
     def confirm(self) -> None:
         """Install what was planned."""
@@ -101,7 +110,8 @@ class Installation:
         self.cancel()
         if self._process is not None:
             self._process.endAndWait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if not self._isHolding:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _perform(self) -> Generator[ChildProcess | None, None, None]:
         """Yield the process of each step, and None while the user is asked."""
@@ -226,8 +236,6 @@ class Installation:
                     if old.exists():
                         old.rename(self._packages)
                 if time.monotonic() > limit:
-                    if old.exists():
-                        self._folder = ""  # it stays, and the next installation begins by `_restore`
                     text = _("{folder} is in use ({reason}). Close every other Slicer, and press Install… again.")
                     raise InputError(text, folder=self._packages, reason=error.strerror) from error
             yield None

@@ -97,7 +97,7 @@ class Viewing:
         if not self.kind:
             self.show(IN_PLACE, resultNode)
         self.showOriginal(False)
-        display.colorErrorBars(bars, threshold=tolerance or None)
+        display.colorErrorBars(bars, threshold=tolerance)
         self._bars = display.Overlay(self._overlaidComposites(), bars, _BARS_OPACITY)
         self._legend.show(bars, _("± {unit}").format(unit=result_nodes.unitOf(resultNode)))
 

@@ -12,7 +12,8 @@ import slicer
 import vtk
 
 PHANTOM_FILM = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
-"""Code that draws a radiograph of 128 x 128 pixels; see `Database`."""
+FILM_OF_2000 = PHANTOM_FILM.replace("128)", "2000, 0, 0.2)")
+"""Code that draws a radiograph of 128 x 128 pixels, and one of 2000 x 2000 of 0.2 mm; see `Database`."""
 _DRAWING = """
 import sys
 from pathlib import Path

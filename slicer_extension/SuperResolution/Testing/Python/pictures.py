@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import phantom_volumes
 import pytest
+from dicomfiles import FILM_OF_2000
 from PIL import Image
 from pydicom.data import get_testdata_file
 from SuperResolutionLib import box_nodes, compare, display, drawing, volumes
@@ -20,7 +21,6 @@ from SuperResolutionLib.viewing import Viewing
 MODULE = Path(__file__).resolve().parents[2]
 PICTURES, SCREENSHOTS = MODULE.parents[1] / "docs" / "slicer", MODULE.parent / "Screenshots"
 WIDTH, HEIGHT, GAP = 640, 480, 6  # pixels, of a picture and between two views
-DRAWING = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'f.dcm', 2000, 0, 0.2)"
 REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a nodule
 
 
@@ -30,7 +30,7 @@ def pair(sliceView):
 
 
 def test_radiograph(application, openDatabase, worker, sliceView, pair):
-    film = openDatabase(DRAWING).load(application, "film")
+    film = openDatabase(FILM_OF_2000).load(application, "film")
     (before, after), view = pair, sliceView("Red", WIDTH, HEIGHT)
     view.show(film)
     box = drawing.addRegion(film, REGION)

@@ -227,7 +227,9 @@ def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypa
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", refuse)
     monkeypatch.setattr(install, "SCANNED_WITHIN", 0.0)
-    assert perform(wheels).text.startswith(f"{packagesOf(bare)} is in use (Access is denied). Close every other Slicer")
+    done = perform(wheels)
+    assert done.text.startswith(f"{packagesOf(bare)} is in use (Access is denied). Close every other Slicer")
+    assert done.text.endswith("That puts back what was installed." if isStuck else "Nothing was changed.")
     assert Path(packagesOf(bare)).exists() != isStuck
     monkeypatch.setattr(Path, "rename", rename)
     second = Installation("base", bare, str(wheels))

@@ -13,7 +13,7 @@ import phantom_volumes
 import pydicom
 import pytest
 import slicer
-from dicomfiles import PHANTOM_FILM
+from dicomfiles import FILM_OF_2000
 from opened_panel import Opened, Shared
 from PySide6 import QtTest, QtWidgets
 from pythonqt import qt
@@ -204,6 +204,16 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
     red.moveMouse(*edgeAt(red, 40.5, 50.5))
     assert withBox.ui.readoutLabel.text.startswith("column 50, row 40; ")
+
+
+def test_a_ct_series_is_enhanced_in_the_window_of_its_files(panel, loadDicom):
+    panel.chosen.inputVolume = loadDicom("CT")
+    panel.settle()
+    assert panel.ui.windowComboBox.itemText(1) == "file: 1500 / -600"
+    panel.widget.onWindow(1)
+    panel.widget.setRegion([1, 3, 8, 24, 8, 24])
+    display = panel.run().GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel()) == (1500, -600)
 
 
 def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application):
@@ -439,8 +449,8 @@ def test_compare_buttons_show_one_comparison_at_a_time_of_the_selected_result(wi
 
 @pytest.fixture
 def fromDicom(panel, application, openDatabase):
-    """The panel with a radiograph that was loaded from DICOM."""
-    panel.chosen.inputVolume = openDatabase(PHANTOM_FILM).load(application)
+    """The panel with a radiograph of 2000 x 2000 pixels that was loaded from DICOM."""
+    panel.chosen.inputVolume = openDatabase(FILM_OF_2000).load(application)
     panel.settle()
     panel.widget.setRegion([0, 1, 0, 128, 0, 128])
     return panel

@@ -9,7 +9,7 @@ import pytest
 import slicerpython
 
 TEST = Path(__file__).resolve().with_name("test_panel.py")
-IN_SHORT = "first_volume or saved_with_the_scene or from_a_script"  # form, parameter node, logic
+IN_SHORT = "region_is_drawn or saved_with_the_scene or from_a_script"  # form, parameter node, logic
 
 
 @pytest.mark.parametrize("expression", [IN_SHORT, pytest.param("test", marks=pytest.mark.slow)])
