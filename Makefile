@@ -27,9 +27,10 @@ DATA ?=
 PYTEST_ARGS ?=
 MINUTES ?= 60
 POINTS ?= 300
-# Tests run in as many processes as this. A file's tests stay in one, which makes its drawn data once.
+# Tests run in as many processes as this. A file's tests stay in one, which makes its drawn data once. A test that kills
+# its process ends the run, and is named: with another process in its place, pytest-xdist would wait for ever.
 PROCESSES ?= 2
-PYTEST := -m pytest -n $(PROCESSES) --dist loadfile
+PYTEST := -m pytest -n $(PROCESSES) --dist loadfile --max-worker-restart=0
 BIN := $(VENV)/bin
 # MONAI Label is installed without what it asks for, which `pip check` would complain of elsewhere.
 VENV_LABEL ?= $(VENV)-label
