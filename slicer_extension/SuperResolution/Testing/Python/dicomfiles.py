@@ -65,7 +65,7 @@ class Database:
     def updateDisplayedFields(self):
         self.fieldUpdates += 1
 
-    def load(self, application, byDcmtk=False):
+    def load(self, application, *, byDcmtk=False):
         """All files as one volume: by Slicer's reader (GDCM, or DCMTK for one file), in the order and with the words of
         its DICOM module."""
         listed = vtk.vtkStringArray() if len(self.uids) > 1 else None

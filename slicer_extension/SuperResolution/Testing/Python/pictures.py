@@ -1,11 +1,13 @@
 """Draws docs/slicer/*.png, what slice views show in the tutorial, and Screenshots/*.png, the panel; without a screen.
 
-    python -m pytest slicer_extension/SuperResolution/Testing/Python/pictures.py [-k radiograph]
+    CT_SERIES=folder python -m pytest slicer_extension/SuperResolution/Testing/Python/pictures.py [-k radiograph]
 
-Slicer's own classes render the views, and Qt the panel, with the stand-ins of pythonqt.py. The radiographs are drawn,
-and the CT comes with pydicom. A real worker makes the results, with the default models.
+Slicer's own classes render the views, and Qt the panel, with the stand-ins of pythonqt.py. A real worker makes the
+results, with the default models. The radiographs are drawn. The CT is a patient's, LIDC-IDRI-0314 of The Cancer Imaging
+Archive (CC BY 3.0): `CT_SERIES` is the folder of its DICOM files from z = -543.8 to -538.8 mm.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,16 @@ import phantom_volumes
 import pytest
 from dicomfiles import FILM_OF_2000
 from PIL import Image
-from pydicom.data import get_testdata_file
-from SuperResolutionLib import box_nodes, compare, display, drawing, volumes
+from SuperResolutionLib import box_nodes, compare, display, drawing, volumes, windows
 from SuperResolutionLib.enhancer import Enhancer
 from SuperResolutionLib.viewing import Viewing
 
 MODULE = Path(__file__).resolve().parents[2]
 PICTURES, SCREENSHOTS = MODULE.parents[1] / "docs" / "slicer", MODULE.parent / "Screenshots"
 WIDTH, HEIGHT, GAP = 640, 480, 6  # pixels, of a picture and between two views
-REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a nodule
+FILM_REGION = (0, 1, 1190, 1318, 590, 718)  # of the drawn film: ribs, vessels and a nodule
+CT_REGION = (3, 4, 250, 346, 146, 242)  # bronchi and vessels at the right hilum, and the oblique fissure
+CT_SERIES = os.environ.get("CT_SERIES")
 
 
 @pytest.fixture
@@ -30,40 +33,45 @@ def pair(sliceView):
 
 
 def test_radiograph(application, openDatabase, worker, sliceView, pair):
-    film = openDatabase(FILM_OF_2000).load(application, "film")
-    (before, after), view = pair, sliceView("Red", WIDTH, HEIGHT)
+    film, view = openDatabase(FILM_OF_2000).load(application), sliceView("Red", WIDTH, HEIGHT)
     view.show(film)
-    box = drawing.addRegion(film, REGION)
-    keep("region", view.picture())
-
-    result, viewing = Enhancer(worker).enhance(film, box), Viewing(application.logic)
-    viewing.show("inPlace", result)
-    enhanced = view.picture()
-    viewing.showOriginal(True)
-    keep("in_place", view.picture(), enhanced)
-    viewing.showOriginal(False)
-    viewing.showErrorBars(result, 0.0)
-    keep("error_bars", view.picture())
-    viewing.hideErrorBars()
-    viewing.show("difference", result)
-    phantom_volumes.fillAll()
-    keep("difference", view.picture())
-    viewing.show("sideBySide", result)
-    before.moveMouse(150, 260)
-    keep("side_by_side", before.picture(), after.picture())
+    box = drawing.addRegion(film, FILM_REGION)
+    viewing, result = compareInAllWays(film, box, worker, application, view, pair, "")
     viewing.show("inPlace", result)
     display.showHandles(box_nodes.addBox(film, (0, 1, 1264, 1298, 654, 688), "Nodule", "A. Reader", 0.8), True)
     box_nodes.addBox(film, (0, 1, 1210, 1240, 604, 648), "Opacity", "A. Reader", 0.4)
     keep("boxes", view.picture())
 
 
-def test_ct(application, worker, pair):
-    volume = application.loadVolume(get_testdata_file("CT_small.dcm"), "CT")
-    volume.GetDisplayNode().SetAutoWindowLevel(0)
-    volume.GetDisplayNode().SetWindowLevel(1600, 350)
-    viewing = Viewing(application.logic)
-    viewing.show("sideBySide", Enhancer(worker).enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94))))
-    keep("ct", *(view.picture() for view in pair))
+@pytest.mark.skipif(not CT_SERIES, reason="CT_SERIES is not set")
+def test_ct(application, openDatabase, worker, sliceView, pair):
+    copying = f"import shutil; shutil.copytree({os.path.abspath(CT_SERIES)!r}, folder, dirs_exist_ok=True)"
+    series, view = openDatabase(copying).load(application), sliceView("Red", WIDTH, HEIGHT)
+    windows.show(series, windows.windowsOf(series)[0])
+    view.show(series)
+    compareInAllWays(series, drawing.addRegion(series, CT_REGION), worker, application, view, pair, "ct_")
+
+
+def compareInAllWays(volume, box, worker, application, view, pair, prefix):
+    """Enhance a region of a volume, and keep a picture of the region and of each way to look at its result."""
+    before, after = pair
+    keep(prefix + "region", view.picture())
+    result, viewing = Enhancer(worker).enhance(volume, box), Viewing(application.logic)
+    viewing.show("inPlace", result)
+    enhanced = view.picture()
+    viewing.showOriginal(True)
+    keep(prefix + "in_place", view.picture(), enhanced)
+    viewing.showOriginal(False)
+    viewing.showErrorBars(result, 0.0)
+    keep(prefix + "error_bars", view.picture())
+    viewing.hideErrorBars()
+    viewing.show("difference", result)
+    phantom_volumes.fillAll()
+    keep(prefix + "difference", view.picture())
+    viewing.show("sideBySide", result)
+    before.moveMouse(150, 260)
+    keep(prefix + "side_by_side", before.picture(), after.picture())
+    return viewing, result
 
 
 def test_panel(application, panel):
