@@ -37,6 +37,12 @@ def test_radiograph(application, openDatabase, worker, sliceView, pair):
     view.show(film)
     box = drawing.addRegion(film, FILM_REGION)
     viewing, result = compareInAllWays(film, box, worker, application, view, pair, "")
+    draws = []
+    for seed in (0, 1):
+        drawn = Enhancer(worker).enhance(film, box, "chest_xray_residual_flow_x4", texture=1.0, seed=seed)
+        viewing.show("inPlace", drawn)
+        draws.append(view.picture())
+    keep("texture", *draws)
     viewing.show("inPlace", result)
     display.showHandles(box_nodes.addBox(film, (0, 1, 1264, 1298, 654, 688), "Nodule", "A. Reader", 0.8), True)
     box_nodes.addBox(film, (0, 1, 1210, 1240, 604, 648), "Opacity", "A. Reader", 0.4)
