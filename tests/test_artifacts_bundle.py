@@ -2,7 +2,6 @@
 
 import json
 
-import jsonschema
 import numpy as np
 import pydicom
 import pytest
@@ -14,7 +13,6 @@ from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import Consistency, describe_findings
-from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.shipped_bundles import find_bundle
 from PIL import Image as Picture
 
@@ -103,7 +101,6 @@ def test_console_and_report_say_where_and_how_much_was_removed(bundle, film, tmp
     mark = "1 burned-in mark (a letter or a line) was detected and removed"
     assert note.startswith(f"  note: {mark} ({share:.3g} % of the image).")
     report = json.loads((tmp_path / "out.report.json").read_text())
-    jsonschema.validate(report, REPORT_SCHEMA)
     assert report["removed"] == {"places": 1, "share": pytest.approx(share / 100)}
     followed = 1 - 8 * 14 / (48 * 64)
     assert report["consistency"]["share"] == pytest.approx(followed)

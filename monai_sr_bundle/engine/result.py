@@ -126,7 +126,7 @@ class Result:
         tolerance: float | None = None,
         maps: Sequence[Path] = (),
     ) -> dict[str, Any]:
-        """Return everything about the run, as `report_schema.REPORT_SCHEMA` describes it.
+        """Return everything about the run, as report.json holds it (see `report.build.build_report`).
 
         Args:
             output: file or folder that `save` wrote. Default: nothing was written.

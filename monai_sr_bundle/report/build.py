@@ -35,8 +35,10 @@ from monai_sr_bundle.report.error_pictures import ErrorBarPictures
 from monai_sr_bundle.report.grain import Grain
 from monai_sr_bundle.report.html_page import page
 from monai_sr_bundle.report.preview import format_number, slice_values, value_unit
-from monai_sr_bundle.report.schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
+
+SCHEMA_VERSION = 1
+"""Version of the keys of report.json: raised where a key changes its meaning or is removed, not for a new key."""
 
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""
@@ -104,7 +106,9 @@ def build_report(
     blind: bool = False,
     grain: Grain | None = None,
 ) -> dict[str, Any]:
-    """Describe one run in the keys of `REPORT_SCHEMA`.
+    """Describe one run: the content of report.json.
+
+    None stands for what is unknown, was not measured or does not apply.
 
     Args:
         source: the input, or the part of it that was enlarged.
@@ -137,7 +141,7 @@ def build_report(
     step = abs(source.slope) if np.issubdtype(source.pixels.dtype, np.integer) else 0.0
     default_command = _default_command(source, provenance, output, forced)
     report = {
-        "schema": SCHEMA,
+        "schema": "monai-sr-report",
         "schema_version": SCHEMA_VERSION,
         "made_by": {"name": "monai_sr_bundle", "version": __version__},
         "created": provenance.created.isoformat(timespec="seconds"),
@@ -184,6 +188,7 @@ def build_report(
             "libraries": library_versions(LIBRARIES),
         },
         "roi_xyxy": list(provenance.roi_xyxy) if provenance.roi_xyxy else None,
+        # Distances between the input and an image that was reduced to its size by the model's operator.
         "consistency": {
             "unit": value_unit(source),
             "value_span": span,
@@ -191,7 +196,7 @@ def build_report(
             "bicubic": _distance(bicubic_consistency),
             "network": _distance(network_consistency),
             "result": _distance(consistency),
-            "share": removed.agreement_share if removed else 1.0,
+            "share": removed.agreement_share if removed else 1.0,  # of the input, compared
         },
         "grain": grain._asdict() if grain else None,
         "removed": {"places": removed.count, "share": removed.share} if removed else None,

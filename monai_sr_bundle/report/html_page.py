@@ -27,7 +27,7 @@ def page(
     """Return the report as one HTML page.
 
     Args:
-        report: dictionary as in `schema.REPORT_SCHEMA`.
+        report: dictionary of `build.build_report`.
         picture: PNG of the preview, or nothing for a page without a picture.
         error_pictures: pictures of the error bars.
         removed_picture: PNG that outlines removed artifacts, or nothing.

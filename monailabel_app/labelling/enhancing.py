@@ -69,7 +69,7 @@ class EnhancedImage:
     Attributes:
         files: the result; the slices of a series, or one file.
         maps: files of the error bars.
-        report: figures, by `report_schema.REPORT_SCHEMA`, without paths of this machine.
+        report: content of report.json, without paths of this machine.
         mean_half_width: mean half-width of the error bars as a share of the window; None without.
     """
 

@@ -6,14 +6,12 @@ import gzip
 import io
 import json
 
-import jsonschema
 import nibabel
 import numpy as np
 import pydicom
 import pytest
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.shipped_bundles import all_bundles
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from requests_toolbelt import MultipartDecoder
@@ -51,7 +49,6 @@ def test_a_bundle_enlarges_a_region_of_an_image(server, studies, bundle, tmp_pat
     assert answer.status_code == 200, answer.text
     figures, content = (part.content for part in MultipartDecoder.from_response(answer).parts)
     report = json.loads(figures)
-    jsonschema.validate({key: report[key] for key in report if key != "image"}, REPORT_SCHEMA)
     assert (report["image"], report["model"]["name"], report["roi_xyxy"]) == (image, bundle.name, REGION)
     assert (report["error_bars"] is not None) == has_error_bars(bundle), report["warnings"]
     scale_z, scale_y, scale_x = bundle.scale_zyx
