@@ -10,6 +10,7 @@ import argparse
 import errno
 import importlib.util
 import os
+import socket
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -91,31 +92,17 @@ def serve(options: argparse.Namespace, labelling: Path) -> None:
 
 def _require_free_port(host: str, port: int) -> None:
     """Refuse an address that the server could not listen at."""
-    import socket
-
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: expected a number from 0 to 65535.")
     try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise InputError(f"--host {host}: is no address of this machine ({error.strerror}).") from error
-    failures = []
-    for family, kind, protocol, _, address in addresses:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                # Both as the server does. On Windows the first would let a port be taken that is in use.
-                if os.name == "posix":
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(f"port {port} is in use: choose another with --port.") from error
-            failures.append(error)
-    if len(failures) == len(addresses):  # a name may have an address of a kind that the machine does not
-        reason = failures[0].strerror
-        raise InputError(f"--host {host} --port {port}: the server cannot listen there ({reason}). Choose others.")
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(f"port {port} is in use: choose another with --port.") from error
+        reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address
+        raise InputError(
+            f"--host {host} --port {port}: the server cannot listen there ({reason}). Choose others."
+        ) from error
 
 
 def _require_tokens(options: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -90,7 +89,6 @@ def test_a_port_that_is_taken_is_said_before_the_store_of_the_other_server_is_to
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 on this machine")
 def test_two_servers_do_not_share_a_store(tmp_path):
     """The second would call the trainings of the first interrupted, and clear away its images."""
     studies, conf = str(tmp_path), {"store": str(tmp_path / "store"), "bundles": "chest_xray_edsr_x4"}
@@ -103,17 +101,10 @@ def test_two_servers_do_not_share_a_store(tmp_path):
     open_context(studies, conf).close()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 on this machine")
 def test_a_port_that_is_taken_of_ipv4_alone_is_free_of_ipv6():
     with socket.create_server(("127.0.0.1", 0)) as other:
         label._require_free_port("::", other.getsockname()[1])
-
-
-def test_on_windows_a_port_in_use_is_not_to_be_shared(monkeypatch):
-    options = []
-    monkeypatch.setattr(label, "os", SimpleNamespace(name="nt"))
-    monkeypatch.setattr(socket.socket, "setsockopt", lambda _, *option: options.append(option[:2]))
-    label._require_free_port("127.0.0.1", 0)
-    assert (socket.SOL_SOCKET, socket.SO_REUSEADDR) not in options
 
 
 def test_monai_labels_own_command_starts_the_server_behind_the_guard(tmp_path):
