@@ -52,11 +52,6 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
         from monai_sr_bundle.backends.openvino_backend import OpenVinoBackend, OpenVinoBfloat16Backend
 
         return (OpenVinoBackend if runtime == "openvino" else OpenVinoBfloat16Backend)(bundle, device)
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise BundleError(
-            "--backend onnx needs onnxruntime, not installed here. Install it with `pip install onnxruntime`, "
-            "or use --backend torch."
-        )
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 
     return OnnxBackend(bundle, device)

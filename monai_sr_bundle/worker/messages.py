@@ -52,8 +52,11 @@ class Events:
 class Request:
     """One request of a viewer.
 
+    Its methods return the value of a key; those whose name ends in `_or_none` or `_or_auto` return None if it is
+    missing or null. They raise RequestError for any other value, and the others for a missing one.
+
     Attributes:
-        fields: unchecked keys and values; the methods check what they return.
+        fields: unchecked keys and values.
     """
 
     fields: Mapping[str, Any]
@@ -80,76 +83,48 @@ class Request:
         return value if _is_whole(value) or isinstance(value, str) else None
 
     def text(self, key: str, choices: Sequence[str] = ()) -> str:
-        """Return a text, one of `choices` if there are any.
-
-        Raises:
-            RequestError: it is missing, or is anything else.
-        """
+        """Return a text, one of `choices` if there are any."""
         value = self._required(key)
         if not isinstance(value, str) or not value or (choices and value not in choices):
             raise RequestError(f"{key} is {_abbreviate(value)}, expected {' or '.join(choices) or 'a text'}.")
         return value
 
     def text_or_none(self, key: str) -> str | None:
-        """Return a text; None if it is missing or null. Raises RequestError as `text`."""
+        """Return a text."""
         return None if self.fields.get(key) is None else self.text(key)
 
     def flag(self, key: str) -> bool:
-        """Return true or false; false if it is missing.
-
-        Raises:
-            RequestError: it is anything else.
-        """
+        """Return true or false; false if it is missing."""
         value = self.fields.get(key, False)
         if not isinstance(value, bool):
             raise RequestError(f"{key} is {_abbreviate(value)}, expected true or false.")
         return value
 
     def whole_or_none(self, key: str) -> int | None:
-        """Return a whole number; None if it is missing or null.
-
-        Raises:
-            RequestError: it is anything else.
-        """
+        """Return a whole number."""
         return self._value_or_none(key, _is_whole, "a whole number")
 
     def whole_or_auto(self, key: str) -> int | Literal["auto"] | None:
-        """Return a whole number or "auto"; None if it is missing or null.
-
-        Raises:
-            RequestError: it is anything else.
-        """
+        """Return a whole number or "auto"."""
         value: int | Literal["auto"] | None = self._value_or_none(
             key, lambda value: value == "auto" or _is_whole(value), 'a whole number or "auto"'
         )
         return value
 
     def number_or_none(self, key: str) -> float | None:
-        """Return a finite number; None if it is missing or null.
-
-        Raises:
-            RequestError: it is anything else.
-        """
+        """Return a finite number."""
         return self._value_or_none(key, _is_number, "a number")
 
     def wholes(self, key: str, count: int) -> tuple[int, ...]:
-        """Return a list of `count` whole numbers.
-
-        Raises:
-            RequestError: it is missing, or is anything else.
-        """
+        """Return a list of `count` whole numbers."""
         return self._list(key, count, _is_whole, "whole numbers")
 
     def wholes_or_none(self, key: str, count: int) -> tuple[int, ...] | None:
-        """Return a list of `count` whole numbers; None if it is missing or null. Raises RequestError as `wholes`."""
+        """Return a list of `count` whole numbers."""
         return None if self.fields.get(key) is None else self.wholes(key, count)
 
     def numbers_or_none(self, key: str, count: int) -> tuple[float, ...] | None:
-        """Return a list of `count` finite numbers; None if it is missing or null.
-
-        Raises:
-            RequestError: it is anything else.
-        """
+        """Return a list of `count` finite numbers."""
         return None if self.fields.get(key) is None else self._list(key, count, _is_number, "numbers")
 
     def _value_or_none(self, key: str, fits: Callable[[Any], bool], expected: str) -> Any:

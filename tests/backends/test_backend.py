@@ -158,9 +158,6 @@ def test_a_missing_backend_is_told_with_what_to_install(without):
     without("monai")
     with pytest.raises(BundleError, match="--backend torch needs monai, not installed here"):
         open_backend(bundle, "torch")
-    without("onnxruntime")
-    with pytest.raises(BundleError, match="--backend onnx needs onnxruntime, .*pip install onnxruntime"):
-        open_backend(bundle, "onnx")
     without("openvino")
     with pytest.raises(BundleError, match=r"--backend openvino needs openvino, .*'\.\[openvino\]'"):
         open_backend(bundle, "openvino")
