@@ -513,7 +513,7 @@ def test_a_file_of_onnx_in_the_place_of_another_is_recognised_by_its_ends(
 
 @pytest.mark.parametrize("family", ["several scales", "diffusion", "flow", "flow of three slices", "artifact removal"])
 def test_a_packed_bundle_passes_the_checks_of_its_networks(packed_of, family):
-    names = ["shapes in and out", "TorchScript", "ONNX equals PyTorch", "modules complete", "no key twice"]
+    names = ["shapes in and out", "TorchScript", "ONNX equals PyTorch", "code and packages", "no key twice"]
     checks = list(verify(packed_of(family), only=[*names, "properties for training"]))
     assert len(checks) == len(names) + 1
     assert [check for check in checks if not check.passed] == []

@@ -72,7 +72,7 @@ def write_report(
         labels: words for each box in messages; by default "box 1" and so on.
 
     Raises:
-        InputError: no box; a box that is not of this image, not inside it, empty or upside down; a header without its
+        InputError: a box that is not of this image, not inside it, empty or upside down; a header without its
             study or series; a `result` that was not made from the slice of a box.
         OutputError: highdicom is not installed, or refuses the header.
     """
@@ -83,8 +83,6 @@ def write_report(
             "boxes as DICOM are written by highdicom, not installed here. Install with "
             "`pip install -c constraints.txt '.[dicom]'` in this package's folder, or keep them as .csv or .json."
         ) from error
-    if not boxes:
-        raise InputError("there is no box to write. Draw one first, or leave the report out.")
     labels = labels or [f"box {number}" for number in range(1, len(boxes) + 1)]
     problem = f"{out.name}: the header of the image does not allow a report"
     with quiet_pydicom(), explain_refusals(problem, "Keep the boxes as .csv or .json."):

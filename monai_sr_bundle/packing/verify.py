@@ -91,11 +91,10 @@ class _Subject:
 
     @property
     def inference(self) -> Path:
-        names = ("inference.yaml", "inference.yml", "inference.json")
-        for name in names:
-            if (self.folder / "configs" / name).is_file():
-                return self.folder / "configs" / name
-        raise BundleError("configs/ has no inference.yaml, inference.yml or inference.json. Pack the bundle again.")
+        path = self.folder / "configs" / "inference.yaml"
+        if not path.is_file():
+            raise BundleError("configs/ has no inference.yaml. Pack the bundle again.")
+        return path
 
     @property
     def large_files(self) -> list[dict[str, str]]:
@@ -222,7 +221,7 @@ def _file_sizes(subject: _Subject) -> str:
 
 
 def _no_duplicate_keys(subject: _Subject) -> str:
-    for path in sorted((subject.folder / "configs").glob("*.y*ml")):
+    for path in sorted((subject.folder / "configs").glob("*.yaml")):
         keys = duplicate_keys(path.read_text(encoding="utf-8"))
         if keys:
             return f"{path.name} has {', '.join(keys)} twice. Remove one of them."
@@ -256,15 +255,13 @@ def _no_machine_paths(subject: _Subject) -> str:
     return ""
 
 
-def _modules(subject: _Subject) -> str:
-    needed = needed_modules(_config_texts(subject), subject.folder / PACKAGE)
-    return "" if needed else f"no config names {PACKAGE}, so nothing shows that the bundle's code is there."
-
-
-def _packages(subject: _Subject) -> str:
+def _code_and_packages(subject: _Subject) -> str:
     package = subject.folder / PACKAGE
+    texts = [path.read_text(encoding="utf-8") for path in sorted((subject.folder / "configs").glob("*.yaml"))]
+    # The network of the error bars is for those who have the package.
+    texts = [re.sub(rf"(?m)^{ERROR_BARS_DEF}:.*\n(?:[ \t]+.*\n)*", "", text) for text in texts]
     imported: set[str] = set()
-    for module in needed_modules(_config_texts(subject), package):
+    for module in needed_modules(texts, package):
         tree = ast.parse((package / module).read_text(encoding="utf-8"))
         imported |= {name.split(".")[0] for name in imports(tree)}
     metadata = subject.metadata
@@ -273,12 +270,6 @@ def _packages(subject: _Subject) -> str:
     foreign = {_DISTRIBUTIONS.get(name, name) for name in imported - {PACKAGE} - set(sys.stdlib_module_names)}
     missing = sorted(name for name in foreign if name.lower() not in listed)
     return f"the code imports {', '.join(missing)}, which required_packages_version does not list." if missing else ""
-
-
-def _config_texts(subject: _Subject) -> list[str]:
-    texts = [path.read_text(encoding="utf-8") for path in sorted((subject.folder / "configs").glob("*.y*ml"))]
-    # The network of the error bars is for those who have the package.
-    return [re.sub(rf"(?m)^{ERROR_BARS_DEF}:.*\n(?:[ \t]+.*\n)*", "", text) for text in texts]
 
 
 def _inference_properties(subject: _Subject) -> str:
@@ -442,7 +433,6 @@ _CHECKS: dict[str, Callable[[_Subject], str]] = {
     "no key twice": _no_duplicate_keys,
     "JSON as YAML": _json_as_yaml,
     "no path of one machine": _no_machine_paths,
-    "modules complete": _modules,
-    "packages stated": _packages,
+    "code and packages": _code_and_packages,
     "ONNX equals PyTorch": _onnx,
 }

@@ -327,18 +327,9 @@ def write_html(
         removed_picture: PNG that outlines removed artifacts, or nothing.
 
     Raises:
-        InputError: the preview cannot be read.
         OutputError: the page cannot be written.
     """
-    picture = b""
-    if preview is not None:
-        try:
-            picture = preview.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{preview.name}: the preview cannot be read ({error.strerror or error}). "
-                "Draw it again, or write the report without it."
-            ) from error
+    picture = preview.read_bytes() if preview else b""
     return write_file(out, page(report, picture, error_pictures, removed_picture).encode())
 
 

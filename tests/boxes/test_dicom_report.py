@@ -681,11 +681,6 @@ def test_on_a_volume_a_box_has_to_say_its_slice(tmp_path):
         written([torn], sources, tmp_path)
 
 
-def test_no_box_is_no_report(tmp_path):
-    with pytest.raises(InputError, match="there is no box to write"):
-        written([], film(tmp_path), tmp_path)
-
-
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
 def test_an_image_without_its_study_or_series_has_no_report(tmp_path, keyword):
     with pytest.raises(InputError, match=rf"film.dcm: has no {keyword} \(0020,000[DE]\), by which a report names its"):
