@@ -29,7 +29,6 @@ from monai_sr_bundle.errors import (
     SuperResolutionError,
     UsageError,
 )
-from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti
 from monai_sr_bundle.images.geometry import Region
@@ -156,7 +155,8 @@ class Enlarger:
         checked = session.check(image, enhance_options, options.region)
         if not as_nifti:
             scales = session.bundle.scale_zyx
-            sides = (image.pixels.shape[0], checked.region.rows, checked.region.columns)
+            extent = checked.extent
+            sides = (extent.slice_count, extent.region.rows, extent.region.columns)
             shape = tuple(scale * side for scale, side in zip(scales, sides, strict=True))
             check_result(image, shape)
             if options.error_bars:
@@ -223,12 +223,10 @@ class Enlarger:
     def _estimate(self, task: Task, image: Image, session: Session, checked: engine.CheckedOptions) -> Checked:
         if checked.interpolated:
             session = self._sessions.open(find_bundle("bicubic").at_scale(session.bundle.scale))
-        slices, rows, columns = image.pixels.shape
-        extent = Extent((slices, rows, columns), checked.slices, checked.region)
         bars = checked.calibration is not None
         sampler = session.bundle.family.resolve(SamplerOptions()) if checked.interpolated else checked.sampler
-        seconds = self._speed.seconds(extent, session, sampler, error_bars=bars)
-        _, upper_bound = needed_bytes(extent, image.pixels.itemsize, session, error_bars=bars)
+        seconds = self._speed.seconds(checked.extent, session, sampler, error_bars=bars)
+        _, upper_bound = needed_bytes(checked.extent, image.pixels.itemsize, session, error_bars=bars)
         return Checked(
             str(task.source.path),
             task.source.name,
@@ -254,10 +252,8 @@ def _repeatable(options: ImageOptions, result: Result) -> list[str]:
 
 
 def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.CheckedOptions) -> int:
-    slices, rows, columns = image.pixels.shape
-    extent = Extent((slices, rows, columns), checked.slices, checked.region)
     bars = bool(task.maps) and checked.calibration is not None
-    return needed_bytes(extent, image.pixels.itemsize, session, error_bars=bars)[0]
+    return needed_bytes(checked.extent, image.pixels.itemsize, session, error_bars=bars)[0]
 
 
 class _Progress:

@@ -14,7 +14,6 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Extent, Volume
 from monai_sr_bundle.images import unit
-from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import crop_measured, slices_touch
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
@@ -45,13 +44,12 @@ def enlarge_image(
     bundle: Bundle,
     backend: Backend,
     options: SamplerOptions,
+    extent: Extent,
     *,
-    padding: unit.Padding | None = None,
-    slices: tuple[int, int],
-    region: Region,
-    error_factor: float | None = None,
-    tile: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    padding: unit.Padding | None,
+    error_factor: float | None,
+    tile: int | None,
+    progress: Callable[[float], None] | None,
 ) -> EnlargedRegion:
     """Enlarge a region of an image.
 
@@ -59,11 +57,10 @@ def enlarge_image(
         image: the whole image, checked.
         bundle, backend: loaded networks and their bundle.
         options: resolved by the bundle's family.
-        padding: padding of the image, which is air to the networks. Default: it has none.
-        slices: first slice, and the one after the last.
-        region: rows and columns.
-        error_factor: factor of a calibration. Default: no error bars.
-        tile: side of a tile. Default: what fits into free memory.
+        extent: slices and region to enlarge.
+        padding: padding of the image, which is air to the networks; None where it has none.
+        error_factor: factor of a calibration; None for no error bars.
+        tile: side of a tile; None for what fits into free memory.
         progress: called with the fraction that is done.
 
     Raises:
@@ -73,13 +70,13 @@ def enlarge_image(
     """
     family, window = bundle.family, unit.value_window(image, bundle.modality, bundle.window)
     scale_z, scale_y, scale_x = family.scale_zyx
-    shape = scale_z * (slices[1] - slices[0]), scale_y * region.rows, scale_x * region.columns
+    region = extent.region
+    shape = scale_z * extent.slice_count, scale_y * region.rows, scale_x * region.columns
     pixels = np.empty(shape, dtype=image.pixels.dtype)
     half_width = None if error_factor is None else np.empty(shape, dtype=np.float32)
     # Error bars look a little beyond the region, to be those of the whole.
-    extent = Extent(image.grid.shape_zyx, slices, region, 0 if error_factor is None else error_bar_halo(bundle))
-    widened = extent.region_with_context
-    inner = region.relative_to(widened).scaled(scale_y).as_slices
+    extent = extent._replace(context=0 if error_factor is None else error_bar_halo(bundle))
+    inner = region.relative_to(extent.region_with_context).scaled(scale_y).as_slices
     record = PostprocessingRecord()
     volume = Volume(
         image.pixels if padding is None else unit.FilledSlices(padding),
@@ -97,7 +94,7 @@ def enlarge_image(
             # Of the numbers that are stored, as the calibration was made.
             stored = unit.from_stored(image, unit.to_stored(image, block.high_res, window), window)
             factor = error_factor * (window[1] - window[0])
-            whole = unit.from_stored(image, crop_measured(volume.pixels[slices[0] + block.slice_index]), window)
+            whole = unit.from_stored(image, crop_measured(volume.pixels[extent.slices[0] + block.slice_index]), window)
             half_width[block.slice_index] = factor * error_scale(stored, block.low_res, bundle, backend, whole)[inner]
         high_res = block.high_res[inner]
         for row in range(0, len(high_res), STRIP):

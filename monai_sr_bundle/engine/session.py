@@ -24,6 +24,7 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.engine.pipeline import enlarge_image
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, require_count
+from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
@@ -165,7 +166,7 @@ class Session:
         warnings = unit.check_modality(image, bundle.modality, bundle.name, force=options.force)
         warnings = (*warnings, *family.check_image(image))
         unit.check_pixels(image)
-        region, slices = _checked_region(image, region, options.slices)
+        extent = _checked_extent(image, region, options.slices)
         if has_pixels:
             warnings = (*check_content(image, bundle.modality), *warnings)
         sampler = family.resolve(options.sampler)
@@ -184,7 +185,7 @@ class Session:
         undercoverage = describe_undercoverage(bundle, image) if calibration and not self.calibration else ""
         error_bar_warnings = (undercoverage,) if undercoverage else ()
         if not has_pixels:
-            return CheckedOptions(region, slices, sampler, calibration, (*warnings, *error_bar_warnings))
+            return CheckedOptions(extent, sampler, calibration, (*warnings, *error_bar_warnings))
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
         comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
@@ -194,9 +195,9 @@ class Session:
             )
             without = ("No error bars: interpolation has none.",) if calibration is not None else ()
             warnings = (sentence, *without, *warnings)
-            return CheckedOptions(region, slices, sampler, None, warnings, comparison, interpolated=True)
+            return CheckedOptions(extent, sampler, None, warnings, comparison, interpolated=True)
         warnings = (*warnings, *describe_differences(comparison), *error_bar_warnings)
-        return CheckedOptions(region, slices, sampler, calibration, warnings, comparison, undercoverage)
+        return CheckedOptions(extent, sampler, calibration, warnings, comparison, undercoverage)
 
     def enhance(
         self,
@@ -220,7 +221,7 @@ class Session:
         checked = self.check(image, options, region)
         if checked.interpolated:
             return self._interpolate(image, options, checked, progress)
-        bundle, (first, last), region = self.bundle, checked.slices, checked.region
+        bundle, (first, last), region = self.bundle, checked.extent.slices, checked.extent.region
         # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
         grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
         finer_grid = grid.scaled(bundle.scale_zyx)
@@ -243,9 +244,8 @@ class Session:
                 bundle,
                 backend,
                 checked.sampler,
+                checked.extent,
                 padding=padding,
-                slices=checked.slices,
-                region=region,
                 error_factor=checked.calibration[1].factor if checked.calibration else None,
                 tile=options.tile,
                 progress=progress,
@@ -274,7 +274,7 @@ class Session:
                 device=backend.device,
             ),
             roi_xyxy=region.xyxy if is_part else None,
-            slices=checked.slices if checked.slices != (0, len(image.pixels)) else None,
+            slices=(first, last) if (first, last) != (0, len(image.pixels)) else None,
             removed_places=removed.count if removed else 0,
         )
         artifact_warning = (removed.sentence,) if removed and removed.count else ()
@@ -284,7 +284,7 @@ class Session:
             original=image,
             bundle=bundle,
             region=region,
-            slices=checked.slices,
+            slices=(first, last),
             provenance=provenance,
             warnings=(*image.notes, *checked.warnings, *artifact_warning),
             seconds=seconds,
@@ -311,7 +311,7 @@ class Session:
             image = replace(image, modality="CT")  # as which it was taken
         bicubic = Session(find_bundle("bicubic").at_scale(self.bundle.scale), self._backend, self._device)
         plain = EnhanceOptions(slices=options.slices, force=True, tile=options.tile)
-        result = bicubic.enhance(image, plain, checked.region, progress)
+        result = bicubic.enhance(image, plain, checked.extent.region, progress)
         return replace(
             result,
             provenance=replace(result.provenance, instead_of=self.bundle.name),
@@ -326,8 +326,7 @@ class CheckedOptions:
     """The checked options of one enlargement.
 
     Attributes:
-        region: rows and columns.
-        slices: first slice, and the one after the last.
+        extent: slices and region to enlarge.
         sampler: resolved options.
         calibration: calibration of the error bars, and its entry for these options; None without error bars.
         warnings: one sentence each, beside the notes of the image.
@@ -336,8 +335,7 @@ class CheckedOptions:
         interpolated: whether the image is outside the limits of the bundle and will be interpolated. Default False.
     """
 
-    region: Region
-    slices: tuple[int, int]
+    extent: Extent
     sampler: SamplerOptions
     calibration: tuple[Calibration, CalibrationEntry] | None
     warnings: tuple[str, ...]
@@ -486,9 +484,7 @@ def enhance(
     return session.enhance(image, options, Region.from_xyxy(roi) if roi else None, progress)
 
 
-def _checked_region(
-    image: Image, region: Region | None, slices: tuple[int, int] | None
-) -> tuple[Region, tuple[int, int]]:
+def _checked_extent(image: Image, region: Region | None, slices: tuple[int, int] | None) -> Extent:
     count, rows, columns = image.pixels.shape
     if slices is not None and not 0 <= slices[0] < slices[1] <= count:
         raise InputError(
@@ -502,4 +498,4 @@ def _checked_region(
                 f"{image.path.name}: region {x0} {y0} {x1} {y1} does not lie in the image of {columns}x{rows} pixels; "
                 "expected X0 Y0 X1 Y1 with 0 <= X0 < X1 <= columns and 0 <= Y0 < Y1 <= rows."
             )
-    return region or Region.whole(rows, columns), slices or (0, count)
+    return Extent((count, rows, columns), slices or (0, count), region or Region.whole(rows, columns))

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from monai_sr_bundle.engine.estimate import Speed, needed_bytes
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import (
     BackendName,
+    CheckedOptions,
     DeviceName,
     EnhanceOptions,
     Session,
@@ -39,7 +40,6 @@ from monai_sr_bundle.errors import (
     SuperResolutionError,
     quote,
 )
-from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Grid, Region
 from monai_sr_bundle.images.image import Image
@@ -158,14 +158,15 @@ class Worker:
             raise RequestError(f"shape is {quote(list(shape))}, expected {LARGEST_IMAGE:,} pixels at most.")
         # One number, repeated for every pixel: the plan needs no pixels.
         image = _build_image(request, np.broadcast_to(np.zeros((), np.int16), shape))
-        task = self._check_task(request, image, has_pixels=False)
+        session, _, checked = self._check(request, image, has_pixels=False)
         itemsize = request.whole_or_none("itemsize") or 2
-        _, upper_bound = needed_bytes(task.extent, itemsize, task.session, error_bars=task.has_error_bars)
-        seconds = self._speed.seconds(task.extent, task.session, task.sampler, error_bars=task.has_error_bars)
+        error_bars = checked.calibration is not None
+        _, upper_bound = needed_bytes(checked.extent, itemsize, session, error_bars=error_bars)
+        seconds = self._speed.seconds(checked.extent, session, checked.sampler, error_bars=error_bars)
         self._events.write(
-            "planned", id=request.identity, bundle=task.session.bundle.name, scaleZYX=task.session.bundle.scale_zyx,
+            "planned", id=request.identity, bundle=session.bundle.name, scaleZYX=session.bundle.scale_zyx,
             seconds=round(seconds, 3), bytes=upper_bound, freeBytes=free_memory(),
-            errorBars=task.has_error_bars, warnings=task.warnings,
+            errorBars=error_bars, warnings=checked.warnings,
         )  # fmt: skip
 
     def _enhance(self, request: Request) -> None:
@@ -174,22 +175,24 @@ class Worker:
         tolerance = request.number_or_none("tolerance")
         check_tolerance(tolerance)
         image = _with_stored_range(request, _build_image(request, read_array(request.text("array"))))
-        task = self._check_task(request, image)
+        session, options, checked = self._check(request, image)
         progress = Progress(self._events, request.identity)
-        result = task.session.enhance(image, task.options, task.extent.region, progress)
+        result = session.enhance(image, options, checked.extent.region, progress)
         description = _describe_result(result, tolerance)
-        warnings = (*dict.fromkeys((*task.warnings, *result.warnings, *result.grain_warnings)),)
+        warnings = (*dict.fromkeys((*checked.warnings, *result.warnings, *result.grain_warnings)),)
         written = _write_arrays(result, out)
         self._events.write(
             "done", id=request.identity, **written, **description, warnings=warnings,
             seconds=round(time.perf_counter() - start, 3), networkSeconds=round(result.seconds, 3),
         )  # fmt: skip
 
-    def _check_task(self, request: Request, image: Image, has_pixels: bool = True) -> _Task:
-        """Return the task of a request, after all checks.
+    def _check(
+        self, request: Request, image: Image, has_pixels: bool = True
+    ) -> tuple[Session, EnhanceOptions, CheckedOptions]:
+        """Return the opened bundle and the options of a request, before and after all checks.
 
         Raises:
-            RequestError, InputError, BundleError: the task cannot be done.
+            RequestError, InputError, BundleError: the request cannot be fulfilled.
         """
         bundle = choose_bundle(image, request.text_or_none("bundle"), request.whole_or_auto("scale"))
         first, last, *region = request.wholes("region", 6)
@@ -214,12 +217,10 @@ class Worker:
             force_model=request.flag("forceModel"),
         )
         checked = session.check(image, options, Region(*region), has_pixels)
-        warnings = checked.warnings
         if error_bars and not has_error_bars(bundle) and not calibration:
-            warnings = (*warnings, f"No error bars: {bundle.name} has none that are calibrated.")
-        slices, rows, columns = image.pixels.shape
-        extent = Extent((slices, rows, columns), (first, last), Region(*region))
-        return _Task(session, options, checked.sampler, checked.calibration is not None, warnings, extent)
+            warning = f"No error bars: {bundle.name} has none that are calibrated."
+            checked = replace(checked, warnings=(*checked.warnings, warning))
+        return session, options, checked
 
 
 class Progress:
@@ -241,27 +242,6 @@ class Progress:
         self._last_event = now
         left = round((now - self._start) * (1 - fraction) / fraction, 2) if fraction > 0 else None
         self._events.write("progress", id=self._identity, fraction=round(fraction, 4), secondsLeft=left)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The checked task of a request.
-
-    Attributes:
-        session: the opened bundle.
-        options: options of the enlargement.
-        sampler: resolved sampler options.
-        has_error_bars: whether the result will have error bars.
-        warnings: one sentence each.
-        extent: slices and region to enlarge.
-    """
-
-    session: Session
-    options: EnhanceOptions
-    sampler: SamplerOptions
-    has_error_bars: bool
-    warnings: tuple[str, ...]
-    extent: Extent
 
 
 def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
