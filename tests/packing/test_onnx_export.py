@@ -63,6 +63,16 @@ def test_a_difference_from_torch_is_refused_and_not_kept(tmp_path):
     assert not (tmp_path / "model.onnx").exists()
 
 
+def test_numbers_that_are_none_are_a_difference(tmp_path):
+    class Undefined(torch.nn.Module):
+        def forward(self, image):
+            return (image - 2).sqrt()  # of numbers below 0
+
+    with pytest.raises(RuntimeError, match="ONNX Runtime differs from PyTorch by .*; not kept"):
+        export_onnx(Undefined(), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_released_weights_are_those_of_the_run_and_the_hashes_follow(copied, tmp_path):
     torch.manual_seed(1)
     network = EDSR()
