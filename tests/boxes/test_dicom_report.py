@@ -4,7 +4,6 @@ import sys
 from dataclasses import replace
 from datetime import datetime
 
-import highdicom
 import numpy as np
 import pytest
 from highdicom import sr
@@ -729,33 +728,3 @@ def test_a_file_without_a_report_of_measurements_is_refused(tmp_path, name, mess
     basic.save_as(tmp_path / "basic.dcm")
     with pytest.raises(InputError, match=f"{name}: {message}"):
         read_report(tmp_path / name)
-
-
-def test_a_report_by_highdicom_alone_is_read(tmp_path):
-    """Another producer's SCOORD3D, with no image named in the group and none in a library."""
-    sources = volume(tmp_path)
-    plane = sources[0]
-    corner = np.array(plane.ImagePositionPatient, float)
-    across, down = np.reshape(np.array(plane.ImageOrientationPatient, float), (2, 3))
-    square = [
-        corner + across * 0.6 * x + down * 0.9 * y
-        for x, y in ((1.5, 2.5), (7.5, 2.5), (7.5, 8.5), (1.5, 8.5), (1.5, 2.5))
-    ]
-    content = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(),
-        procedure_reported=Code("363679005", "SCT", "Imaging procedure"),
-        imaging_measurements=[
-            sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=sr.TrackingIdentifier(uid="2.25.4", identifier="a"),
-                referenced_region=sr.ImageRegion3D("POLYGON", np.array(square), plane.FrameOfReferenceUID),
-                finding_type=Code("4147007", "SCT", "Mass"),
-            )
-        ],
-    )
-    sr.Comprehensive3DSR(
-        evidence=sources, content=content, series_instance_uid=highdicom.UID(), series_number=1,
-        sop_instance_uid=highdicom.UID(), instance_number=1, manufacturer="Other",
-    ).save_as(tmp_path / "other.dcm")  # fmt: skip
-    (box,) = read_report(tmp_path / "other.dcm", sources).boxes
-    assert (box.finding, box.slice_index, box.reader) == ("Mass", 0, "")
-    np.testing.assert_allclose(edges(box), (2, 3, 8, 9), atol=2e-4)

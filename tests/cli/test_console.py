@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.cli import enlarging, jobs
-from monai_sr_bundle.cli.console import Terminal
+from monai_sr_bundle.cli import enlarging
 from monai_sr_bundle.cli.lines import one_line
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from PIL import Image
@@ -144,9 +143,3 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
     assert running.stderr.read() == ""
     assert running.wait(timeout=600) == 141
     running.stderr.close()
-
-
-def test_the_terminal_lists_the_files_that_were_written(film, tmp_path):
-    terminal = Terminal(quiet=True)
-    jobs.Job([film], tmp_path / "out.png", backend="onnx", preview=True).run(terminal)
-    assert terminal.written == [tmp_path / "out.png", tmp_path / "out.preview.png"]

@@ -7,14 +7,11 @@ import pytest
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.engine.estimate import (
     LARGER_SIDE,
-    NOISE_SIDE,
     SEVERAL_STEPS,
     SIDE,
     Speed,
     result_bytes,
     sampler_steps,
-    time_noise,
-    time_trial,
     valid_steps,
 )
 from monai_sr_bundle.engine.session import Session
@@ -108,24 +105,6 @@ def test_drawing_counts_every_pixel_of_the_slices_and_samples_however_small_the_
     assert speed.seconds(extent, session, replace(OPTIONS, texture=0.0), error_bars=False) == 0  # nothing is drawn
 
 
-def test_a_real_trial_takes_some_time(session):
-    assert time_trial(session, OPTIONS, False, 16) > 0
-
-
-def test_the_noise_is_timed_by_one_pixel_of_whole_images_of_two_sizes(session, monkeypatch):
-    enlarged = []
-    enlarge = session.bundle.family.enlarge_slice
-
-    def record(image, *arguments, region):
-        enlarged.append((image.shape, region))
-        return enlarge(image, *arguments, region=region)
-
-    monkeypatch.setattr(session.bundle.family, "enlarge_slice", record)
-    time_noise(session, replace(OPTIONS, steps=1))
-    pixel = Region(0, 1, 0, 1)
-    assert enlarged == [((side, side), pixel) for side in (SIDE, SIDE, NOISE_SIDE, NOISE_SIDE)]
-
-
 @pytest.mark.parametrize(("most", "few"), [(1000, 4), (300, 4), (10, 5), (7, 7), (2, 2)])
 def test_the_steps_that_are_measured_are_steps_that_the_process_has(tmp_path, most, few):
     folder = with_facts(copied(tmp_path, "chest_xray_sr3_x4"), diffusion={"training_steps": most})
@@ -136,12 +115,6 @@ def test_the_steps_that_are_measured_are_steps_that_the_process_has(tmp_path, mo
 
 def test_a_flow_is_measured_in_four_steps(session):
     assert valid_steps(session.bundle.family, SEVERAL_STEPS) == SEVERAL_STEPS
-
-
-@pytest.mark.parametrize(("least", "valid"), [(1, 1), (3, 4), (21, 25), (51, 100), (100, 100)])
-def test_the_next_valid_number_of_steps_divides_the_schedule(least, valid):
-    assert valid_steps(stated_family("diffusion"), least) == valid
-    assert valid_steps(stated_family("flow"), least) == least
 
 
 def test_the_steps_are_those_of_the_sampler_and_none_where_nothing_is_drawn():

@@ -18,7 +18,6 @@ from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, Ou
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.given_spacing import respaced, with_spacing
 from monai_sr_bundle.images.one_image import read_one
-from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from PIL import Image as Picture
@@ -38,20 +37,6 @@ def film():
 
 def grey(film, dtype=np.uint8, highest=255):
     return np.rint(film * highest).astype(dtype)
-
-
-def test_eight_bits_use_all_their_grey_levels_and_more_bits_the_range_of_the_pixels(film):
-    bundle = find_bundle(CXR)
-    assert value_window(image_from_array(grey(film)), bundle.modality, bundle.window) == (0.0, 255.0)
-    sixteen = image_from_array(grey(film, np.uint16, 3000) + np.uint16(500))
-    low, high = value_window(sixteen, bundle.modality, bundle.window)
-    assert (low, high) == (float(sixteen.pixels.min()), float(sixteen.pixels.max()))
-
-
-def test_ct_uses_the_fixed_window_of_its_bundle(film):
-    volume = image_from_array(grey(film, np.int16, 300), modality="CT")
-    ct = find_bundle(CT)
-    assert value_window(volume, ct.modality, ct.window) == (-1000.0, 400.0)
 
 
 def test_the_seconds_of_a_result_do_not_count_the_loading_of_the_weights(film, monkeypatch):

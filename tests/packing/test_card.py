@@ -122,7 +122,3 @@ def test_variants_are_named_as_not_packed(packed):
     (line,) = [line for line in text.splitlines() if line.startswith("- Variants are in the source repository alone")]
     variants = {path.parent.name for path in (configs_dir() / "chest_xray_edsr_x4" / "variants").glob("*/model.yaml")}
     assert set(re.findall(r"`:(\w+)`", line)) == variants
-
-
-def test_speed_that_nobody_measured_is_not_claimed(packed):
-    assert "- TensorRT speed-up: not measured." in (packed("chest_xray_edsr_x4") / "docs" / "README.md").read_text()

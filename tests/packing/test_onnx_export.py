@@ -2,11 +2,9 @@ import shutil
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from monai_sr_bundle import enhance
-from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
@@ -31,16 +29,6 @@ def network():
 @pytest.fixture
 def copied(tmp_path):
     return shutil.copytree(find_bundle("chest_xray_edsr_x4").folder, tmp_path / "chest_xray_edsr_x4")
-
-
-def test_the_exported_network_takes_any_size(network, tmp_path):
-    export_onnx(network, tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    for shape in ((1, 1, 8, 8), (2, 1, 17, 45)):
-        image = torch.rand(shape)
-        with torch.inference_mode():
-            expected = network(image).numpy()
-        np.testing.assert_allclose(session.run(["pred"], {"image": image.numpy()})[0], expected, atol=1e-4)
 
 
 def test_the_exported_network_is_one_that_tensorrt_reads_without_a_path_of_this_machine(network, tmp_path):
@@ -204,14 +192,6 @@ def test_a_bundle_of_several_scales_gets_an_onnx_file_for_each(film, tmp_path):
         by_onnx, by_torch = (enhance(film, str(folder), scale=scale, backend=name) for name in ("onnx", "torch"))
         assert by_onnx.image.pixels.shape == (1, 64 * scale, 64 * scale)
         np.testing.assert_allclose(by_onnx.image.pixels, by_torch.image.pixels, atol=1e-4)
-
-
-def test_pack_writes_the_onnx_files_that_a_bundle_lacks_into_the_packed_one_alone(without_onnx, packed):
-    source, target = open_bundle(without_onnx), open_bundle(packed("chest_xray_srcnn_x4"))
-    assert not any(map(source.has_file, onnx_files(source)))
-    assert target.weights("model.onnx")[0] == target.folder / "models" / "model.onnx"
-    assert target.weights("error_bars.onnx")[0] == target.folder / "models" / "error_bars" / "error_bars.onnx"
-    assert not list(find_bundle("chest_xray_srcnn_x4").folder.glob("*.onnx"))
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(without_onnx, monkeypatch):

@@ -196,6 +196,7 @@ def test_an_onnx_file_that_a_wheel_goes_without_is_exported(source, tmp_path):
         path, sha256 = packed.weights(name)
         assert path.is_relative_to(packed.folder)
         assert sha256 == sha256_of(path)
+        assert not (source / name).exists()
 
 
 def test_a_key_in_both_texts_is_refused(source, tmp_path):

@@ -196,22 +196,14 @@ def test_what_learns_nothing_is_not_offered(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_that_the_zoo_would_refuse_is_not_laid_out(tmp_path, capsys):
-    source = shutil.copytree(configs_dir() / "chest_xray_srcnn_x4", tmp_path / "chest_xray_mine_x4")
-    metadata = json.loads((source / "metadata.json").read_text())
-    (source / "metadata.json").write_text(json.dumps(metadata | {"changelog": {}}))
-    assert main(["pack", "--zoo", str(tmp_path / "zoo"), str(source)]) == 4
-    assert "the zoo's CI would refuse it (version in the changelog: version" in capsys.readouterr().err
-    assert not (tmp_path / "zoo").exists()
-
-
 def test_a_bundle_that_the_zoo_would_refuse_stops_those_before_it_too(tmp_path, capsys):
     source = shutil.copytree(configs_dir() / "chest_xray_srcnn_x4", tmp_path / "chest_xray_mine_x4")
     metadata = json.loads((source / "metadata.json").read_text())
     (source / "metadata.json").write_text(json.dumps(metadata | {"changelog": {}}))
     (tmp_path / "zoo" / "models").mkdir(parents=True)
     assert main(["pack", "--zoo", str(tmp_path / "zoo"), "chest_xray_edsr_x4", str(source)]) == 4
-    assert "chest_xray_mine_x4: the zoo's CI would refuse it" in capsys.readouterr().err
+    refusal = "chest_xray_mine_x4: the zoo's CI would refuse it (version in the changelog: version"
+    assert refusal in capsys.readouterr().err
     assert [*(tmp_path / "zoo").rglob("*")] == [tmp_path / "zoo" / "models"]
 
 

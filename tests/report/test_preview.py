@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.report.preview import (
@@ -248,10 +247,3 @@ def test_numbers_are_round():
     assert [nice_below(v) for v in (0.2, 0.19, 1, 1.99, 3, 7, 10, 943)] == [0.2, 0.1, 1, 1, 2, 5, 10, 500]
     texts = [format_number(v) for v in (0.0123, 7.1956, 184.4, 1234.0, 0.0, -1000.0)]
     assert texts == ["0.0123", "7.2", "184", "1234", "0", "-1000"]
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path):
-    (tmp_path / "preview.png").mkdir()
-    with pytest.raises(OutputError, match=r"preview.png is a folder and the result is a file"):
-        draw(tmp_path, *phantom((16, 16)))
-    assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
