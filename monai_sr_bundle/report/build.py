@@ -94,8 +94,8 @@ def build_report(
     input_files: Sequence[Path],
     output: Path | None,
     seconds: float,
-    consistency: Consistency | None,
-    bicubic_consistency: Consistency | None,
+    consistency: Consistency,
+    bicubic_consistency: Consistency,
     warnings: Sequence[str],
     command: Sequence[str] = (),
     forced: Sequence[str] = (),
@@ -118,7 +118,7 @@ def build_report(
         output: the file or folder the result was written to (hashed; in a folder, reports and previews beside the
             images are left out), or None when nothing was written.
         seconds: duration of the run.
-        consistency, bicubic_consistency: distances of the result and of bicubic interpolation; None when not measured.
+        consistency, bicubic_consistency: distances of the result and of bicubic interpolation.
         warnings: one sentence each, for the reader of the report.
         command: the command line as a list of words. Default: an equivalent one.
         forced: `Result.forced`, for the equivalent command.
@@ -359,11 +359,9 @@ def _spacing(grid: Grid) -> dict[str, float | None] | None:
     return {"between_rows": y, "between_columns": x, "between_slices": z if grid.shape_zyx[0] > 1 else None}
 
 
-def _uids(header: Any) -> dict[str, list[str]]:
-    datasets = header if isinstance(header, Sequence) else [header]
-
+def _uids(headers: Sequence[Any]) -> dict[str, list[str]]:
     def distinct(keyword: str) -> list[str]:
-        uids = (getattr(dataset, keyword, None) for dataset in datasets)
+        uids = (getattr(header, keyword, None) for header in headers)
         return list(dict.fromkeys(str(uid) for uid in uids if uid))
 
     return {

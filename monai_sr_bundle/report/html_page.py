@@ -168,26 +168,22 @@ def _judge_fidelity(report: Mapping[str, Any], interpolated: str) -> tuple[str, 
     """Judge the numbers of `report["consistency"]`: return a class of the page and a sentence."""
     measured, strength = report["consistency"], report["run"]["strength"]
     result, bicubic = measured["result"], measured["bicubic"]
-    if result is None or result["rms"] is None:
+    if result["rms"] is None:
         return "caution", "Not measured: nothing can be said about how well the result agrees with the input."
     worst_pixel = ""
-    if result["maximum"] is not None and result["maximum"] > 0.02 * measured["value_span"]:
+    if result["maximum"] > 0.02 * measured["value_span"]:
         worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
-    differs = (
-        f"{format_number(result['rms'])} {measured['unit']} in the root mean square; up to "
-        f"{format_number(measured['good_rms'])} would not show on a screen"
-    )
     if report["model"]["blind"]:
         takes = "takes noise, blur and JPEG away; whether all that it took was that"
         if strength is not None:
             takes = f"reduces noise, here with strength {strength:g} of 1; whether all that it took was noise"
         return "caution", (
-            f"The result differs from the input by {differs}. The model {takes} cannot be measured here.{worst_pixel}"
+            f"The result differs from the input by {format_number(result['rms'])} {measured['unit']} in the root mean "
+            f"square; up to {format_number(measured['good_rms'])} would not show on a screen. The model {takes} cannot "
+            f"be measured here.{worst_pixel}"
         )
-    if bicubic is None or bicubic["rms"] is None:
-        return "caution", f"The result departs from the input by {differs}.{worst_pixel}"
     if result["rms"] < 0.98 * bicubic["rms"]:
         times = format_number(bicubic["rms"] / result["rms"])
         return "caution", (
@@ -208,20 +204,19 @@ def _fidelity(report: Mapping[str, Any]) -> str:
     if measured["network"]:
         distances["The network alone"] = measured["network"]
     distances["After: this result"] = measured["result"]
-    values = [distance["rms"] for distance in distances.values() if distance and distance["rms"] is not None]
+    values = [distance["rms"] for distance in distances.values() if distance["rms"] is not None]
     longest = max([*values, measured["good_rms"], 1e-12])
     rows = ""
     for label, distance in distances.items():
-        rms, maximum = (distance["rms"], distance["maximum"]) if distance else (None, None)
+        rms = distance["rms"]
         if rms is None:
             rows += f'<tr><th scope="row">{label}</th><td colspan="2">not measured</td></tr>'
             continue
         width = max(100 * rms / longest, 1)
-        largest = "not measured" if maximum is None else f"{format_number(maximum)} {unit}"
         rows += (
             f'<tr><th scope="row">{label}</th><td>{format_number(rms)} {unit}'
             f'<span class="bar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span></td>'
-            f"<td>{largest}</td></tr>"
+            f"<td>{format_number(distance['maximum'])} {unit}</td></tr>"
         )
     good = format_number(measured["good_rms"])
     proof = (
@@ -383,7 +378,7 @@ def _judge_grain(report: Mapping[str, Any]) -> tuple[str, str]:
 
 def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:
     """Judge `report["input_range"]`: return a class of the page and a sentence."""
-    comparisons = {name: InputComparison(**measure) for name, measure in report["input_range"].items() if name in NAMES}
+    comparisons = {name: InputComparison(**measure) for name, measure in report["input_range"].items()}
     instead_of = report["model"]["instead_of"]
     if _is_interpolated(report) and not instead_of:
         return "good", "Any image is: nothing was learnt, the result is that of a formula."
@@ -416,11 +411,10 @@ def _input_range(report: Mapping[str, Any]) -> str:
     verdict = f'<p class="verdict {kind}">{escape(sentence)}</p>'
     rows = ""
     for name, measure in report["input_range"].items():
-        if name in NAMES:
-            unit = NAMES[name].unit
-            value = "unknown" if measure["value"] is None else f"{format_number(measure['value'])} {unit}"
-            known_range = f"{format_number(measure['low'])} to {format_number(measure['high'])} {unit}"
-            rows += f'<tr><th scope="row">{NAMES[name].words}</th><td>{value}</td><td>{known_range}</td></tr>'
+        unit = NAMES[name].unit
+        value = "unknown" if measure["value"] is None else f"{format_number(measure['value'])} {unit}"
+        known_range = f"{format_number(measure['low'])} to {format_number(measure['high'])} {unit}"
+        rows += f'<tr><th scope="row">{NAMES[name].words}</th><td>{value}</td><td>{known_range}</td></tr>'
     if not rows:
         return verdict
     meaning = (
