@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from monai_sr_bundle.backends.onnx_files import error_bars_onnx, onnx_file
 from monai_sr_bundle.backends.torch_backend import build_error_scale, load_network, load_state
 from monai_sr_bundle.backends.torch_networks import PartNetwork
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
-from monai_sr_bundle.families.family import ModelFamily
+from monai_sr_bundle.families.family import ModelFamily, Part
 from monai_sr_bundle.uncertainty.error_bars import sees_whole_image
 
 logger = logging.getLogger(__name__)
@@ -58,19 +59,12 @@ def export_onnx(
         multiple: number that rows and columns of the inputs must be multiples of. Default 1.
 
     Returns:
-        The largest difference between PyTorch and ONNX Runtime, on images of other sizes than the exported one.
+        The largest difference between PyTorch and ONNX Runtime, see `largest_difference`.
 
     Raises:
         RuntimeError: the difference is above `TOLERANCE`; the file was removed.
     """
-    generator = torch.Generator().manual_seed(0)
     network = network.cpu().eval()
-
-    def draw_inputs(batch: int, rows: int, columns: int) -> tuple[torch.Tensor, ...]:
-        size = [-(-side // multiple) * multiple for side in (rows, columns)]
-        shapes = [(batch,) if end.channels is None else (batch, end.channels, *size) for end in inputs]
-        return tuple(torch.rand(shape, generator=generator) for shape in shapes)
-
     axes = {output: {0: "batch", 2: f"{output}_rows", 3: f"{output}_columns"}}
     for end in inputs:
         axes[end.name] = {0: "batch"} if end.channels is None else {0: "batch", 2: "image_rows", 3: "image_columns"}
@@ -81,7 +75,7 @@ def export_onnx(
         warnings.filterwarnings("ignore", "Constant folding", UserWarning)  # a lost optimization of opset 17
         torch.onnx.export(
             network,
-            draw_inputs(2, 48, 40),
+            _draw_inputs(inputs, multiple, 2, 48, 40),
             str(out),
             dynamo=False,
             opset_version=OPSET,
@@ -97,13 +91,12 @@ def export_onnx(
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     # The exporter leaves out inputs that a network does not use.
     input_names = {node.name for node in session.get_inputs()}
-    difference = 0.0
-    for shape in ((1, 33, 71), (3, 64, 64)):
-        values = draw_inputs(*shape)
-        with torch.inference_mode():
-            expected = network(*values).numpy()
-        feeds = {end.name: value.numpy() for end, value in zip(inputs, values, strict=True) if end.name in input_names}
-        difference = float(np.maximum(difference, np.abs(session.run([output], feeds)[0] - expected).max()))
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        feeds = {end.name: array for end, array in zip(inputs, arrays, strict=True) if end.name in input_names}
+        return np.asarray(session.run([output], feeds)[0])
+
+    difference = largest_difference(network, run, inputs, multiple)
     if not difference <= TOLERANCE:  # nor one that is no number
         out.unlink()
         raise RuntimeError(
@@ -111,6 +104,37 @@ def export_onnx(
         )
     logger.info("%s: largest difference from PyTorch %.1e", out.name, difference)
     return difference
+
+
+def largest_difference(
+    network: torch.nn.Module, exported: Callable[..., np.ndarray], inputs: Sequence[End], multiple: int
+) -> float:
+    """Return the largest difference of an exported network, which takes arrays, from PyTorch, on images of other sizes.
+
+    It is infinite where shapes differ, and no number where either network gives none.
+    """
+    differences = []
+    for shape in ((1, 24, 33), (3, 40, 48)):
+        values = _draw_inputs(inputs, multiple, *shape)
+        with torch.inference_mode():
+            expected = network(*values).numpy()
+        actual = exported(*(value.numpy() for value in values))
+        if actual.shape != expected.shape:
+            return math.inf
+        differences.append(np.abs(actual - expected).max())
+    return float(np.max(differences))
+
+
+def _draw_inputs(inputs: Sequence[End], multiple: int, batch: int, rows: int, columns: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(rows)
+    size = [-(-side // multiple) * multiple for side in (rows, columns)]
+    shapes = [(batch,) if end.channels is None else (batch, end.channels, *size) for end in inputs]
+    return tuple(torch.rand(shape, generator=generator) for shape in shapes)
+
+
+def inputs_of(part: Part, network: Any) -> list[End]:
+    """Return the inputs of a part of a network."""
+    return [End(name, channels) for name, channels in zip(part.inputs, part.channels(network), strict=True)]
 
 
 def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, float]:
@@ -129,10 +153,9 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     """
     differences = {}
     for part in family.parts:
-        inputs = [End(name, channels) for name, channels in zip(part.inputs, part.channels(network), strict=True)]
         out = folder / onnx_file(family, part)
         differences[out.name] = export_onnx(
-            PartNetwork(network, part), out, inputs, part.output, part.multiple(network)
+            PartNetwork(network, part), out, inputs_of(part, network), part.output, part.multiple(network)
         )
     return differences
 

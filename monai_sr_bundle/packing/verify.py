@@ -19,21 +19,18 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from monai_sr_bundle.backends.onnx_files import onnx_file
 from monai_sr_bundle.bundles import ERROR_BARS_DEF, LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.families.family import Part
 from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
 from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, json_overlays, lay_over, needed_modules
 
-TOLERANCE = 1e-4
-"""Largest difference of a pixel, in units of the window, between two forms of the same network."""
 LARGEST_BUNDLE_BYTES = 16 * 1024**2
 """Largest size of a packed bundle, without its large files."""
 PUBLISHED = "model_info.json"
@@ -346,47 +343,21 @@ def _torchscript(subject: _Subject) -> str:
 
 
 def _onnx(subject: _Subject) -> str:
-    import torch
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
     from monai_sr_bundle.backends.torch_backend import load_network
+    from monai_sr_bundle.backends.torch_networks import PartNetwork
+    from monai_sr_bundle.packing.onnx_export import TOLERANCE, inputs_of, largest_difference
 
-    def compare(bundle: Bundle, part: Part) -> str:
+    for bundle in map(subject.bundle.at_scale, subject.bundle.scales):
         backend, network = OnnxBackend(bundle, "cpu"), load_network(bundle)[0]
-
-        def run(*inputs: Any) -> Any:
-            return torch.from_numpy(backend.run(part.name, *(value.numpy() for value in inputs)))
-
-        return _compare_with_torch(f"models/{onnx_file(bundle.family, part)}", part, network, run)
-
-    bundles = map(subject.bundle.at_scale, subject.bundle.scales)
-    return next(filter(None, (compare(bundle, part) for bundle in bundles for part in bundle.family.parts)), "")
-
-
-def _draw_inputs(part: Part, network: Any, batch: int, rows: int, columns: int) -> tuple[Any, ...]:
-    import torch
-
-    generator = torch.Generator().manual_seed(rows)
-    multiple = part.multiple(network)
-    size = [-(-side // multiple) * multiple for side in (rows, columns)]
-    return tuple(
-        torch.full((batch,), 0.4) if channels is None else torch.rand(batch, channels, *size, generator=generator)
-        for channels in part.channels(network)
-    )
-
-
-def _compare_with_torch(name: str, part: Part, network: Any, exported: Callable[..., Any]) -> str:
-    """Compare an exported part with PyTorch, on sizes other than the exported one, and explain a difference."""
-    import torch
-
-    for shape in ((1, 24, 33), (2, 40, 40)):
-        inputs = _draw_inputs(part, network, *shape)
-        with torch.inference_mode():
-            expected, actual = getattr(network, part.method)(*inputs).numpy(), exported(*inputs).numpy()
-        if expected.shape != actual.shape:
-            return f"{name} gives {actual.shape}, PyTorch {expected.shape}. Export it again."
-        difference = float(np.abs(expected - actual).max())
-        if not difference <= TOLERANCE:
-            return f"{name} differs from PyTorch by {difference:.1e}, expected at most {TOLERANCE:g}. Export it again."
+        for part in bundle.family.parts:
+            run, inputs = partial(backend.run, part.name), inputs_of(part, network)
+            difference = largest_difference(PartNetwork(network, part), run, inputs, part.multiple(network))
+            if not difference <= TOLERANCE:
+                return (
+                    f"models/{onnx_file(bundle.family, part)} differs from PyTorch by {difference:.1e}, expected at "
+                    f"most {TOLERANCE:g}. Export it again."
+                )
     return ""
 
 
