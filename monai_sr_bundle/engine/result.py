@@ -29,7 +29,7 @@ from monai_sr_bundle.report.build import (
     describe_findings,
     measure_consistency,
 )
-from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines
+from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines, draw_slice
 from monai_sr_bundle.report.grain import Grain, describe_more_grain, measure_grain
 from monai_sr_bundle.report.preview import draw_preview, name_interpolation, slice_values, value_unit, viewing_steps
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
@@ -175,29 +175,24 @@ class Result:
         if self.error_bars is None:
             return None
         middle = self.image.pixels.shape[0] // 2
-        down, across = viewing_steps(self.image)
-        return draw_error_bars(
-            slice_values(self.image, middle)[::down, ::across],
-            self.error_bars.half_width[middle][::down, ::across],
-            spacing=_row_and_column_spacing(self.image),
-            window=self.display_window,
-            tolerance=self.tolerance(tolerance),
-            black_is_high=self.image.black_is_high,
-        )
+        half_width = self._as_viewed(self.error_bars.half_width[middle])
+        return draw_error_bars(self._draw_slice(middle), half_width, self.tolerance(tolerance))
 
     def removed_picture(self) -> bytes:
         """Draw the slice from which most was removed, as a PNG; nothing where nothing was removed."""
         if self.removed is None or not self.removed.count:
             return b""
         index = int(self.removed.artifact_mask.sum(axis=(1, 2)).argmax())
+        return draw_removed_outlines(self._draw_slice(index), self._as_viewed(self.removed.artifact_mask[index]))
+
+    def _draw_slice(self, index: int) -> np.ndarray:
+        x, y, _ = self.image.grid.spacing_xyz if self.image.grid.in_millimetres else (1.0, 1.0, 1.0)
+        values = self._as_viewed(slice_values(self.image, index))
+        return draw_slice(values, (y, x), self.display_window, self.image.black_is_high)
+
+    def _as_viewed(self, values: np.ndarray) -> np.ndarray:
         down, across = viewing_steps(self.image)
-        return draw_removed_outlines(
-            slice_values(self.image, index)[::down, ::across],
-            self.removed.artifact_mask[index][::down, ::across],
-            spacing=_row_and_column_spacing(self.image),
-            window=self.display_window,
-            black_is_high=self.image.black_is_high,
-        )
+        return values[::down, ::across]
 
     # What is said of it
 
@@ -312,11 +307,6 @@ def describe_loss(image: Image, out: Path) -> tuple[str, ...]:
     if image.format == "jpeg" or SUFFIXES.get(out.suffix.lower()) != "jpeg":
         return ()
     return (f"Saved as JPEG at quality {JPEG_QUALITY}, which changes pixels; a name ending in .png keeps every one.",)
-
-
-def _row_and_column_spacing(image: Image) -> tuple[float, float]:
-    x, y, _ = image.grid.spacing_xyz
-    return (y, x) if image.grid.in_millimetres else (1.0, 1.0)
 
 
 def _first_number(dataset: Mapping[str, Any], keyword: str) -> float:

@@ -34,25 +34,33 @@ class ErrorBarPictures(NamedTuple):
     limit: float
 
 
-def draw_error_bars(
-    values: np.ndarray,
-    half_width: np.ndarray,
-    *,
-    spacing: tuple[float, float],
-    window: tuple[float, float],
-    tolerance: float,
-    black_is_high: bool,
-) -> ErrorBarPictures:
-    """Draw the error bars of one slice.
+def draw_slice(
+    values: np.ndarray, spacing: tuple[float, float], window: tuple[float, float], black_is_high: bool
+) -> np.ndarray:
+    """Draw a slice in grey, as what lies under error bars or outlines.
 
     Args:
         values: ``[rows, columns]`` modality values of the result.
-        half_width: half-widths of the error bars, same shape and unit.
         spacing: distance between rows and between columns, in one unit.
         window: values shown black and white (white and black if `black_is_high`).
+
+    Returns:
+        ``[rows, columns, 3]`` of the picture, 0 to 255, not rounded.
+    """
+    shape = display_shape(values.shape, spacing, (PANEL, PANEL))  # type: ignore[arg-type]
+    low, high = window
+    grey = np.clip((resize(values, shape, BOX) - low) / max(high - low, 1e-12), 0, 1)
+    return np.repeat(255 * (1 - grey if black_is_high else grey)[..., None], 3, axis=2)
+
+
+def draw_error_bars(colours: np.ndarray, half_width: np.ndarray, tolerance: float) -> ErrorBarPictures:
+    """Draw the error bars of one slice.
+
+    Args:
+        colours: the slice, by `draw_slice`.
+        half_width: half-widths of the error bars, of the shape of its values.
         tolerance: half-width above which a pixel is marked.
     """
-    colours = _grey(values, spacing, window, black_is_high)
     shape = (colours.shape[0], colours.shape[1])
     # The share of marked pixels is that of the image, however large it is shown.
     share = OPACITY * resize((half_width > tolerance).astype(np.float32), shape, BOX).clip(0, 1)[..., None]
@@ -64,37 +72,19 @@ def draw_error_bars(
     return ErrorBarPictures(_png(marked), _png(np.array(DARK) + brightness * (np.array(LIGHT) - np.array(DARK))), limit)
 
 
-def draw_removed_outlines(
-    values: np.ndarray,
-    artifact_mask: np.ndarray,
-    *,
-    spacing: tuple[float, float],
-    window: tuple[float, float],
-    black_is_high: bool,
-) -> bytes:
+def draw_removed_outlines(colours: np.ndarray, artifact_mask: np.ndarray) -> bytes:
     """Draw one slice as a PNG with an outline around every removed artifact.
 
     Args:
-        values: ``[rows, columns]`` modality values of the result.
+        colours: the slice, by `draw_slice`; changed.
         artifact_mask: bool, ``[rows, columns]`` of the input; the result's size is a whole multiple.
-        spacing, window, black_is_high: see `draw_error_bars`.
     """
-    colours = _grey(values, spacing, window, black_is_high)
     # An artifact that is smaller than a pixel of the picture is outlined, too.
     mask = resize(artifact_mask.astype(np.float32), (colours.shape[0], colours.shape[1]), BOX) > 0
     inside = Picture.fromarray(mask).convert("L")
     around = inside.filter(ImageFilter.MaxFilter(2 * LINE + 1))
     colours[np.asarray(around) > np.asarray(inside)] = MARK
     return _png(colours)
-
-
-def _grey(
-    values: np.ndarray, spacing: tuple[float, float], window: tuple[float, float], black_is_high: bool
-) -> np.ndarray:
-    shape = display_shape(values.shape, spacing, (PANEL, PANEL))  # type: ignore[arg-type]
-    low, high = window
-    grey = np.clip((resize(values, shape, BOX) - low) / max(high - low, 1e-12), 0, 1)
-    return np.repeat(255 * (1 - grey if black_is_high else grey)[..., None], 3, axis=2)
 
 
 def _png(colours: np.ndarray) -> bytes:

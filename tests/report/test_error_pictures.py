@@ -2,14 +2,13 @@ import io
 
 import numpy as np
 import pytest
-from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, OPACITY, draw_error_bars
+from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, OPACITY, draw_error_bars, draw_slice
 from PIL import Image
 
 
-def draw(values, half_width, **changes):
+def draw(values, half_width, tolerance=1.0, *, spacing=(1.0, 1.0), window=(0.0, 255.0), black_is_high=False):
     """Return both pictures as ``[rows, columns, 3]`` int, and the limit."""
-    options = {"spacing": (1.0, 1.0), "window": (0.0, 255.0), "tolerance": 1.0, "black_is_high": False}
-    pictures = draw_error_bars(values, half_width, **{**options, **changes})
+    pictures = draw_error_bars(draw_slice(values, spacing, window, black_is_high), half_width, tolerance)
     mask, widths = (np.asarray(Image.open(io.BytesIO(png)), dtype=int) for png in pictures[:2])
     return mask, widths, pictures.limit
 
