@@ -22,7 +22,7 @@ from monai_sr_bundle.cli.events import Failed, Finished, Found
 from monai_sr_bundle.cli.jobs import Job, stems
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.engine.session import Session
-from monai_sr_bundle.errors import BundleError, OutOfMemoryError, OutputError
+from monai_sr_bundle.errors import OutOfMemoryError, OutputError
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import InputComparison
@@ -30,7 +30,7 @@ from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.shipped_bundles import find_bundle
 from PIL import Image
 
-from tests.changed_bundles import copied, with_facts, with_metadata
+from tests.changed_bundles import copied, with_metadata
 from tests.images.dicom_files import ct_series, phantom, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
 
@@ -295,14 +295,6 @@ def test_an_image_that_failed_is_not_kept_in_memory(film, tmp_path, monkeypatch)
     gc.collect()
     assert len(errors) == 1
     assert references[0]() is None
-
-
-def test_an_unknown_operator_is_refused_before_anything_is_computed(film, tmp_path):
-    folder = with_facts(copied(tmp_path / "bundles", "bicubic"), operator="sharper_x4")
-    work = Job([film], tmp_path / "out.png", backend="onnx", bundle=str(folder))
-    with pytest.raises(BundleError, match="model.yaml: degradation is 'sharper_x4', expected KERNEL_xSCALE"):
-        work.run(Terminal(quiet=True))
-    assert not (tmp_path / "out.png").exists()
 
 
 @pytest.mark.parametrize(
