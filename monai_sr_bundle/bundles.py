@@ -43,8 +43,6 @@ ERROR_BARS_DEF = "error_bars_def"
 """Key of model.yaml with the network of the error bars, where that is one for images as they are and for all scales."""
 LARGEST_SCALE = 64
 """Output pixels per input pixel; beyond all use, and small enough that networks are made at once."""
-LARGEST_BYTES = 25 * 1024**2
-"""Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"
 """File by which the images and patients that a bundle was trained on are recognised: `calibrate.training_inputs`."""
 _OF_ITS_WEIGHTS = {

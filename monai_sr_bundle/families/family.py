@@ -148,7 +148,6 @@ class ModelFamily(ABC):
     Attributes:
         name: value of the key `family` in model.yaml.
         error_bars: whether error bars can be trained for this family.
-        workflows, overlays: texts that `monai-sr pack` joins with a bundle's model.yaml, and texts that it adds.
         is_blind: whether a bundle was trained on films or scans as they are, single slices among them, with losses of
             resolution drawn at random.
 
@@ -158,8 +157,6 @@ class ModelFamily(ABC):
 
     name: ClassVar[str] = ""
     error_bars: ClassVar[bool] = True
-    workflows: ClassVar[tuple[str, ...]] = ("inference", "evaluate")
-    overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference", "multi_gpu_evaluate", "inference_trt")
     registered: ClassVar[dict[str, type[ModelFamily]]] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:

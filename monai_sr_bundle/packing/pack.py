@@ -22,7 +22,6 @@ from monai_sr_bundle.backends.onnx_files import error_bars_onnx, exported_proces
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
     ERROR_BARS_FOLDER,
-    LARGEST_BYTES,
     LEARNT_FROM,
     Bundle,
     sha256_of,
@@ -36,6 +35,8 @@ from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 PACKAGE = "monai_sr_bundle"
+LARGEST_BYTES = 25 * 1024**2
+"""Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 _KINDS_OF_IMAGES = ("train_films", "train_scans", "train_slabs")
 """Texts of training on films or CT as they are, in place of images that are reduced by one operator."""
 
@@ -250,7 +251,8 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
     """Return the text of every config of a packed bundle, by its path."""
     workflows = configs_dir() / "workflows"
     model = bundle.texts[0].read_text(encoding="utf-8")
-    joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
+    joined = {"inference": "inference", "evaluate": "evaluate"}
+    overlays = ["multi_gpu_inference", "multi_gpu_evaluate", "inference_trt"]
     stages = [*training_stages(bundle).values()]
     laid_over: list[str] = []  # what train.json has of the texts that are laid over train.yaml
     if stages:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from monai_sr_bundle.backends.onnx_files import error_bars_onnx, exported_process
 from monai_sr_bundle.backends.torch_backend import build_error_scale, build_network
-from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, LARGEST_BYTES, LEARNT_FROM, Bundle, sha256_of
+from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.training_inputs import (
     measure_training_range,
     read_training_fingerprints,
@@ -23,6 +23,7 @@ from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.card import CURVE
 from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
+from monai_sr_bundle.packing.pack import LARGEST_BYTES
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import load_state, read_weights
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE

@@ -25,11 +25,19 @@ from typing import Any
 
 import yaml
 from monai_sr_bundle.backends.onnx_files import onnx_file
-from monai_sr_bundle.bundles import ERROR_BARS_DEF, LARGEST_BYTES, Bundle, open_bundle
+from monai_sr_bundle.bundles import ERROR_BARS_DEF, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
-from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, json_overlays, lay_over, needed_modules
+from monai_sr_bundle.packing.pack import (
+    LARGEST_BYTES,
+    PACKAGE,
+    duplicate_keys,
+    imports,
+    json_overlays,
+    lay_over,
+    needed_modules,
+)
 
 LARGEST_BUNDLE_BYTES = 16 * 1024**2
 """Largest size of a packed bundle, without its large files."""
