@@ -54,15 +54,10 @@ class EDSR(nn.Module):
         returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
 
     The output pixel at ``scale * p`` depends on input pixels within `receptive_radius` of ``p`` and on no others.
-
-    Raises:
-        ValueError: fewer than one block or channel.
     """
 
     def __init__(self, scale: int = 4, channels: int = 48, blocks: int = 8) -> None:
         super().__init__()
-        if blocks < 1 or channels < 1:
-            raise ValueError(f"blocks is {blocks} and channels {channels}, expected at least 1 of each.")
         self.scale = scale
         self.receptive_radius = 2 * blocks + 3
         self.enlarge = Bicubic(scale)
@@ -99,7 +94,7 @@ class MDSR(nn.Module):
     The output pixel at ``scale * p`` depends on input pixels within `receptive_radius` of ``p`` and on no others.
 
     Raises:
-        ValueError: no block, fewer than one channel, a scale that is not among `scales`, or an even number of slices.
+        ValueError: an even number of slices; `forward` at a scale that is not among `scales`.
     """
 
     def __init__(
@@ -111,11 +106,6 @@ class MDSR(nn.Module):
         slices: int = 1,
     ) -> None:
         super().__init__()
-        if scale not in scales or not dilations or channels < 1:
-            raise ValueError(
-                f"scale is {scale}, scales {tuple(scales)}, dilations {tuple(dilations)} and channels {channels}, "
-                "expected a scale that is one of several, and at least one block and one channel."
-            )
         if slices < 1 or slices % 2 == 0:
             raise ValueError(f"slices is {slices}, expected an odd number above 0: one slice and its neighbours.")
         self.scales, self.scale, self.slices = tuple(scales), scale, slices

@@ -66,15 +66,13 @@ class RRDBNet(nn.Module):
     An output pixel depends on input pixels within `receptive_radius` and on no others.
 
     Raises:
-        ValueError: a scale that is no power of two, fewer than one block.
+        ValueError: a scale that is no power of two.
     """
 
     def __init__(self, scale: int = 4, channels: int = 64, growth: int = 32, blocks: int = 23) -> None:
         super().__init__()
         if scale not in (2, 4, 8):
             raise ValueError(f"scale is {scale}, expected 2, 4 or 8: every step enlarges by two.")
-        if blocks < 1:
-            raise ValueError(f"blocks is {blocks}, expected at least 1.")
         self.head = nn.Conv2d(1, channels, 3, padding=1)
         self.body = nn.Sequential(
             *[ResidualDenseBlock(channels, growth) for _ in range(blocks)], nn.Conv2d(channels, channels, 3, padding=1)

@@ -36,20 +36,18 @@ class Prediction(NamedTuple):
 
 
 class LevelEmbedding(nn.Module):
-    """The noise level as features: sines and cosines of it, and two dense layers.
+    """The noise level as features: sines and cosines of it at 16 frequencies from 1 to 1000, and two dense layers.
 
     Args:
         channels: features of the result.
-        frequencies: number of frequencies, spaced evenly in logarithm from 1 to 1000.
     """
 
     frequencies: torch.Tensor
 
-    def __init__(self, channels: int, frequencies: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        spaced = torch.logspace(0, 3, frequencies, dtype=torch.float64).float()
-        self.register_buffer("frequencies", spaced, persistent=False)
-        self.layers = nn.Sequential(nn.Linear(2 * frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.register_buffer("frequencies", torch.logspace(0, 3, 16, dtype=torch.float64).float(), persistent=False)
+        self.layers = nn.Sequential(nn.Linear(32, channels), nn.SiLU(), nn.Linear(channels, channels))
 
     def forward(self, level: torch.Tensor) -> torch.Tensor:
         angles = level[:, None] * self.frequencies
@@ -122,7 +120,7 @@ class NoiseUNet(nn.Module):
     its surroundings by multiples of `grid`.
 
     Raises:
-        ValueError: no level; channels that `groups` does not divide; attention without `groups`.
+        ValueError: channels that `groups` does not divide; attention without `groups`.
     """
 
     def __init__(
@@ -136,10 +134,6 @@ class NoiseUNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not channels or blocks < 1:
-            raise ValueError(f"channels is {tuple(channels)} and blocks {blocks}, expected at least one of each.")
-        if groups and any(width % groups for width in channels):
-            raise ValueError(f"channels is {tuple(channels)}, expected multiples of groups, which is {groups}.")
         if attention and not groups:
             raise ValueError("attention needs groups, the normalisation before it.")
         first, *_, last = *channels, channels[-1]
@@ -209,7 +203,7 @@ DDPM_ETA = 1 - 1e-6
 class Ddim(nn.Module):
     """The steps of a sampler: their noise levels, and the step from one to the next.
 
-    The arguments are those of a bundle's `diffusion` block in model.yaml.
+    The arguments are those of a bundle's `diffusion` block in model.yaml, which `DiffusionProcess` checks.
 
     Args:
         schedule, training_steps, beta_start, beta_end, zero_terminal_snr: the process in training.
@@ -218,9 +212,6 @@ class Ddim(nn.Module):
         sampler: "ddim", or "ddpm", which adds noise in every step but the last.
         steps: number of steps, which divides `training_steps`.
         samples: for the workflows, which may draw several; here it is one.
-
-    Raises:
-        ValueError: an unknown schedule or prediction.
     """
 
     alphas: torch.Tensor
@@ -239,8 +230,6 @@ class Ddim(nn.Module):
         samples: int = 1,
     ) -> None:
         super().__init__()
-        if prediction not in ("epsilon", "sample", "v_prediction"):
-            raise ValueError(f"prediction is {prediction!r}, expected 'epsilon', 'sample' or 'v_prediction'.")
         self.prediction, self.clip_sample, self.steps = prediction, clip_sample, steps
         self.eta = DDPM_ETA if sampler == "ddpm" else 0.0
         alphas = alphas_cumprod(schedule, training_steps, beta_start, beta_end, zero_terminal_snr)
@@ -278,21 +267,15 @@ class Ddim(nn.Module):
 def alphas_cumprod(
     schedule: str, training_steps: int, beta_start: float, beta_end: float, zero_terminal_snr: bool
 ) -> torch.Tensor:
-    """Return the cumulative alpha of every training step, ``[steps]`` float64, falling.
-
-    Raises:
-        ValueError: an unknown schedule.
-    """
+    """Return the cumulative alpha of every training step, ``[steps]`` float64, falling."""
     if schedule == "linear":
         betas = torch.linspace(beta_start, beta_end, training_steps, dtype=torch.float64)
     elif schedule == "scaled_linear":
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, training_steps, dtype=torch.float64).square()
-    elif schedule == "squaredcos_cap_v2":
+    else:  # squaredcos_cap_v2
         times = torch.linspace(0, 1, training_steps + 1, dtype=torch.float64)
         bar = ((times + 0.008) / 1.008 * math.pi / 2).cos().square()
         betas = (1 - bar[1:] / bar[:-1]).clamp_max(0.999)
-    else:
-        raise ValueError(f"schedule is {schedule!r}, expected 'linear', 'scaled_linear' or 'squaredcos_cap_v2'.")
     alphas = (1 - betas).cumprod(0)
     if not zero_terminal_snr:
         return alphas

@@ -81,7 +81,7 @@ class ResidualFlow(nn.Module):
     of the velocity on states and conditions within `velocity_radius`.
 
     Raises:
-        ValueError: fewer than one channel or block, less than no refinement, or an even number of slices.
+        ValueError: an even number of slices.
     """
 
     process: torch.Tensor
@@ -102,11 +102,6 @@ class ResidualFlow(nn.Module):
         mask: bool = False,
     ) -> None:
         super().__init__()
-        if min(channels, blocks, flow_channels, flow_blocks) < 1 or refinement < 0:
-            raise ValueError(
-                f"channels is {channels}, blocks {blocks}, refinement {refinement}, flow_channels {flow_channels} and "
-                f"flow_blocks {flow_blocks}, expected at least 1 of each, and no refinement below 0."
-            )
         if slices < 1 or slices % 2 == 0:
             raise ValueError(f"slices is {slices}, expected an odd number above 0: one slice and its neighbours.")
         self.scale, self.mirror, self.slices = scale, mirror, slices
@@ -232,9 +227,6 @@ class FilmFlow(MDSR):
 
     A pixel of the expected image depends on low-resolution pixels within `receptive_radius` and on no others; a cell
     of the velocity on states and conditions within `velocity_radius`.
-
-    Raises:
-        ValueError: see `MDSR`; fewer than one channel or block of the velocity.
     """
 
     process: torch.Tensor
@@ -252,10 +244,6 @@ class FilmFlow(MDSR):
         flow_blocks: int = 5,
     ) -> None:
         super().__init__(scales, scale, channels, dilations)
-        if min(flow_channels, flow_blocks) < 1:
-            raise ValueError(
-                f"flow_channels is {flow_channels} and flow_blocks {flow_blocks}, expected at least 1 of each."
-            )
         self.channels, self.condition_channels = scale * scale, scale * scale + 1
         self.velocity_radius = 2 * flow_blocks + 2
         # The flow that the weights were trained for, as `RectifiedFlow.fingerprint`; zeros before its training.

@@ -43,15 +43,13 @@ class SRResNet(nn.Module):
     In evaluation mode an output pixel depends on input pixels within `receptive_radius` and on no others.
 
     Raises:
-        ValueError: a scale that is no power of two, fewer than one block.
+        ValueError: a scale that is no power of two.
     """
 
     def __init__(self, scale: int = 4, channels: int = 64, blocks: int = 16) -> None:
         super().__init__()
         if scale not in (2, 4, 8):
             raise ValueError(f"scale is {scale}, expected 2, 4 or 8: every pixel shuffle enlarges by two.")
-        if blocks < 1:
-            raise ValueError(f"blocks is {blocks}, expected at least 1.")
         self.head = nn.Sequential(nn.Conv2d(1, channels, 9, padding=4), nn.PReLU())
         self.body = nn.Sequential(
             *[ResidualBlock(channels) for _ in range(blocks)],

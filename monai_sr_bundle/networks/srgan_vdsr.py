@@ -31,15 +31,13 @@ class SRGANVDSR(nn.Module):
     In evaluation mode an output pixel depends on input pixels within `receptive_radius` and on no others.
 
     Raises:
-        ValueError: fewer than one block or convolution, or fewer than three channels.
+        ValueError: channels that do not make three parts.
     """
 
     sharpening: torch.Tensor
 
     def __init__(self, channels: int = 64, blocks: int = 8, depth: int = 20) -> None:
         super().__init__()
-        if blocks < 1 or depth < 1:
-            raise ValueError(f"blocks is {blocks} and depth {depth}, expected at least 1 of each.")
         thirds = torch.arange(channels).chunk(3)
         if len(thirds) < 3:
             raise ValueError(f"channels is {channels}, expected a number that makes three parts, such as 64.")

@@ -65,19 +65,13 @@ class ThroughPlane(nn.Module):
     The output pixels at ``p`` depend on input pixels within `receptive_radius` of ``p`` and on no others.
 
     Raises:
-        ValueError: fewer than one block or channel, a scale that is not among `scales`, or slices that are not an odd
-            number of at least 3.
+        ValueError: slices that are not an odd number of at least 3; `forward` at a scale that is not among `scales`.
     """
 
     def __init__(
         self, scales: tuple[int, ...] = (2, 4), scale: int = 4, slices: int = 5, channels: int = 48, blocks: int = 8
     ) -> None:
         super().__init__()
-        if scale not in scales or blocks < 1 or channels < 1:
-            raise ValueError(
-                f"scale is {scale}, scales {tuple(scales)}, blocks {blocks} and channels {channels}, expected a scale "
-                "that is one of several, and at least one block and one channel."
-            )
         if slices < 3 or slices % 2 == 0:
             raise ValueError(f"slices is {slices}, expected an odd number of at least 3: one slice and its neighbours.")
         self.scales, self.scale, self.slices = tuple(scales), scale, slices

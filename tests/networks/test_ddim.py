@@ -66,9 +66,3 @@ def test_a_bundles_network_enlarges_an_image_alone_as_the_sampler_does_it_from_t
 def test_a_network_without_a_process_does_not_draw(network_class):
     with pytest.raises(ValueError, match="only denoises"):
         network_class()(torch.rand(1, 1, 8, 8))
-
-
-@pytest.mark.parametrize(("name", "value"), [("schedule", "cosine"), ("prediction", "noise")])
-def test_a_process_of_another_name_is_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} is '{value}', expected 'epsilon|'linear"):
-        Ddim(**{name: value})

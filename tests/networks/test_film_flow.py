@@ -103,8 +103,3 @@ def test_the_export_writes_both_networks_of_a_scale(tmp_path, scale):
         expected = network.velocity(*given.values())
     (velocity,) = session.run(["velocity"], {name: value.numpy() for name, value in given.items()})
     torch.testing.assert_close(torch.from_numpy(velocity), expected, atol=1e-4, rtol=0)
-
-
-def test_a_velocity_without_blocks_is_refused():
-    with pytest.raises(ValueError, match="flow_channels is 8 and flow_blocks 0, expected at least 1 of each"):
-        small(flow_blocks=0)
