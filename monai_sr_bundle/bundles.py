@@ -286,10 +286,9 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
                     "project states. Is it a bundle of another project?"
                 )
     _check_packed(folder.name, facts)
-    _check_removed(folder.name, texts[-1], facts)
-    _check_numbers(folder.name, texts[-1], facts)
     _check_ranges(folder.name, metadata)
     try:
+        _check_numbers(facts)
         Degradation.parse(facts["operator"])
         if scale is not None and scale != facts["scale"]:
             facts |= {"scale": scale, "operator": at_scale(facts["operator"], scale)}
@@ -352,40 +351,32 @@ def _check_packed(name: str, facts: dict[str, Any]) -> None:
             )
 
 
-def _check_removed(name: str, text: Path, facts: dict[str, Any]) -> None:
-    """Refuse keys that only version 0.1.0 knew: without them, a bundle would give other pixels without a warning."""
-    for key in ("guard", "cascade"):
+def _check_numbers(facts: dict[str, Any]) -> None:
+    for key in ("guard", "cascade"):  # without them, a bundle of version 0.1.0 would give other pixels
         if facts.get(key):
             raise BundleError(
-                f"bundle {name}: {text.name} has {key}, which version 0.2.0 has no longer. Take {key} out, and "
-                "calibrate error bars again; CHANGELOG.md says why."
+                f"{key} is stated, which version 0.2.0 has no longer. Take {key} out, and calibrate error bars again; "
+                "CHANGELOG.md says why."
             )
-
-
-def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
     window = facts["window"]
     ends = [end for end in window if isinstance(end, int | float)]
     if len(window) != 2 or len(ends) != 2 or not SMALLEST_RANGE < ends[1] - ends[0] < LARGEST_VALUE:
-        raise BundleError(f"bundle {name}: {text.name} has window {quote(window)}, expected two rising numbers.")
+        raise BundleError(f"window is {quote(window)}, expected two rising numbers.")
     for key, least in (("scale", 2), ("halo", 0), ("memory_per_pixel", 1), ("grid", 1)):
         value = facts.get(key, least)
         if not isinstance(value, int) or value < least:
-            raise BundleError(f"bundle {name}: {text.name} has {key} {quote(value)}, expected at least {least}.")
-    if facts["scale"] > LARGEST_SCALE:
-        raise BundleError(
-            f"bundle {name}: {text.name} has scale {quote(facts['scale'])}, expected at most {LARGEST_SCALE}."
-        )
-    scales = facts.get("scales", [facts["scale"]])
+            raise BundleError(f"{key} is {quote(value)}, expected at least {least}.")
     if ERROR_BARS_DEF in facts and not isinstance(facts.get("error_bars_halo"), int):
         raise BundleError(
-            f"bundle {name}: {text.name} has error_bars_halo {quote(facts.get('error_bars_halo'))}, expected the "
-            f"receptive radius of the network that {ERROR_BARS_DEF} names."
+            f"error_bars_halo is {quote(facts.get('error_bars_halo'))}, expected the receptive radius of the network "
+            f"that {ERROR_BARS_DEF} names."
         )
+    scales = facts.get("scales", [facts["scale"]])
     whole = isinstance(scales, list) and all(isinstance(each, int) and 1 < each <= LARGEST_SCALE for each in scales)
     if not whole or len(set(scales)) < len(scales) or facts["scale"] not in scales:
         raise BundleError(
-            f"bundle {name}: {text.name} has scales {quote(scales)}, expected different whole numbers from 2 to "
-            f"{LARGEST_SCALE}, among them its scale {facts['scale']}."
+            f"scales is {quote(scales)}, expected different whole numbers from 2 to {LARGEST_SCALE}, among them the "
+            f"scale {quote(facts['scale'])}."
         )
 
 

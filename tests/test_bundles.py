@@ -105,24 +105,24 @@ def test_another_version_of_the_package_is_refused():
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"window": [400, -1000]}, r"model\.yaml has window \[400, -1000\], expected two rising numbers"),
-        ({"window": [0]}, r"model\.yaml has window \[0\], expected two rising numbers"),
+        ({"window": [400, -1000]}, r"model\.yaml: window is \[400, -1000\], expected two rising numbers"),
+        ({"window": [0]}, r"model\.yaml: window is \[0\], expected two rising numbers"),
         ({"window": ["0", "255"]}, "expected two rising numbers"),
-        ({"scale": 1}, r"model\.yaml has scale 1, expected at least 2"),
-        ({"scale": 10**30}, r"model\.yaml has scale 10+, expected at most 64"),
+        ({"scale": 1}, r"model\.yaml: scale is 1, expected at least 2"),
+        ({"scale": 10**30}, r"model\.yaml: scales is \[10+\], expected different whole numbers from 2 to 64"),
         *(
-            ({"scales": scales}, r"model\.yaml has scales .*, expected different whole numbers from 2 to 64, .* 4")
+            ({"scales": scales}, r"model\.yaml: scales is .*, expected different whole numbers from 2 to 64, .* 4")
             for scales in (2, [], [2, 3], [1, 4], [2, "4"], [4, 4], [4, 65])
         ),
         ({"halo": None}, r"model.yaml has no halo \(int\)"),
-        ({"halo": -1}, r"model\.yaml has halo -1, expected at least 0"),
-        ({"grid": 0}, r"model\.yaml has grid 0, expected at least 1"),
-        ({"grid": "8"}, r"model\.yaml has grid 8, expected at least 1"),
+        ({"halo": -1}, r"model\.yaml: halo is -1, expected at least 0"),
+        ({"grid": 0}, r"model\.yaml: grid is 0, expected at least 1"),
+        ({"grid": "8"}, r"model\.yaml: grid is 8, expected at least 1"),
         ({"slices": 2}, r"model\.yaml: slices is 2, expected an odd number above 0: one amid its neighbours"),
         ({"operator": "magic_x4"}, r"model\.yaml: degradation is 'magic_x4', expected KERNEL_x"),
-        ({"memory_per_pixel": 0}, r"model\.yaml has memory_per_pixel 0, expected at least 1"),
-        ({"guard": True}, r"model\.yaml has guard, which version 0\.2\.0 has no longer. Take guard out"),
-        ({"cascade": ["a", "b"]}, r"model\.yaml has cascade, which version 0\.2\.0 has no longer"),
+        ({"memory_per_pixel": 0}, r"model\.yaml: memory_per_pixel is 0, expected at least 1"),
+        ({"guard": True}, r"model\.yaml: guard is stated, which version 0\.2\.0 has no longer. Take guard out"),
+        ({"cascade": ["a", "b"]}, r"model\.yaml: cascade is stated, which version 0\.2\.0 has no longer"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(copied, facts, message):

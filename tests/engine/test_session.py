@@ -332,7 +332,7 @@ def test_numbers_of_a_network_that_are_not_finite_are_no_black_image(film, tmp_p
 
 @pytest.mark.parametrize("window", [[0, float("inf")], [0, 1e-320], [255, 0], [0, "255"]])
 def test_a_window_that_is_no_range_of_numbers_is_refused(tmp_path, window):
-    with pytest.raises(BundleError, match="has window .*, expected two rising numbers"):
+    with pytest.raises(BundleError, match="window is .*, expected two rising numbers"):
         find_bundle(str(with_facts(copied(tmp_path), window=window)))
 
 

@@ -88,7 +88,7 @@ def test_a_film_too_small_to_be_measured_has_no_error_bars(folder):
 
 def test_a_network_of_unknown_reach_is_refused(tmp_path):
     folder = with_facts(copied(tmp_path, "chest_xray_blind"), error_bars_halo=None)
-    with pytest.raises(BundleError, match="has error_bars_halo None, expected the receptive radius of the network"):
+    with pytest.raises(BundleError, match="error_bars_halo is None, expected the receptive radius of the network"):
         open_bundle(folder)
 
 
