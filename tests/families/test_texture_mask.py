@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from monai_sr_bundle.inferers.texture_mask import find_untextured
+from monai_sr_bundle.families.flow import find_untextured
 
 
 @pytest.fixture
