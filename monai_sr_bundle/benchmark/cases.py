@@ -69,7 +69,7 @@ class CaseLoader:
         # Artifacts are drawn into the middle slice of the original, always the same for a name.
         rng = np.random.default_rng([0, zlib.crc32(name.encode())])
         marked = pair["label"].clone()
-        marked[len(marked) // 2] = torch.from_numpy(draw_artifacts(high_res[0, 0].numpy(), rng)[0])
+        marked[len(marked) // 2] = torch.from_numpy(draw_artifacts(high_res[0, 0].numpy(), rng))
         marked_low_res = self.degrade({**pair, "label": marked})["image"].numpy()
         bicubic = interpolator("bicubic", self.protocol.scale)
         energy = difference_energy(bicubic(middle(marked_low_res)), bicubic(middle(low_res)), self.protocol.levels)

@@ -11,7 +11,7 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Block, Extent, ModelFamily, Networks, Progress, Volume, progress_of_part
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import check_slices
-from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, postprocess_thin_slices
+from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, consistent_slices
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled, middle, neighbours
 
@@ -75,6 +75,6 @@ class ThroughPlane(ModelFamily):
             )
             if self.consistency and volume.slices_touch:
                 thick = middle(stack)[region.as_slices]
-                postprocess_thin_slices(thin, thick[None], volume.limits, record)
+                consistent_slices(thin, thick[None], volume.limits, record)
             for part, high_res in enumerate(thin):
                 yield Block(self.scale * done + part, high_res, None)

@@ -111,22 +111,6 @@ class Postprocessing:
         return self.data_consistency(high_res, low_res, region, limits, weight)
 
 
-def postprocess_thin_slices(
-    thin: np.ndarray, thick: np.ndarray, limits: Limits | None = None, record: PostprocessingRecord | None = None
-) -> np.ndarray:
-    """Make the means of thin slices the thick ones they were made of, in place; see `inferers.postprocessing`.
-
-    Args:
-        thin: ``[scale * slices, rows, columns]`` float32; changed.
-        thick: ``[slices, rows, columns]`` float32.
-        limits: smallest and largest number that the storage can hold. Default: any.
-        record: receives the residual before.
-    """
-    if record is not None:
-        record.residuals.add(residual_of_means(thin if limits is None else thin.clip(*limits), thick))
-    return consistent_slices(thin, thick, limits)
-
-
 def residual_of_means(thin: np.ndarray, thick: np.ndarray) -> np.ndarray:
     """Return the thick slices minus the means of the thin ones.
 
@@ -144,7 +128,9 @@ def residual_of_means(thin: np.ndarray, thick: np.ndarray) -> np.ndarray:
     return np.asarray(thick - total / np.float32(scale))
 
 
-def consistent_slices(thin: np.ndarray, thick: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
+def consistent_slices(
+    thin: np.ndarray, thick: np.ndarray, limits: Limits | None = None, record: PostprocessingRecord | None = None
+) -> np.ndarray:
     """Change thin slices as little as is needed for their means to be the thick ones, in place.
 
     For a box as slice profile this is the projection: every thin slice gets the difference of its thick slice and the
@@ -154,10 +140,13 @@ def consistent_slices(thin: np.ndarray, thick: np.ndarray, limits: tuple[float, 
         thin, thick: see `residual_of_means`; `thin` is changed.
         limits: the smallest and largest number that the storage can hold; any if None. What a slice at its limit
             cannot take goes to the others of its group.
+        record: receives the residual before.
 
     Returns:
         `thin`.
     """
+    if record is not None:
+        record.residuals.add(residual_of_means(thin if limits is None else thin.clip(*limits), thick))
     scale = len(thin) // len(thick)
     if limits is None:
         residual = residual_of_means(thin, thick)

@@ -69,9 +69,7 @@ FINE = 3
 """Factor by which the drawing is finer than the pixels, over which it is averaged."""
 
 
-def draw_artifacts(
-    image: np.ndarray, rng: np.random.Generator, count: tuple[int, int] = COUNT
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_artifacts(image: np.ndarray, rng: np.random.Generator, count: tuple[int, int] = COUNT) -> np.ndarray:
     """Draw bright marks at random positions on a copy of an image.
 
     Sizes are those of the published 256-pixel images and grow with the image: circles of radius 5 to 9, rectangles
@@ -84,7 +82,7 @@ def draw_artifacts(
         count: smallest and largest number of marks.
 
     Returns:
-        The marked image, of the image's type, and the mask of the pixels in which it differs, bool.
+        The marked image, of the image's type.
     """
     rows, columns = image.shape
     drawing = Image.new("L", (columns * FINE, rows * FINE))
@@ -97,8 +95,8 @@ def draw_artifacts(
         _draw_mark(pen, KINDS[rng.integers(len(KINDS))], position, brightness, unit, rng)
     covered = np.asarray(drawing.point([0] + [255] * 255).reduce(FINE), dtype=np.float32) / 255
     light = np.asarray(drawing.reduce(FINE), dtype=np.float32) / 255
-    dirty = image + np.maximum(light - covered * image, 0).astype(image.dtype)  # metal never darkens a radiograph
-    return dirty, dirty != image
+    # Metal never darkens a radiograph.
+    return np.asarray(image + np.maximum(light - covered * image, 0).astype(image.dtype))
 
 
 def _draw_mark(
@@ -135,26 +133,25 @@ def _load_font(height: int) -> Any:
 
 
 class DrawArtifactsd(MapTransform):
-    """Add a marked copy of the target; with one seed, an image always gets the same marks.
+    """Add a marked copy of the target; an image always gets the same marks, by its item's `name`.
 
     Args:
         key: key of the clean target, ``[1, rows, columns]``.
         out_key: key of the marked copy.
-        seed: seed of the marks, combined with the item's `name`, so that images differ.
     """
 
-    def __init__(self, key: Hashable = "label", out_key: Hashable = "dirty", *, seed: int = 0) -> None:
+    def __init__(self, key: Hashable = "label", out_key: Hashable = "dirty") -> None:
         super().__init__([key])
-        self.key, self.out_key, self.seed = key, out_key, seed
+        self.key, self.out_key = key, out_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         name = zlib.crc32(str(data.get("name", "")).encode())
-        return self._add_marks(data, np.random.default_rng([self.seed, name]), COUNT)
+        return self._add_marks(data, np.random.default_rng([0, name]), COUNT)
 
     def _add_marks(
         self, data: Mapping[Hashable, Any], rng: np.random.Generator, count: tuple[int, int]
     ) -> dict[Hashable, Any]:
-        dirty, _ = draw_artifacts(np.asarray(data[self.key][0]), rng, count)
+        dirty = draw_artifacts(np.asarray(data[self.key][0]), rng, count)
         return {**data, self.out_key: torch.from_numpy(dirty)[None]}
 
 

@@ -212,19 +212,18 @@ class Degraded(MapTransform):
         low_key: key of the input, with as many slices.
         operator: name of a `Degradation`, such as `bicubic_antialias_x4`.
         levels: steps of the storage between 0 and 1.
-        seed: seed of the operator's noise, combined with the item's `name`, so that an image always gets the same.
+
+    The seed of the operator's noise is the item's `name`, so that an image always gets the same.
     """
 
-    def __init__(
-        self, high_key: Hashable, low_key: Hashable, *, operator: str, levels: int = 255, seed: int = 0
-    ) -> None:
+    def __init__(self, high_key: Hashable, low_key: Hashable, *, operator: str, levels: int = 255) -> None:
         super().__init__([high_key])
-        self.high_key, self.low_key, self.levels, self.seed = high_key, low_key, levels, seed
+        self.high_key, self.low_key, self.levels = high_key, low_key, levels
         self.degradation = Degradation.parse(operator)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         name = zlib.crc32(str(data.get("name", "")).encode())
-        return self._degrade(data, self.degradation, np.random.default_rng([self.seed, name]))
+        return self._degrade(data, self.degradation, np.random.default_rng([0, name]))
 
     def _degrade(
         self, data: Mapping[Hashable, Any], degradation: Degradation, rng: np.random.Generator

@@ -12,7 +12,7 @@ from monai.transforms.transform import MapTransform
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.images.geometry import scale_affine
 from monai_sr_bundle.inferers.data_consistency import Limits
-from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord, postprocess_thin_slices
+from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord, consistent_slices
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import level_limits
 
@@ -68,7 +68,7 @@ class Consistentd(MapTransform):
             high_res = _to_slices(data[key])
             if self.through_plane:
                 if not isinstance(source, MetaTensor) or source.meta.get(SLICES_TOUCH, True):
-                    postprocess_thin_slices(high_res, low_res, limits)
+                    consistent_slices(high_res, low_res, limits)
             else:
                 for image, enlarged, artifacts in zip(low_res, high_res, probability, strict=True):
                     self.postprocessing(enlarged, image, limits=limits, artifact_probability=artifacts, record=record)

@@ -17,19 +17,16 @@ def item(film):
     return {"label": torch.from_numpy(film)[None], "name": "chest"}
 
 
-def test_the_mask_covers_exactly_the_changed_pixels(film):
-    dirty, mask = draw_artifacts(film, np.random.default_rng(1))
+def test_marks_cover_some_pixels(film):
+    dirty = draw_artifacts(film, np.random.default_rng(1))
     assert dirty.dtype == np.float32
-    assert mask.dtype == bool
-    np.testing.assert_array_equal(dirty[~mask], film[~mask])
-    assert (dirty[mask] > film[mask]).all()
-    assert 0.005 < mask.mean() < 0.1
+    assert 0.005 < (dirty != film).mean() < 0.1
 
 
 def test_marks_are_bright_and_make_nothing_darker(film):
     film[100:] = 0.95  # the abdomen, brighter than most marks
     for seed in range(10):
-        dirty, _ = draw_artifacts(film, np.random.default_rng(seed))
+        dirty = draw_artifacts(film, np.random.default_rng(seed))
         assert (dirty >= film).all()
         assert dirty.max() <= 1.0
         inner = dirty[:100][dirty[:100] > 0.69]  # whole pixels of a mark; the others are its soft edge
@@ -38,22 +35,20 @@ def test_marks_are_bright_and_make_nothing_darker(film):
 
 def test_what_lies_beyond_the_window_is_kept():
     bone = np.full((64, 64), 1.3, dtype=np.float32)
-    dirty, mask = draw_artifacts(bone, np.random.default_rng(0))
-    np.testing.assert_array_equal(dirty, bone)
-    assert not mask.any()
+    np.testing.assert_array_equal(draw_artifacts(bone, np.random.default_rng(0)), bone)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_there_are_as_many_marks_as_stated(count):
     blank, touching = np.zeros((512, 512), dtype=np.float32), np.ones((3, 3))
-    masks = [draw_artifacts(blank, np.random.default_rng(seed), (count, count))[1] for seed in range(25)]
+    masks = [draw_artifacts(blank, np.random.default_rng(seed), (count, count)) > 0 for seed in range(25)]
     # Now and then one lies on another, or the border cuts a letter in two.
     assert np.median([label(mask, touching)[1] for mask in masks]) == count
 
 
 def test_marks_grow_with_the_image():
     shares = [
-        np.mean([draw_artifacts(np.zeros((n, n)), np.random.default_rng(s))[1].mean() for s in range(20)])
+        np.mean([(draw_artifacts(np.zeros((n, n)), np.random.default_rng(s)) > 0).mean() for s in range(20)])
         for n in (128, 512)
     ]
     # In small images soft edges take a larger share.
@@ -70,11 +65,10 @@ def test_the_target_stays_clean_and_the_input_is_dirty(item):
     assert float((pair["image"] - clean).max()) > 0.2
 
 
-def test_one_seed_marks_an_image_always_alike_and_other_images_otherwise(item):
-    first, second = (DrawArtifactsd(seed=5)(item)["dirty"] for _ in range(2))
+def test_an_image_is_always_marked_alike_and_other_images_otherwise(item):
+    first, second = (DrawArtifactsd()(item)["dirty"] for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    assert not torch.equal(first, DrawArtifactsd(seed=6)(item)["dirty"])
-    assert not torch.equal(first, DrawArtifactsd(seed=5)({**item, "name": "another"})["dirty"])
+    assert not torch.equal(first, DrawArtifactsd()({**item, "name": "another"})["dirty"])
 
 
 def test_random_marks_differ_every_time_and_follow_the_state(item):
