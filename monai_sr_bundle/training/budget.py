@@ -162,10 +162,8 @@ class Budget:
     def paused(self) -> Iterator[None]:
         """Stop the clock for something that is not training."""
         pause_start = time.monotonic()
-        try:
-            yield
-        finally:
-            self._clock_start += time.monotonic() - pause_start
+        yield
+        self._clock_start += time.monotonic() - pause_start
 
     def attach(self, engine: Engine) -> None:
         """Follow the iterations of `engine`."""

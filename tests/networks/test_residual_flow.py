@@ -161,17 +161,6 @@ def test_onnx_and_torchscript_of_several_slices_agree(tmp_path):
 
 
 @torch.inference_mode()
-def test_a_network_of_several_slices_begins_as_the_one_that_sees_single_slices(caplog):
-    weights = configs_dir() / "chest_ct_edsr_x4" / "model.pt"
-    network = start_from(ResidualFlow(refinement=0, slices=3), str(weights)).eval()
-    assert caplog.records[0].message == f"{weights} knows single slices; their neighbours count nothing at the start"
-    film = torch.from_numpy(draw_phantom(48))
-    image = torch.stack((film.flip(0), film, film.flip(1)))[None]
-    expected = load_network(find_bundle("chest_ct_edsr_x4"))[0](image[:, 1:2])
-    torch.testing.assert_close(network(image), expected, atol=1e-6, rtol=0)
-
-
-@torch.inference_mode()
 def test_a_flow_of_several_slices_begins_with_one_of_single_slices(tmp_path):
     single, image = small(), torch.rand(1, 3, 8, 9)
     torch.save(single.state_dict(), tmp_path / "model.pt")

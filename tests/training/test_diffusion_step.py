@@ -41,14 +41,6 @@ def cells(seed, count=3):
 LEVEL = torch.tensor([0.2, 0.6, 0.95], dtype=torch.float64)
 
 
-def test_noise_is_added_so_that_the_variance_of_unit_cells_stays_one():
-    clean, noise = cells(0), cells(1)
-    noisy = noising().add_noise(clean, noise, LEVEL)
-    for index, level in enumerate(LEVEL.tolist()):
-        expected = level * clean[index] + (1 - level**2) ** 0.5 * noise[index]
-        torch.testing.assert_close(noisy[index], expected)
-
-
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_the_target_leads_diffusers_scheduler_to_the_clean_cells(prediction):
     """Whatever the network is to predict, the sampler's one step to the end makes the clean cells of it."""
@@ -137,16 +129,6 @@ def test_decoded_images_are_compared_where_there_is_little_noise():
     (output,) = run_training_steps(network, [batch], step, torch.optim.SGD(network.parameters(), lr=0.1))
     assert "feature" not in output
     assert len(compared) == 1
-
-
-def test_only_cells_inside_boxes_count():
-    difference, mask = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
-    mask[0, :, 1:3, 1:3] = 1.0
-    difference[0, :, 1, 1] = 2.0
-    assert box_error(difference, mask).item() == pytest.approx(4 / 4)
-    difference[mask == 0] = 100.0
-    assert box_error(difference, mask).item() == pytest.approx(4 / 4)
-    assert box_error(difference, torch.zeros_like(mask)).item() == 0.0
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts():
@@ -310,35 +292,3 @@ def test_a_validation_draws_images_of_any_size(kind, size):
     (output,) = validated(network, [batch])
     assert output["pred"].shape == batch["label"].shape
     assert torch.isfinite(output["loss"])
-
-
-@torch.inference_mode()
-def differences_of_a_patch(network):
-    """Return the differences between the prediction of a patch and of the whole image: inside, and anywhere."""
-    batch = batch_of(1, 64)
-    levels, noise = torch.tensor([0.5]).double(), torch.randn(1, 16, 64, 64).double()
-    grid, edge = network.grid, network.receptive_radius + 2  # two pixels more for the interpolation
-
-    def predicted(window):
-        image = batch["image"].double()[..., window, window]
-        above = slice(4 * window.start, 4 * window.stop)
-        high = batch["label"].double()[..., above, above]
-        condition = network.encode(image)
-        noisy = Noising(DiffusionProcess.of(FACTS)).add_noise(
-            network.target(high, condition), noise[..., window, window], levels
-        )
-        return network.denoise(noisy, condition, levels)
-
-    start = 2 * grid
-    patch, whole = predicted(slice(start, start + 48)), predicted(slice(0, 64))
-    inside, there = slice(edge, 48 - edge), slice(start + edge, start + 48 - edge)
-    difference = (patch - whole[..., start : start + 48, start : start + 48]).abs()
-    assert whole[..., there, there].std() > 0.1
-    return float(difference[..., inside, inside].max()), float(difference.max())
-
-
-@pytest.mark.parametrize("options", [{}, {"patch": 2}, {"channels": (8,), "bottleneck": 4}])
-def test_a_patch_is_denoised_as_it_is_in_the_whole_image(options):
-    inside, at_the_border = differences_of_a_patch(trained_like(small(**options)).double())
-    assert inside < 1e-12
-    assert at_the_border > 1e-2

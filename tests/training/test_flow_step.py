@@ -8,7 +8,6 @@ import pytest
 import torch
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
-from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.edsr import MDSR
@@ -109,12 +108,6 @@ def test_what_lowers_the_loss_of_training_lowers_that_of_a_validation():
     before = validated(network, [batch])[0]["loss"]
     trained(network, [batch] * 40, FlowObjective(network, FACTS), 5e-3)
     assert validated(network, [batch])[0]["loss"] < 0.7 * before
-
-
-def test_a_flow_that_cannot_be_is_refused_before_the_first_step():
-    for make in (lambda facts: FlowObjective(small(), facts), FlowValidation):
-        with pytest.raises(BundleError, match="`diffusion` has the unknown beta"):
-            make(FACTS | {"beta": 1})
 
 
 def test_both_stages_make_weights_that_are_released(data, tmp_path, monkeypatch):

@@ -25,15 +25,6 @@ def test_a_stage_begins_with_the_weights_of_another(network, tmp_path, stored):
 
 
 @torch.inference_mode()
-def test_a_network_of_several_factors_begins_with_the_weights_of_one(tmp_path):
-    single = EDSR(scale=4, channels=4, blocks=1)
-    torch.save(single.state_dict(), tmp_path / "model.pt")
-    network = start_from(MDSR(channels=4, dilations=(1, 2)), str(tmp_path / "model.pt"))
-    image = torch.rand(1, 1, 12, 12)
-    torch.testing.assert_close(network(image), single(image))
-
-
-@torch.inference_mode()
 def test_a_network_of_several_factors_and_slices_begins_with_the_weights_of_one_of_each(tmp_path, caplog):
     single = EDSR(scale=4, channels=4, blocks=1)
     torch.save(single.state_dict(), tmp_path / "model.pt")
