@@ -285,9 +285,9 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
                     f"bundle {folder.name}: {path.name} has no {key} ({kind.__name__}), which every bundle of this "
                     "project states. Is it a bundle of another project?"
                 )
-    _check_packed(folder.name, facts)
     _check_ranges(folder.name, metadata)
     try:
+        _check_packed(facts)
         _check_numbers(facts)
         Degradation.parse(facts["operator"])
         if scale is not None and scale != facts["scale"]:
@@ -339,16 +339,12 @@ def _mapping(name: str, path: Path, read: Callable[[str], Any]) -> dict[str, Any
     return content
 
 
-def _check_packed(name: str, facts: dict[str, Any]) -> None:
+def _check_packed(facts: dict[str, Any]) -> None:
     """Refuse a packed bundle of another version: its texts are for the code that they were packed with."""
     lines = facts.get("initialize")
     for line in lines if isinstance(lines, list) else []:
-        version = re.fullmatch(r"\$require_version\('(.+)'\)", line if isinstance(line, str) else "")
-        if version and version[1] != monai_sr_bundle.__version__:
-            raise BundleError(
-                f"bundle {name}: was packed with monai_sr_bundle {quote(version[1])}, but this is "
-                f"{monai_sr_bundle.__version__}; pack it again with `monai-sr pack {name} OUT`."
-            )
+        if version := re.fullmatch(r"\$require_version\('(.+)'\)", str(line)):
+            require_version(version[1])
 
 
 def _check_numbers(facts: dict[str, Any]) -> None:

@@ -140,7 +140,7 @@ def sample(
                 on_step(step, x_t, x_0)
             x_t = x_next
             if progress is not None:
-                progress((first + tiled.share_done(step) * len(generators)) / num_samples)
+                progress((first + float(tiled.shares[step]) * len(generators)) / num_samples)
         # From cells to pixels.
         for cells in x_t:
             mean = mean + tiled.decode(texture * cells, scale) / num_samples
@@ -162,6 +162,7 @@ class TiledDenoiser:
 
     Attributes:
         tile: side of a tile that fitted so far.
+        shares: share of all steps' work that is done after each step.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ class TiledDenoiser:
         self._kept = next(tiles(self._size, self._cells, max(self._size), margin, grid)).window
         for_condition, *self._for_steps = (self._within_kept(cells) for cells in needed)
         areas = np.cumsum([cells.rows * cells.columns for cells in self._for_steps])
-        self._shares = areas / areas[-1]
+        self.shares = areas / areas[-1]
         kept_pixels = pixels[:, *self._kept.as_slices]
         self._condition = self._compute(kept_pixels, denoiser.encode, denoiser.condition_channels, for_condition, halo)
 
@@ -231,10 +232,6 @@ class TiledDenoiser:
         )
         outer = Region(cell * self._cells.top, 0, cell * self._cells.left, 0)
         return pixels[0][region.relative_to(outer).scaled(scale).as_slices]
-
-    def share_done(self, step: int) -> float:
-        """Return the share of all steps' work that is done after a step."""
-        return float(self._shares[step])
 
     def _compute(
         self, cells: np.ndarray, network: Callable[[np.ndarray], np.ndarray], channels: int, region: Region, halo: int

@@ -177,7 +177,7 @@ def test_a_packed_bundle_refuses_another_version_of_the_code(packed, tmp_path):
         with pytest.raises(RuntimeError) as raised:
             workflow.initialize()
         assert "packed with monai_sr_bundle 0.0.1" in str(raised.value.__cause__)
-    message = r"was packed with monai_sr_bundle 0\.0\.1, but .*; pack it again with `monai-sr pack older OUT`\.$"
+    message = r"bundle older: inference\.yaml: this bundle was packed with monai_sr_bundle 0\.0\.1, but .*; pack it"
     with pytest.raises(BundleError, match=message):
         find_bundle(str(folder))
 

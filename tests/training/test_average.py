@@ -52,12 +52,6 @@ def test_other_state_is_that_of_the_trained_network():
     assert average.network[1].running_mean.item() == 2.0
 
 
-def test_the_trained_network_is_not_touched():
-    trained = network()
-    train(WeightAverage(trained), [1.0, 5.0])
-    assert trained[0].weight.item() == 5.0
-
-
 def test_weights_that_a_copy_of_the_network_loads_do_not_begin_a_new_average():
     average = WeightAverage(network())
     train(average, [1.0, 3.0])

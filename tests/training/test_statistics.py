@@ -38,16 +38,6 @@ def test_batches_count_alike_and_a_second_time_forgets_the_first():
     assert network[1].running_mean.item() == pytest.approx(40.0)
 
 
-def test_weights_mode_and_momentum_stay():
-    network = normalising()
-    before = {name: value.clone() for name, value in network.named_parameters()}
-    BatchStatistics(network, IMAGES, load).measure()
-    assert not network.training
-    assert network[1].momentum == 0.1
-    for name, value in network.named_parameters():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
-
-
 def test_images_of_different_sizes_are_measured_apart():
     network = normalising()
     nn.init.constant_(network[0].weight, 1.0)

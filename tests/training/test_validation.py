@@ -9,11 +9,10 @@ class Validator:
     """Notes when it was run, and takes its time."""
 
     def __init__(self, budget, clock):
-        self.budget, self.clock, self.progress, self.epochs = budget, clock, [], []
+        self.budget, self.clock, self.progress = budget, clock, []
 
     def run(self, epoch):
         self.progress.append(self.budget.progress)
-        self.epochs.append(epoch)
         self.clock[0] += 1000
 
 
@@ -45,10 +44,6 @@ def test_validation_takes_nothing_of_the_budget(clock):
 
 def test_a_step_longer_than_a_part_is_followed_by_one_validation(clock):
     assert train(new_budget(), clock, 10, seconds=18.0).progress == [0.3, 0.6, 0.9]
-
-
-def test_the_validator_is_told_the_epoch(clock):
-    assert train(new_budget(), clock, 2, epoch_length=10).epochs == [3]
 
 
 def test_a_resumed_run_does_not_catch_up_on_earlier_validations(clock):
