@@ -96,12 +96,13 @@ def check_precision(version: str, precision: str) -> None:
 
 def part_arguments(network: Any, part: Part, inferer: Any, trt_args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the arguments of `trt_compile` for a part: of one engine for each kind of window."""
-    used = used_inputs(network, part)
+    # What is decoded is the image itself where the network has no residual: it does not use the optional input.
+    unused = () if getattr(network, "residual_std", None) is not None else part.optional
     return {
         kind: {
             **copy.deepcopy(dict(trt_args)),  # MONAI writes into them
             "input_names": list(part.inputs),
-            "input_profiles": [{name: shapes for name, shapes in profile.items() if name in used}],
+            "input_profiles": [{name: shapes for name, shapes in profile.items() if name not in unused}],
         }
         for kind, profile in profiles(network, part, inferer).items()
     }
@@ -134,23 +135,6 @@ def profiles(network: Any, part: Part, inferer: Any) -> dict[str, Profile]:
             for name, channels in zip(part.inputs, part.channels(network), strict=True)
         }
     return named
-
-
-@torch.inference_mode()
-def used_inputs(network: Any, part: Part) -> set[str]:
-    """Return the inputs that a part depends on: not-a-number in one that it does not use changes nothing."""
-    used = set(part.inputs)
-    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
-    side = 4 * part.multiple(network)
-    shapes = [(1,) if channels is None else (1, channels, side, side) for channels in part.channels(network)]
-    for name in part.optional:
-        inputs = [
-            torch.full(shape, torch.nan if each == name else 0.0, device=device)
-            for each, shape in zip(part.inputs, shapes, strict=True)
-        ]
-        if not getattr(network, part.method)(*inputs).isnan().any():
-            used.discard(name)
-    return used
 
 
 def engine_key(gpu: str, version: str, checkpoint: str, arguments: Mapping[str, Any]) -> str:
