@@ -19,8 +19,6 @@ from monai_sr_bundle.images.staging import write_file
 
 FILE = "calibration.json"
 SCHEMA = "monai-sr-calibration/2"
-OLD_SCHEMA = "monai-sr-calibration/1"
-"""The schema of version 0.1.0, whose results may differ from those of today."""
 RANDOM_LOSSES = "random_degradation"
 """Name in place of an operator's, for losses of resolution drawn by `transforms.random_degradation`."""
 
@@ -164,16 +162,10 @@ def read_calibration(path: Path, bundle: Bundle) -> Calibration:
 
     Raises:
         InputError: the file cannot be read, lacks a number, or holds an impossible one.
-        BundleError: the calibration belongs to other weights or another degradation, or to version 0.1.0.
+        BundleError: the calibration belongs to other weights or another degradation.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("schema") == OLD_SCHEMA:
-            raise BundleError(
-                f"{path}: was made with version 0.1.0, whose results may be others than those of today; make it again "
-                f"with `monai-sr calibrate {bundle.name} --data DIR`."
-            )
-        calibration = _parse_calibration(content)
+        calibration = _parse_calibration(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read as a calibration ({quote(error) or type(error).__name__}). "
@@ -209,8 +201,9 @@ def _sampling_options(sampling: Sampling | None) -> str:
 
 def _parse_calibration(content: Mapping[str, Any]) -> Calibration:
     facts = dict(content)
-    if facts.pop("schema", None) != SCHEMA:
-        raise ValueError(f"expected schema {SCHEMA}")
+    schema = facts.pop("schema", None)
+    if schema != SCHEMA:
+        raise ValueError(f"schema is {schema}, expected {SCHEMA}")
     entries = tuple(
         CalibrationEntry(**{**entry, "sampling": Sampling(**entry["sampling"]) if entry["sampling"] else None})
         for entry in facts.pop("entries")
