@@ -182,9 +182,7 @@ def open_metrics(protocol: Protocol, backbone: Path | None) -> tuple[dict[str, R
         "psnr": PSNR(levels), "ssim": SSIM(levels), "ms_ssim": MSSSIM(levels), "uqi": UQI(levels),
     }  # fmt: skip
     missing: dict[str, str] = {}
-    if protocol.along_slices:
-        missing |= dict.fromkeys(("high_frequency_ratio", "log_spectral_distance"), "no detail of the plane was lost")
-    else:
+    if not protocol.along_slices:
         metrics["high_frequency_ratio"] = HighFrequencyRatio(protocol.scale, levels)
         metrics["log_spectral_distance"] = LogSpectralDistance(protocol.scale, levels)
     reason = lpips.why_unavailable()

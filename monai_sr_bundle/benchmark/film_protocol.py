@@ -12,15 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from monai_sr_bundle.benchmark.protocol import (
-    Row,
-    check_axis,
-    check_keys,
-    choose_rows,
-    parse_row,
-    read_text,
-    unique_keys,
-)
+from monai_sr_bundle.benchmark.protocol import SPLITS, Row, check_keys, choose_rows, parse_rows, read_text
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms.random_degradation import KERNELS, FilmDegradation, ScanDegradation
 
@@ -131,65 +123,37 @@ def read_film_protocol(name_or_path: str | Path) -> FilmProtocol:
             stands there twice; or bicubic interpolation is no row.
     """
     path, content = read_text(name_or_path)
-    check_keys(str(path), "a protocol", content, [field for field in fields(FilmProtocol) if field.name != "name"])
+    keys = [field for field in fields(FilmProtocol) if field.name != "name"]
+    choices = {"split": SPLITS, "modality": tuple(DEGRADATIONS)}
+    content = check_keys(str(path), "a protocol", content, keys, {"unmodified": (0, math.inf)}, choices)
     for key in ("sets", "losses", "scales", "rows"):
         if not content[key]:
             raise InputError(f"{path}: {key} is empty, expected at least one. Add it to the text.")
-    if content.get("split", "test") not in ("train", "val", "test"):
-        raise InputError(f"{path}: split is {content['split']!r}, expected train, val or test.")
-    if (modality := content.get("modality", "CXR")) not in DEGRADATIONS:
-        raise InputError(f"{path}: modality is {modality!r}, expected {' or '.join(DEGRADATIONS)}.")
     if not all(type(scale) is int and scale >= 2 for scale in content["scales"]):
         raise InputError(f"{path}: scales is {content['scales']}, expected whole numbers of at least 2.")
-    if content.get("unmodified", 0) < 0:
-        raise InputError(f"{path}: unmodified is {content['unmodified']}, expected at least 0 images.")
-    rows = tuple(parse_row(path, row) for row in content["rows"])
-    protocol = FilmProtocol(
-        **{
-            **content,
-            "name": path.stem,
-            "about": " ".join(content["about"].split()),
-            "sets": tuple(_parse_set(path, number, entry) for number, entry in enumerate(content["sets"], start=1)),
-            "losses": tuple(
-                _parse_loss(path, number, entry, modality) for number, entry in enumerate(content["losses"], start=1)
-            ),
-            "scales": tuple(content["scales"]),
-            "rows": rows,
-        }
-    )
+    modality = content.get("modality", "CXR")
+    lists = {
+        "sets": tuple(_parse_set(f"{path}, set {number}", each) for number, each in enumerate(content["sets"], 1)),
+        "losses": tuple(
+            _parse_loss(f"{path}, loss {number}", each, modality) for number, each in enumerate(content["losses"], 1)
+        ),
+        "scales": tuple(content["scales"]),
+        "rows": parse_rows(path, content["rows"], along_slices=content.get("along_slices", False)),
+    }
+    protocol = FilmProtocol(**{**content, **lists, "name": path.stem, "about": " ".join(content["about"].split())})
     _check(path, protocol)
     return protocol
 
 
-def _parse_set(path: Path, number: int, entry: object) -> FilmSet:
-    source = f"{path}, set {number}"
-    check_keys(source, "a set", _require_mapping(source, entry), fields(FilmSet))
-    film_set = FilmSet(**_require_mapping(source, entry))
-    if film_set.reduce < 1:
-        raise InputError(f"{source}: reduce is {film_set.reduce}, expected at least 1.")
-    return film_set
+def _parse_set(source: str, entry: object) -> FilmSet:
+    return FilmSet(**check_keys(source, "a set", entry, fields(FilmSet), {"reduce": (1, math.inf)}, {}))
 
 
-def _parse_loss(path: Path, number: int, entry: object, modality: str) -> FilmLoss:
-    source = f"{path}, loss {number}"
-    content = _require_mapping(source, entry)
+def _parse_loss(source: str, entry: object, modality: str) -> FilmLoss:
     label = next(field for field in fields(FilmLoss) if field.name == "label")
     loss_fields = [field for field in fields(DEGRADATIONS[modality]) if field.name != "scale"]
-    check_keys(source, "a loss", content, [label, *loss_fields])
-    attributes = {key: value for key, value in content.items() if key != "label"}
-    if attributes.get("kernel", KERNELS[0]) not in KERNELS:
-        raise InputError(f"{source}: kernel is {attributes['kernel']!r}, expected one of {', '.join(KERNELS)}.")
-    for key, (least, greatest) in _RANGES.items():
-        if not least <= attributes.get(key, least) <= greatest:
-            upper = "" if greatest == math.inf else f" and at most {greatest}"
-            raise InputError(f"{source}: {key} is {attributes[key]}, expected at least {least}{upper}.")
-    return FilmLoss(content["label"], attributes, modality)
-
-
-def _require_mapping(source: str, entry: object) -> Mapping[str, Any]:
-    if not isinstance(entry, Mapping):
-        raise InputError(f"{source}: is {entry!r}, expected keys with values. Correct the text.")
-    return entry
+    content = check_keys(source, "a loss", entry, [label, *loss_fields], _RANGES, {"kernel": KERNELS})
+    return FilmLoss(content["label"], {key: value for key, value in content.items() if key != "label"}, modality)
 
 
 def _check(path: Path, protocol: FilmProtocol) -> None:
@@ -211,9 +175,7 @@ def _check(path: Path, protocol: FilmProtocol) -> None:
             f"{path}: averages slices (along_slices), expected modality CT, one loss of a label alone, sets "
             "without reduce, and no unmodified images. Correct it, or leave along_slices out."
         )
-    check_axis(path, protocol.rows, along_slices=protocol.along_slices)
-    keys = unique_keys(path, protocol.rows)
-    if protocol.reference not in keys:
+    if protocol.reference not in [row.key for row in protocol.rows]:
         raise InputError(f"{path}: has no row {protocol.reference}, which every method is compared with. Add it.")
     for row in protocol.rows:
         if row.seeds > 1 or row.ceiling or row.recalibrated_on is not None:

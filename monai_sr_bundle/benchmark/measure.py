@@ -57,8 +57,8 @@ def measure(
 ) -> Comparison:
     """Degrade the images of a split, enlarge them again by every method, and compare with the originals.
 
-    Methods take turns on every image, so that their times are those of one machine in one state. `check_bundles` tells
-    whether the bundles were made for the protocol; here they only have to fit its scale.
+    Methods take turns on every image, so that their times are those of one machine in one state. Bundles must be made
+    for the protocol, see `check_bundles`.
 
     Args:
         protocol: methods, images and degradation.
@@ -105,8 +105,7 @@ def measure(
         versions={"monai_sr_bundle": __version__, **library_versions(_PACKAGES)},
     )
     results = {method.row: _describe(method) for method in measurement.methods}
-    # A sample sheet shows the detail that was lost in the plane.
-    sample_numbers = set() if protocol.along_slices else sample_indices(items, samples)
+    sample_numbers = sample_indices(items, samples)
     is_sample = [index in sample_numbers for index in range(len(items))]
     sizes: Counter[str] = Counter()
     for count, case in enumerate(_measure_cases(items, is_sample, measurement, workers), start=1):

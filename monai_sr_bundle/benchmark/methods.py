@@ -158,7 +158,7 @@ def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[Method
     """Load the network of every row.
 
     Raises:
-        BundleError: see `open_backend`; or a bundle has another scale or axis than the protocol.
+        BundleError: see `open_backend`.
         InputError: a row has options that its method does not have.
     """
     methods = [open_method(row, protocol, device) for row in protocol.rows]
@@ -176,18 +176,6 @@ def open_method(row: Row, protocol: Protocol, device: DeviceName) -> Method:
     bundle = row.bundle(protocol.scale)
     if bundle is None:
         return InterpolationMethod(row, protocol.scale)
-    if bundle.scale != protocol.scale:
-        raise BundleError(
-            f"protocol {protocol.name} reduces by {protocol.scale}, but bundle {row.method} enlarges by "
-            f"{bundle.scale}; expected the same factor."
-        )
-    if bundle.degradation.slab != protocol.along_slices:
-        axes = ["along the slices" if through_plane else "in the plane" for through_plane in (True, False)]
-        protocol_axis, bundle_axis = axes if protocol.along_slices else axes[::-1]
-        raise BundleError(
-            f"protocol {protocol.name} reduces {protocol_axis}, but bundle {row.method} enlarges {bundle_axis}; "
-            "expected the same."
-        )
     backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by read_protocol
     return (AutoencoderCeiling if row.ceiling else BundleMethod)(row, bundle, backend)
 
@@ -227,7 +215,7 @@ def open_film_method(
         )
     if bundle.scale != scale:
         return None
-    backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by parse_row
+    backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by parse_rows
     method = BundleMethod(row, bundle, backend)
     if calibration is not None:
         method.calibration_entry = find_calibration(bundle, method.options, calibration)[1]

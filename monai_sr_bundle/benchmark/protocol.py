@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
@@ -21,7 +22,12 @@ BICUBIC_MEANS = "bicubic_means"
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", BICUBIC_MEANS)
 PARTS = ("consistency", "mirror")
 """Parts that a bundle can be measured without: data consistency, and the mean over the mirror image."""
+SPLITS = ("train", "val", "test")
 _SAMPLER_OPTIONS = ("sampler", "steps", "samples", "texture", "strength")
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("levels", "reduce", "limit", "steps", "samples", "seeds"), (1, math.inf)),
+    **dict.fromkeys(("texture", "strength"), (0, 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -187,8 +193,8 @@ def read_protocol(name_or_path: str | Path) -> Protocol:
     """Read a shipped protocol by name, or any protocol by the path of its YAML text.
 
     Raises:
-        InputError: see `read_text`; a key is missing, unknown or of another type, the operator is unknown, the
-            reference is no row, or a row stands there twice.
+        InputError: see `read_text`; a key is missing, unknown, of another type or out of range, the operator is
+            unknown or averages slices, the reference is no row, or a row stands there twice.
     """
     path, content = read_text(name_or_path)
     protocol = _parse_protocol(path, content)
@@ -196,11 +202,11 @@ def read_protocol(name_or_path: str | Path) -> Protocol:
     return protocol
 
 
-def read_text(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Return the path and the keys of a protocol's text, by the name of a shipped one or by its path.
+def read_text(name_or_path: str | Path) -> tuple[Path, Any]:
+    """Return the path and the content of a protocol's text, by the name of a shipped one or by its path.
 
     Raises:
-        InputError: there is no such protocol, or its text is no YAML or holds no keys.
+        InputError: there is no such protocol, or its text is no YAML.
     """
     path = configs_dir() / "protocols" / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -211,26 +217,34 @@ def read_text(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
             "a YAML text."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())}). Correct the text.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no keys, expected those of a protocol. Copy a shipped one and change it.")
-    return path, content
 
 
-def check_keys(source: str, noun: str, content: Mapping[str, Any], keys: Sequence[Field[Any]]) -> None:
-    """Refuse keys of a text that are missing, unknown or of another type than the fields of a dataclass.
+def check_keys(
+    source: str,
+    noun: str,
+    content: object,
+    keys: Sequence[Field[Any]],
+    ranges: Mapping[str, tuple[float, float]],
+    choices: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Return the keys of a text; refuse those that do not fit the fields of a dataclass.
 
     Args:
         source: the text, and perhaps the part of it, for the message.
         noun: name of what the keys describe, as "a protocol".
         content: the keys and their values.
         keys: fields of the dataclass that the text states.
+        ranges: least and greatest value of numbers.
+        choices: values that a key may have.
 
     Raises:
-        InputError: a key does not fit.
+        InputError: a key is missing, unknown, of another type or out of range.
     """
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: is {content!r}, expected keys with values. Correct the text.")
     types = {field.name: _types_of(str(field.type)) for field in keys}
     required = {field.name for field in keys if field.default is MISSING and field.default_factory is MISSING}
     for problem, names in (("lacks", required - set(content)), ("has the unknown", set(content) - set(types))):
@@ -239,9 +253,17 @@ def check_keys(source: str, noun: str, content: Mapping[str, Any], keys: Sequenc
                 f"{source}: {problem} {', '.join(sorted(map(str, names)))}; {noun} states {', '.join(types)}."
             )
     for key, value in content.items():
-        if not isinstance(value, types[key]):
+        least, greatest = ranges.get(key, (0, math.inf))
+        if type(value) not in types[key]:
             expected = " or ".join(expected_type.__name__ for expected_type in types[key])
-            raise InputError(f"{source}: {key} is {value!r}, expected {expected}. Correct the text.")
+        elif key in choices and value not in choices[key]:
+            expected = f"one of {', '.join(choices[key])}"
+        elif key in ranges and not least <= value <= greatest:
+            expected = f"at least {least}" + (f" and at most {greatest}" if greatest < math.inf else "")
+        else:
+            continue
+        raise InputError(f"{source}: {key} is {value!r}, expected {expected}. Correct the text.")
+    return content
 
 
 def _types_of(annotation: str) -> tuple[type, ...]:
@@ -250,89 +272,60 @@ def _types_of(annotation: str) -> tuple[type, ...]:
     return kinds.get(re.split(r"\W", annotation)[0], (str,))
 
 
-def _parse_protocol(path: Path, content: dict[str, Any]) -> Protocol:
-    check_keys(str(path), "a protocol", content, [field for field in fields(Protocol) if field.name != "name"])
-    rows = tuple(parse_row(path, row) for row in content["rows"])
+def _parse_protocol(path: Path, content: object) -> Protocol:
+    keys = [field for field in fields(Protocol) if field.name != "name"]
+    content = check_keys(str(path), "a protocol", content, keys, _RANGES, {"modality": ("CXR", "CT"), "split": SPLITS})
     lists: dict[str, Any] = {key: tuple(map(str, content.get(key, ()))) for key in ("sets", "processes")}
-    lists |= {"window": tuple(content["window"]), "rows": rows}
+    lists |= {"window": tuple(content["window"]), "rows": parse_rows(path, content["rows"])}
     about = " ".join(content["about"].split())
     return Protocol(**{**content, **lists, "name": path.stem, "about": about})
 
 
-def parse_row(path: Path, row: object) -> Row:
-    """Return the row of a protocol's text.
+def parse_rows(path: Path, entries: Sequence[object], *, along_slices: bool = False) -> tuple[Row, ...]:
+    """Return the rows of a protocol's text.
+
+    Args:
+        path: the text, for messages.
+        entries: the rows as they stand there.
+        along_slices: whether the protocol averages slices.
 
     Raises:
-        InputError: a key is missing, unknown or of another type, or does not fit the row's method.
+        InputError: a key is missing, unknown or of another type, or does not fit the row's method or the protocol; or
+            two rows have the same key.
     """
-    row_types = {field.name: field.type for field in fields(Row)}
-    if not isinstance(row, dict) or not {"method", "label"} <= set(row) <= set(row_types):
-        raise InputError(
-            f"{path}: the row {row!r} is none, expected method, label and perhaps {', '.join(list(row_types)[2:])}. "
-            "Correct it."
-        )
-    without = row.get("without", [])
-    if not isinstance(without, list) or any(part not in PARTS or without.count(part) > 1 for part in without):
-        raise InputError(
-            f"{path}: {row['method']} has without {without!r}, expected a list of {', '.join(PARTS[:-1])} and "
-            f"{PARTS[-1]}. Correct it."
-        )
-    row = {**row, "without": tuple(sorted(without))} if without else row
-    for key, value in row.items():
-        if key == "without":
-            continue
-        expected_types = _types_of(str(row_types[key]))
-        is_number, is_share = expected_types == (int,), float in expected_types
-        if type(value) not in expected_types or (is_number and value < 1) or (is_share and not 0 <= value <= 1):
-            expected = expected_types[0].__name__
-            expected = "a number of at least 1" if is_number else "a number from 0 to 1" if is_share else expected
-            raise InputError(f"{path}: {row['method']} has {key} {value!r}, expected {expected}. Correct it.")
-    parsed = Row(**row)
-    sampler_keys = [name for name in (*_SAMPLER_OPTIONS, "seeds") if name in row]
-    if sampler_keys and (parsed.ceiling or parsed.is_interpolation):
-        what = "a ceiling" if parsed.ceiling else "an interpolation"
-        raise InputError(
-            f"{path}: {parsed.method} has {', '.join(sampler_keys)}, but {what} draws nothing. Leave it out."
-        )
-    if without and parsed.is_interpolation:
-        raise InputError(f"{path}: {parsed.method} has without, but an interpolation has no parts. Leave it out.")
-    if "mirror" in without and parsed.backend != "torch":
-        raise InputError(
-            f"{path}: {parsed.method} is to be measured without mirror on the backend {parsed.backend}, but an ONNX "
-            "graph holds the mirror image. Write backend: torch."
-        )
-    if parsed.backend not in BACKENDS:
-        raise InputError(
-            f"{path}: {parsed.method} has backend {parsed.backend!r}, expected one of {', '.join(BACKENDS)}."
-        )
-    if parsed.sampler not in (None, *SAMPLERS):
-        raise InputError(f"{path}: {parsed.method} has sampler {parsed.sampler!r}, expected {' or '.join(SAMPLERS)}.")
-    return parsed
-
-
-def check_axis(path: Path, rows: Iterable[Row], *, along_slices: bool) -> None:
-    """Refuse a row that only slices have in a protocol of the plane.
-
-    Raises:
-        InputError: there is one.
-    """
+    rows = tuple(_parse_row(f"{path}, row {number}", entry) for number, entry in enumerate(entries, start=1))
     if not along_slices and any(row.method == BICUBIC_MEANS for row in rows):
         raise InputError(f"{path}: {BICUBIC_MEANS} sets the means of thin slices, which an image has not. Take it out.")
-
-
-def unique_keys(path: Path, rows: Iterable[Row]) -> list[str]:
-    """Return the keys of rows.
-
-    Raises:
-        InputError: two rows have the same.
-    """
     keys = [row.key for row in rows]
     repeated = sorted({key for key in keys if keys.count(key) > 1})
     if repeated:
         raise InputError(
             f"{path}: {', '.join(repeated)} stands in more than one row. Keep one, or name other backends."
         )
-    return keys
+    return rows
+
+
+def _parse_row(source: str, entry: object) -> Row:
+    choices = {"backend": BACKENDS, "sampler": tuple(SAMPLERS)}
+    content = check_keys(source, "a row", entry, fields(Row), _RANGES, choices)
+    without = content.get("without", [])
+    if any(part not in PARTS or without.count(part) > 1 for part in without):
+        raise InputError(f"{source}: without is {without!r}, expected a list of {' and '.join(PARTS)}. Correct it.")
+    row = Row(**{**content, "without": tuple(sorted(without))})
+    sampler_keys = [name for name in (*_SAMPLER_OPTIONS, "seeds") if name in content]
+    if sampler_keys and (row.ceiling or row.is_interpolation):
+        what = "a ceiling" if row.ceiling else "an interpolation"
+        raise InputError(
+            f"{source}: {row.method} has {', '.join(sampler_keys)}, but {what} draws nothing. Leave it out."
+        )
+    if without and row.is_interpolation:
+        raise InputError(f"{source}: {row.method} has without, but an interpolation has no parts. Leave it out.")
+    if "mirror" in without and row.backend != "torch":
+        raise InputError(
+            f"{source}: {row.method} is to be measured without mirror on the backend {row.backend}, but an ONNX "
+            "graph holds the mirror image. Write backend: torch."
+        )
+    return row
 
 
 def _check_text(path: Path, protocol: Protocol) -> None:
@@ -340,31 +333,17 @@ def _check_text(path: Path, protocol: Protocol) -> None:
         scale = protocol.scale
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    for key, allowed in (("modality", ("CXR", "CT")), ("split", ("train", "val", "test"))):
-        if getattr(protocol, key) not in allowed:
-            raise InputError(
-                f"{path}: {key} is {getattr(protocol, key)!r}, expected {', '.join(allowed[:-1])} or {allowed[-1]}."
-            )
+    if scale < 2:
+        raise InputError(f"{path}: scale is {scale}, expected at least 2.")
+    if protocol.along_slices:
+        raise InputError(
+            f"{path}: {protocol.operator} averages slices. Write a protocol with losses and along_slices, as "
+            "chest_ct_throughplane, or name an operator of the plane."
+        )
     window = protocol.window
     if len(window) != 2 or not all(isinstance(end, int | float) for end in window) or not window[0] < window[1]:
         raise InputError(f"{path}: window is {list(window)}, expected two rising numbers.")
-    for key, value, least in (
-        ("scale", scale, 2), ("levels", protocol.levels, 1), ("reduce", protocol.reduce, 1),
-        ("limit", 1 if protocol.limit is None else protocol.limit, 1),
-    ):  # fmt: skip
-        if value < least:
-            raise InputError(f"{path}: {key} is {value}, expected at least {least}.")
-    if protocol.along_slices:
-        unsupported = [key for key in ("artifacts", "trust", "processes") if getattr(protocol, key)]
-        unsupported += [key for key in ("reduce",) if protocol.reduce != 1]
-        if protocol.modality != "CT" or unsupported:
-            wrong = ", ".join(unsupported) or f"modality {protocol.modality}"
-            raise InputError(
-                f"{path}: {protocol.operator} averages the slices of a CT, for which there is no {wrong}. Take it out, "
-                "or name an operator of the plane."
-            )
-    check_axis(path, protocol.rows, along_slices=protocol.along_slices)
-    keys = unique_keys(path, protocol.rows)
+    keys = [row.key for row in protocol.rows]
     if protocol.reference not in keys:
         raise InputError(
             f"{path}: the reference {protocol.reference} is not among the rows {', '.join(keys)}. Add it, or name one "

@@ -19,7 +19,8 @@ def read_any_protocol(name_or_path: str | Path) -> AnyProtocol:
         InputError: see `read_protocol` and `read_film_protocol`.
     """
     _, content = read_text(name_or_path)
-    return read_film_protocol(name_or_path) if "losses" in content else read_protocol(name_or_path)
+    has_losses = isinstance(content, dict) and "losses" in content
+    return read_film_protocol(name_or_path) if has_losses else read_protocol(name_or_path)
 
 
 def choose_protocols(

@@ -68,7 +68,7 @@ def _enlarger(row_facts: dict[str, Any], scale: int) -> Callable[[np.ndarray], n
     if bundle is None or not isinstance(family := bundle.family, InPlaneFamily):
         raise InputError(f"{row.method}: speed is measured of bundles that enlarge in the plane. Take the row out.")
     options = family.resolve(row.options)
-    backend = open_backend(bundle, row.backend, "cpu")  # type: ignore[arg-type]  # checked by parse_row
+    backend = open_backend(bundle, row.backend, "cpu")  # type: ignore[arg-type]  # checked by parse_rows
     limits = (0.0, 1.0) if bundle.facts["levels"] == 255 else None  # of what the storage holds
     return lambda image: family.enlarge_slice(image, backend, options, limits=limits)[0]
 

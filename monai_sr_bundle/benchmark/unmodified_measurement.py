@@ -130,7 +130,7 @@ def _open_session(row: Row, scale: int, device: DeviceName) -> Session | None:
     bundle = row.bundle(scale)
     if bundle is None or bundle.scale != scale:
         return None
-    return Session(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by parse_row
+    return Session(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by parse_rows
 
 
 def _read_slices(path: str, index: int) -> tuple[Image, int]:

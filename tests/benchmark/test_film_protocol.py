@@ -74,10 +74,10 @@ def test_some_methods_keep_bicubic(tmp_path):
         ({"losses": "ideal"}, "films.yaml: losses is 'ideal', expected list"),
         ({"scales": [1]}, r"films.yaml: scales is \[1\], expected whole numbers of at least 2"),
         ({"scales": [4, 4]}, "films.yaml: the scale 4 stands there twice. Keep one"),
-        ({"modality": "MR"}, "films.yaml: modality is 'MR', expected CXR or CT"),
+        ({"modality": "MR"}, "films.yaml: modality is 'MR', expected one of CXR, CT"),
         ({"modality": "CT"}, "films.yaml, loss 2: has the unknown blur, jpeg_quality; a loss states label, kernel"),
-        ({"unmodified": -1}, "films.yaml: unmodified is -1, expected at least 0 images"),
-        ({"split": "sample"}, "films.yaml: split is 'sample', expected train, val or test"),
+        ({"unmodified": -1}, "films.yaml: unmodified is -1, expected at least 0"),
+        ({"split": "sample"}, "films.yaml: split is 'sample', expected one of train, val, test"),
         ({"sets": ["drawn"]}, "films.yaml, set 1: is 'drawn', expected keys with values"),
         (
             {"sets": [{"label": "drawn"}]},

@@ -213,36 +213,6 @@ def test_everything_is_checked_before_anything_is_measured(radiographs, tmp_path
         measure(DRAWN, radiographs, limit=0)
 
 
-def test_a_bundle_of_another_factor_is_refused(radiographs):
-    with pytest.raises(BundleError, match="protocol drawn reduces by 2, but bundle chest_xray_edsr_x4 enlarges by 4"):
-        measure(replace(DRAWN, operator="bicubic_antialias_x2"), radiographs)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda folder: (folder / "images" / "test1.png").unlink(), "1 of 2 files of the manifest are missing"),
-        (
-            lambda folder: (folder / "boxes.csv").write_text(
-                "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/test0.png,Mass,0,0,99,9\n"
-            ),
-            "boxes.csv, line 2: the box goes from x 0 to 99, outside its image of 64 x 64 pixels",
-        ),
-        (
-            lambda folder: (folder / "manifest.csv").write_text(
-                (folder / "manifest.csv").read_text().replace("train,patient-0", "train,patient-1")
-            ),
-            "1 patients are in more than one split, the first is patient-1 in test and train",
-        ),
-    ],
-)
-def test_a_set_that_cannot_be_trusted_is_refused(tmp_path, change, message):
-    data = write_radiographs(tmp_path, size=64, counts=(("train", 1), ("test", 2)))
-    change(data / "drawn")
-    with pytest.raises(InputError, match=message):
-        require_measurable(DRAWN, data)
-
-
 def test_processes_that_share_the_images_find_the_same(radiographs, comparison):
     with Workers(2, threads=1) as workers:
         shared = measure(DRAWN, radiographs, samples=2, workers=workers)

@@ -3,16 +3,14 @@
 import nibabel
 import numpy as np
 import pytest
-import yaml
 from monai_sr_bundle.benchmark.film_measurement import measure_films
 from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.film_tables import film_markdown
-from monai_sr_bundle.benchmark.measure import measure
-from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS, Row, read_protocol
+from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS, Row
 from monai_sr_bundle.benchmark.quality import evaluate
 from monai_sr_bundle.benchmark.slice_pairs import interpolate_slices, keep_whole_groups
 from monai_sr_bundle.engine.session import enhance
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.transforms.pairs import pair_items
@@ -124,55 +122,6 @@ def test_every_factor_is_measured_on_every_slice_of_whole_thick_ones(data):
     assert "the figures are those of the thin slices" in film_markdown(comparison)
 
 
-def test_a_comparison_has_no_figures_of_detail_in_the_plane(changed, data):
-    comparison = measure(read_protocol(changed()), data, limit=4)
-    assert [result.method for result in comparison.results] == ["bicubic", BICUBIC_MEANS, NAME]
-    assert len(comparison.images) == 4
-    assert comparison.samples == []
-    assert comparison.low_res_size == "48x48"
-    for result in comparison.results:
-        assert len(result.figures["psnr"]) == 4
-        assert "high_frequency_ratio" not in result.figures
-    assert comparison.unavailable["high_frequency_ratio"] == "no detail of the plane was lost"
-    assert comparison.results[-1].multiply_adds == pytest.approx(48 * 48 * 358_134 / 4, rel=0.02)
-
-
-@pytest.fixture
-def changed(tmp_path):
-    def write(**changes):
-        content = {
-            "title": "Slabs", "about": "For tests.", "modality": "CT", "sets": ["ct"], "operator": "slab_area_x4",
-            "window": [-1000, 400], "levels": 1400, "rows": [{"method": row.method, "label": "m"} for row in ROWS],
-        }  # fmt: skip
-        (tmp_path / "changed.yaml").write_text(yaml.safe_dump(content | changes))
-        return tmp_path / "changed.yaml"
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"artifacts": True}, "slab_area_x4 averages the slices of a CT, for which there is no artifacts"),
-        ({"trust": True}, "there is no trust"),
-        ({"reduce": 2}, "there is no reduce"),
-        ({"modality": "CXR"}, "there is no modality CXR"),
-        ({"operator": "area_x4"}, "bicubic_means sets the means of thin slices, which an image has not"),
-    ],
-)
-def test_a_protocol_along_the_slices_refuses_what_it_cannot_measure(changed, changes, message):
-    with pytest.raises(InputError, match=message):
-        read_protocol(changed(**changes))
-
-
-def test_bundles_of_the_plane_and_along_the_slices_are_not_mixed(changed, data):
-    rows = [{"method": "bicubic", "label": "b"}, {"method": "chest_ct_edsr_x4", "label": "e"}]
-    with pytest.raises(
-        BundleError, match="reduces along the slices, but bundle chest_ct_edsr_x4 enlarges in the plane"
-    ):
-        measure(read_protocol(changed(rows=rows)), data)
-    rows[1]["method"] = NAME
-    with pytest.raises(BundleError, match=f"reduces in the plane, but bundle {NAME} enlarges along the slices"):
-        measure(read_protocol(changed(rows=rows, operator="area_x4")), data)
+def test_bundles_of_the_plane_and_along_the_slices_are_not_mixed(data):
     with pytest.raises(InputError, match=f"bundle {NAME} enlarges along the slices, where that one loses nothing"):
         evaluate(NAME, data, operator="area_x4")
