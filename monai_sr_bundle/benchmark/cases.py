@@ -13,7 +13,7 @@ import torch
 from monai_sr_bundle.benchmark.methods import interpolator
 from monai_sr_bundle.benchmark.protocol import Protocol
 from monai_sr_bundle.benchmark.slice_pairs import Item, keep_whole_groups
-from monai_sr_bundle.errors import InputError, UsageError
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import as_stored
 from monai_sr_bundle.transforms.augmentation import BOXES, draw_artifacts, move_boxes
@@ -96,10 +96,8 @@ def list_items(protocol: Protocol, data: Path, limit: int | None = None) -> list
     """List the images of a protocol without reading them.
 
     Raises:
-        InputError: the limit is below 1, no image has a box although the protocol needs one, or see `pair_items`.
+        InputError: no image has a box although the protocol needs one, or see `pair_items`.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit is {limit}, expected at least 1 image.")
     items = pair_items(
         str(data),
         protocol.modality,

@@ -28,7 +28,7 @@ from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.degradation import SLAB
-from monai_sr_bundle.errors import BundleError, InputError, UsageError
+from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.report.build import library_versions
@@ -150,10 +150,8 @@ def list_films(protocol: FilmProtocol, data: Path, limit: int | None = None) -> 
     """List the images of a protocol without reading them, set after set.
 
     Raises:
-        InputError: the limit is below 1, no file of a set fits its patterns, or see `pair_items`.
+        InputError: no file of a set fits its patterns, or see `pair_items`.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit is {limit}, expected at least 1 image.")
     films = []
     for film_set in protocol.sets:
         items = pair_items(str(data), protocol.modality, protocol.split, sets=[film_set.folder])

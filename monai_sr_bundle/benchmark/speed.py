@@ -135,12 +135,9 @@ def measure_speed(
         progress: called after every size and number of threads with those that are done and all.
 
     Raises:
-        InputError: a number below 1; see `cases.list_items`; test images of another size than the smallest.
+        InputError: see `cases.list_items`; test images of another size than the smallest.
         OutOfMemoryError: a process ended without a word.
     """
-    for name, numbers in (("--sizes", sizes), ("--threads", threads), ("--rounds", [rounds])):
-        if min(numbers) < 1:
-            raise InputError(f"{name} is {' '.join(map(str, numbers))}, expected numbers of at least 1.")
     versions = {"monai_sr_bundle": __version__, **library_versions(_PACKAGES)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     comparison = SpeedComparison(protocol, 0, _processor(), cores, versions=versions)

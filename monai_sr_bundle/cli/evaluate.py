@@ -26,7 +26,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", default="test", choices=("train", "val", "test"), help="split of the manifest (default test)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="measure N images, evenly spread")
+    parser.add_argument("--limit", type=positive_count, metavar="N", help="measure N images, evenly spread")
     parser.add_argument(
         "--scale",
         type=positive_count,
@@ -167,10 +167,16 @@ def _add_speed_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol", default="chest_xray_speed", metavar="NAME", help="name or YAML file of a protocol"
     )
     parser.add_argument("--bundles", nargs="+", metavar="NAME", help="measure these methods and the reference only")
-    parser.add_argument("--sizes", nargs="+", type=int, metavar="N", help="sides of inputs (default 64 256 512 1024)")
-    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="numbers of CPU threads (default 1 2)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="timed runs of each row (default 5)")
-    parser.add_argument("--limit", type=int, metavar="N", help="number of images of --data (default: the protocol's)")
+    parser.add_argument(
+        "--sizes", nargs="+", type=positive_count, metavar="N", help="sides of inputs (default 64 256 512 1024)"
+    )
+    parser.add_argument(
+        "--threads", nargs="+", type=positive_count, metavar="N", help="numbers of CPU threads (default 1 2)"
+    )
+    parser.add_argument("--rounds", type=positive_count, metavar="N", help="timed runs of each row (default 5)")
+    parser.add_argument(
+        "--limit", type=positive_count, metavar="N", help="number of images of --data (default: the protocol's)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an older benchmark")
     add_progress_option(parser)
     parser.set_defaults(run=run_speed)
@@ -193,7 +199,7 @@ def run_speed(options: argparse.Namespace) -> int:
             options.data,
             sizes=options.sizes or SIZES,
             threads=options.threads or THREADS,
-            rounds=ROUNDS if options.rounds is None else options.rounds,
+            rounds=options.rounds or ROUNDS,
             limit=options.limit,
             progress=listen,
         )
@@ -209,7 +215,9 @@ def _add_comparison_arguments(parser: argparse.ArgumentParser, *, trust: bool) -
         "--protocol", nargs="+", metavar="NAME", help="names or YAML files of comparisons (default: all)"
     )
     parser.add_argument("--bundles", nargs="+", metavar="NAME", help="compare these methods and the reference only")
-    parser.add_argument("--limit", type=int, metavar="N", help="measure N images of each data set, evenly spread")
+    parser.add_argument(
+        "--limit", type=positive_count, metavar="N", help="measure N images of each data set, evenly spread"
+    )
     parser.add_argument("--backbone", type=Path, metavar="FILE", help="weights for the SqueezeNet feature distance")
     parser.add_argument(
         "--calibration",
@@ -222,7 +230,7 @@ def _add_comparison_arguments(parser: argparse.ArgumentParser, *, trust: bool) -
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=positive_count,
         metavar="N",
         help="number of processes (default: one per core, at most 4; 1 on a GPU)",
     )
@@ -245,10 +253,8 @@ def run_benchmark(options: argparse.Namespace) -> int:
     from monai_sr_bundle.benchmark.protocol_choice import choose_protocols
     from monai_sr_bundle.benchmark.tables import PAGE, AnyComparison, markdown, require_results_folder, write_all
     from monai_sr_bundle.benchmark.workers import Workers
-    from monai_sr_bundle.errors import InputError, UsageError
+    from monai_sr_bundle.errors import InputError
 
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers is {options.workers}, expected at least 1 process.")
     require_results_folder(options.out, overwrite=options.overwrite)
     protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
     choice = {"limit": options.limit, "device": options.device}

@@ -173,8 +173,6 @@ def test_sets_are_chosen_by_the_names_of_files_and_reduced_first(data):
     assert comparison.psnr[0, 0, 0, 0] != comparison.psnr[2, 0, 0, 0]
     with pytest.raises(InputError, match="drawn: none of the 3 files of the test split has a name like x.*Correct `fi"):
         require_films(replace(PROTOCOL, sets=(FilmSet("one", "drawn", files="x*"),)), data)
-    with pytest.raises(InputError, match="--limit is 0, expected at least 1 image"):
-        require_films(PROTOCOL, data, limit=0)
 
 
 def test_a_bundle_has_no_figures_where_it_does_not_enlarge_by_the_factor(data):

@@ -209,8 +209,6 @@ def test_everything_is_checked_before_anything_is_measured(radiographs, tmp_path
         require_measurable(replace(DRAWN, sets=("magic",)), radiographs)
     with pytest.raises(InputError, match="none.npz"):
         require_measurable(DRAWN, radiographs, backbone=tmp_path / "none.npz")
-    with pytest.raises(InputError, match="--limit is 0, expected at least 1 image"):
-        measure(DRAWN, radiographs, limit=0)
 
 
 def test_processes_that_share_the_images_find_the_same(radiographs, comparison):
