@@ -223,8 +223,8 @@ def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
         cells = "".join(f"<td>{cells[row]}</td>" for _, _, cells in columns)
         body += f'<tr><th scope="row">{dot}{escape_name(result.label)}{method}</th>{cells}</tr>\n'
     missing = "".join(
-        f"<li>{escape(FIGURES.get(figure, figure))} is not shown: {escape(reason)}</li>"
-        for figure, reason in _missing_figures(comparison).items()
+        f"<li>{escape(FIGURES[figure])} is not shown: {escape(reason)}</li>"
+        for figure, reason in comparison.unavailable.items()
     )
     return f"""<div class="scroll table" role="region" aria-label="Table, may be scrolled sideways" tabindex="0">
 <table><thead><tr><th scope="col">Method</th>{head}</tr></thead>
@@ -265,17 +265,6 @@ def _over_seeds(comparison: Comparison) -> str:
     """List the differences over the seeds, for methods that drew with several."""
     lines = "".join(f"<li>{escape(line)}</li>" for line in seed_lines(comparison))
     return f'<h3>Over the seeds of sampling</h3><ul class="quiet">{lines}</ul>' if lines else ""
-
-
-def _missing_figures(comparison: Comparison) -> dict[str, str]:
-    """Return figures without a column and the reason, if a method tried them or a reason is known."""
-    shown_figures = {figure for figure in FIGURES if any(result.has(figure) for result in comparison.results)}
-    tried = {figure for result in comparison.results for figure in result.figures}
-    return {
-        figure: comparison.unavailable.get(figure, "no image has it.")
-        for figure in [*FIGURES, *comparison.unavailable]
-        if figure not in shown_figures and (figure in tried or figure in comparison.unavailable)
-    }
 
 
 def _figure_columns(figure: str, comparison: Comparison) -> list[tuple[str, str, list[str]]]:

@@ -54,12 +54,11 @@ def _sample_html(comparison: Comparison, index: int) -> str:
     unit = "HU" if comparison.protocol.modality == "CT" else "grey levels"
     span = comparison.protocol.window[1] - comparison.protocol.window[0]
     errors = [span * np.abs(result.pictures[index] - sample.high_res) for result in comparison.results]
-    limit = _heat_limit(errors, comparison)
-    region = region_of_interest(sample, comparison.protocol.scale)
+    limit, scale = _heat_limit(errors, comparison), comparison.protocol.scale
+    region = region_of_interest(sample, scale)
     square = (slice(region[0], region[0] + region[2]), slice(region[1], region[1] + region[2]))
     rows, columns = sample.high_res.shape
-    row, column = (np.arange(n) * m // n for n, m in zip(sample.high_res.shape, sample.low_res.shape, strict=True))
-    blocks = sample.low_res[np.ix_(row, column)]
+    blocks = sample.low_res.repeat(scale, axis=0).repeat(scale, axis=1)
 
     size = f"{sample.low_res.shape[1]} × {sample.low_res.shape[0]} pixels"
     panels = _panel("Input", size, sample.low_res, blocks[square], _colour_bar(limit, unit), shape=(rows, columns))

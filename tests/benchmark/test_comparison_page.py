@@ -91,7 +91,6 @@ def comparison_of(size=96, samples=1, **changes):
             "high_frequency_ratio": [closeness, closeness + 0.1, closeness, closeness + 0.1],
             "log_spectral_distance": [5 - 4 * closeness] * 4,
             "box_psnr": [math.nan, 30 + closeness, math.nan, math.nan],
-            "ms_ssim": [math.nan] * 4,
         }
     kept_samples = []
     for index in range(samples):
@@ -243,9 +242,8 @@ def test_methods_that_read_alike_rank_alike(quick):
     assert quick([comparison]).column("PSNR (dB)")[1] == ["", "", ""]
 
 
-def test_a_figure_that_no_image_has_is_left_out_with_its_reason(html):
-    assert not any(words.startswith(("MS-SSIM", "LPIPS", "SSIM", "Artifact")) for words in html.rows[0])
-    assert "MS-SSIM is not shown: no image has it." in html.words
+def test_a_figure_that_was_not_measured_has_no_column(html):
+    assert not any(words.startswith(("LPIPS", "SSIM", "Artifact")) for words in html.rows[0])
     assert "SSIM in boxes is not shown" not in html.words  # nobody asked for it
 
 
@@ -365,13 +363,6 @@ def test_the_magnified_square_shows_the_first_finding_or_a_small_image_as_a_whol
     assert region_of_interest(comparison.samples[0], 4) == (5, 3, 64)
     small = Sample("a", np.zeros((10, 12)), np.zeros((40, 48)), np.array([[4.0, 4.0, 9.0, 9.0]]))
     assert region_of_interest(small, 4) == (0, 0, 40)
-
-
-def test_a_scale_that_is_no_whole_number_of_pixels_still_lines_up(quick):
-    comparison = comparison_of(samples=1)
-    comparison.samples[0] = replace(comparison.samples[0], low_res=np.zeros((19, 19)))
-    pictures = list(quick([comparison]).pictures())
-    assert [picture.size for picture in pictures[:2]] == [(19, 19), (64, 64)]
 
 
 def test_large_images_are_reduced_but_their_detail_is_not(quick):
