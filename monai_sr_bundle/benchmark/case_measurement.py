@@ -22,9 +22,8 @@ from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
 from monai_sr_bundle.metrics.fidelity import PSNR, SSIM, as_stored
-from monai_sr_bundle.metrics.high_frequency_ratio import HighFrequencyRatio
 from monai_sr_bundle.metrics.ms_ssim import MSSSIM
-from monai_sr_bundle.metrics.texture import FeatureDistance, LogSpectralDistance
+from monai_sr_bundle.metrics.texture import FeatureDistance, HighFrequencyRatio, LogSpectralDistance
 from monai_sr_bundle.metrics.uqi import UQI
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.slabs import ThickVolumes
@@ -101,8 +100,8 @@ class CaseMeasurement:
             result.sample = Sample(case.name, _clip(middle(case.low_res)), high_res, case.boxes_xyxy)
         for method in self.methods:
             start = time.perf_counter()
-            images = [method.enlarge(case.low_res, case.high_res, seed) for seed in range(method.seeds)]
-            result.seconds.append((time.perf_counter() - start) / method.seeds)
+            images = [method.enlarge(case.low_res, case.high_res, seed) for seed in range(method.row.seeds)]
+            result.seconds.append((time.perf_counter() - start) / method.row.seeds)
             figures = [self._figures(method, case, seed, image) for seed, image in enumerate(images)]
             if self.protocol.trust:
                 trust = [self._trust_figures(method, case, seed, image) for seed, image in enumerate(images)]

@@ -70,9 +70,8 @@ class FilmMeasurement:
         self, protocol: FilmProtocol, device: DeviceName, trust: bool = False, calibration: Path | None = None
     ) -> None:
         self.protocol, self.original, self.trust = protocol, ORIGINALS[protocol.modality], trust
-        options = {"along_slices": protocol.along_slices, "calibration": calibration}
         self.methods = [
-            [open_film_method(row, scale, device, self.original, **options) for row in protocol.rows]  # type: ignore[arg-type]
+            [open_film_method(row, scale, protocol, device, calibration) for row in protocol.rows]
             for scale in protocol.scales
         ]
         for row, by_scale in zip(protocol.rows, zip(*self.methods, strict=True), strict=True):

@@ -13,7 +13,8 @@ import torch
 from monai_sr_bundle.backends.backend import Backend, DeviceName
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
-from monai_sr_bundle.benchmark.originals import ORIGINALS, Original
+from monai_sr_bundle.benchmark.film_protocol import FilmProtocol
+from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.slice_pairs import interpolate_slices
 from monai_sr_bundle.bundles import Bundle
@@ -31,16 +32,10 @@ from torch.nn.functional import interpolate, pad
 
 
 class Method(ABC):
-    """A row of a protocol, ready to run.
-
-    Attributes:
-        row: the protocol's row.
-        seeds: number of seeds to draw with, from 0.
-    """
+    """A row of a protocol, ready to run."""
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        self.seeds = row.seeds
 
     @abstractmethod
     def enlarge(self, low_res: np.ndarray, high_res: torch.Tensor, seed: int) -> np.ndarray:
@@ -181,37 +176,31 @@ def open_method(row: Row, protocol: Protocol, device: DeviceName) -> Method:
 
 
 def open_film_method(
-    row: Row,
-    scale: int,
-    device: DeviceName,
-    original: type[Original],
-    *,
-    along_slices: bool = False,
-    calibration: Path | None = None,
+    row: Row, scale: int, protocol: FilmProtocol, device: DeviceName, calibration: Path | None
 ) -> Method | None:
     """Load the network of a row for one factor; None if its bundle does not enlarge by it.
 
     Args:
-        row, scale, device: see `open_method`.
-        original: the images that it is measured on.
-        along_slices: whether it enlarges along the slices.
-        calibration: file of the calibration of the error bars. Default: the bundle's own.
+        row, scale: row and factor of the protocol.
+        protocol: images that it is measured on.
+        device: device of the bundle.
+        calibration: file of the calibration of the error bars; None for the bundle's own.
 
     Raises:
-        BundleError: see `open_backend`; or the bundle is made for another modality, window or storage than `original`.
+        BundleError: see `open_backend`; or the bundle is made for images of another modality, window or storage.
         InputError, BundleError: the calibration cannot be used; see `find_calibration`.
     """
     bundle = row.bundle(scale)
     if bundle is None:
         return InterpolationMethod(row, scale)
-    modality = next(name for name, each in ORIGINALS.items() if each is original)
+    modality, original = protocol.modality, ORIGINALS[protocol.modality]
     made_for = (bundle.modality, bundle.window, bundle.facts["levels"], bundle.degradation.slab)
-    if bundle.modality != "any" and made_for != (modality, original.window, original.levels, along_slices):
+    if bundle.modality != "any" and made_for != (modality, original.window, original.levels, protocol.along_slices):
         raise BundleError(
             f"bundle {row.method} is made for {bundle.modality} with window {list(bundle.window)} and "
             f"{bundle.facts['levels']} levels, but the images are {modality} with window {list(original.window)} and "
-            f"{original.levels} levels, enlarged {'along the slices' if along_slices else 'in the plane'}. Take the "
-            "row out."
+            f"{original.levels} levels, enlarged {'along the slices' if protocol.along_slices else 'in the plane'}. "
+            "Take the row out."
         )
     if bundle.scale != scale:
         return None

@@ -69,6 +69,18 @@ class SpectralMetric(RegressionMetric):
         return ring_power(as_stored(image, self.levels), self.scale)
 
 
+class HighFrequencyRatio(SpectralMetric):
+    """High-frequency energy of the result in units of the original's: 1 is right, less is blurred, more is invented.
+
+    The sum of `ring_power` over the rings, of the result by that of the original. Not-a-number if the original has
+    no such energy.
+    """
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        pred, target = self._rings(y_pred).sum(dim=1), self._rings(y).sum(dim=1)
+        return torch.where(target > 0, pred / target, torch.nan).float()[:, None]
+
+
 class LogSpectralDistance(SpectralMetric):
     """Root mean square over the rings of ``10 log10`` of the ratio of `ring_power`, in dB; 0 is right.
 

@@ -129,7 +129,7 @@ def test_a_flow_without_texture_has_one_seed_and_no_pictures_of_its_process(tmp_
     with pytest.raises(InputError, match="draws nothing. Leave seeds out of the protocol's row"):
         open_methods(protocol(Row(flow, "", seeds=2)))
     textured = Row(flow, "", texture=0.5, seeds=2)
-    assert open_methods(protocol(textured))[1].seeds == 2
+    assert open_methods(protocol(textured))[1].row == textured
     with pytest.raises(InputError, match="is no diffusion model. Take it out of `processes`"):
         open_methods(protocol(textured, processes=(textured.key,)))
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.metrics.high_frequency_ratio import HighFrequencyRatio
-from monai_sr_bundle.metrics.texture import LogSpectralDistance, ring_power
+from monai_sr_bundle.metrics.texture import HighFrequencyRatio, LogSpectralDistance, ring_power
 from monai_sr_bundle.networks.bicubic import Bicubic
 
 
