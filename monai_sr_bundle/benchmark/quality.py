@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
+from monai_sr_bundle.benchmark.comparison import Comparison
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.degradation import Degradation, along_slices
@@ -28,23 +29,23 @@ class Quality:
 
     Attributes:
         header: description of the measurement in one line.
-        images: names of the images, in order.
-        patients: patient of each image.
-        method, bicubic: one number per image for each figure.
-        seconds: seconds in the network, per image of `low_res_size`, with `threads` threads.
-        unavailable: reason for each figure that is missing.
+        name: name of the bundle.
+        comparison: results of bicubic and of the bundle.
     """
 
     header: str
     name: str
-    images: list[str] = field(default_factory=list)
-    patients: list[str] = field(default_factory=list)
-    method: dict[str, list[float]] = field(default_factory=dict)
-    bicubic: dict[str, list[float]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    low_res_size: str = ""
-    threads: int = 1
-    unavailable: dict[str, str] = field(default_factory=dict)
+    comparison: Comparison
+
+    @property
+    def method(self) -> dict[str, list[float]]:
+        """Return the bundle's number per image for each figure."""
+        return {figure: values for figure, values in self.comparison.results[-1].figures.items() if figure in NAMES}
+
+    @property
+    def bicubic(self) -> dict[str, list[float]]:
+        """Return bicubic's number per image for each figure."""
+        return {figure: values for figure, values in self.comparison.results[0].figures.items() if figure in NAMES}
 
     def gain(self, figure: str) -> Mean:
         """Return the paired difference, method minus bicubic, over the images that have the figure.
@@ -52,14 +53,13 @@ class Quality:
         The interval is over their patients; if there is one alone, over images.
         """
         difference = np.subtract(self.method[figure], self.bicubic[figure])
-        several = len(set(np.asarray(self.patients)[np.isfinite(difference)])) > 1
-        return Mean.of(difference.tolist(), self.patients if several else None)
+        return Mean.of(difference.tolist(), self.comparison.patients_of(difference))
 
     def table(self) -> str:
         """Return the figures as text, with the images they were measured on."""
         width = max(len(self.name), 16)
         lines = [self.header]
-        if len(set(self.patients)) == 1:
+        if len(set(self.comparison.patients)) == 1:
             lines.append("One patient only: the intervals are over slices of the same chest, not over patients.")
         lines.append(f"{'':24}{'bicubic':>16}  {self.name:>{width}}  {'difference':>10}  95 % interval")
         for figure, values in self.method.items():
@@ -75,10 +75,12 @@ class Quality:
                 interval += f" over {measured.sum()} of {len(values)} images"
             means = f"{bicubic_mean:16.{digits}f}  {method_mean:>{width}.{digits}f}  {gain.mean:>+10.{digits}f}"
             lines.append(f"{NAMES[figure]:24}{means}  {interval}")
-        lines += [f"{NAMES[figure]:24}unavailable: {reason}" for figure, reason in self.unavailable.items()]
-        median = 1000 * float(np.median(self.seconds))
-        cores = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        lines.append(f"Median time of {self.name} for {self.low_res_size}: {median:.1f} ms ({cores})")
+        for figure, reason in self.comparison.unavailable.items():
+            if figure in NAMES:
+                lines.append(f"{NAMES[figure]:24}unavailable: {reason}")
+        median, size = 1000 * float(np.median(self.comparison.results[-1].seconds)), self.comparison.low_res_size
+        cores = f"{self.comparison.threads} thread{'s' * (self.comparison.threads > 1)}"
+        lines.append(f"Median time of {self.name} for {size} pixels: {median:.1f} ms ({cores})")
         return "\n".join(lines)
 
     def write_csv(self, out: Path) -> None:
@@ -91,10 +93,10 @@ class Quality:
             f"{name}_{figure}": values
             for name, figures in (("bicubic", self.bicubic), ("method", self.method))
             for figure, values in figures.items()
-        } | {"seconds": self.seconds}
+        } | {"seconds": self.comparison.results[-1].seconds}
         rows = [
             {"image": image, **{column: f"{values[index]:.6f}" for column, values in columns.items()}}
-            for index, image in enumerate(self.images)
+            for index, image in enumerate(self.comparison.images)
         ]
         write_file(out, format_csv(["image", *columns], rows))
 
@@ -173,27 +175,16 @@ def evaluate(
         validation_share=float(bundle.facts.get("validation_share", 0.0)),
     )
     comparison = measure(protocol, data, limit=limit, rotation_degrees=rotation_degrees, device=device, samples=0)
-    method, baseline = comparison.results[-1], comparison.results[0]
     patients = len(set(comparison.patients))
     header = (
         f"{bundle.name} {bundle.version} | {split} split of {', '.join(chosen) or data.name}: "
         f"{len(comparison.images)} images of {patients} patient{'s' * (patients != 1)} | "
-        f"{operator}{f' | turned by {rotation_degrees} degrees' if rotation_degrees else ''} | {method.backend}"
+        f"{operator}{f' | turned by {rotation_degrees} degrees' if rotation_degrees else ''} | "
+        f"{comparison.results[-1].backend}"
         f"{f' | {sampling.words}' if sampling else ''}"
         f"{' | thin slices; bicubic is cubic along the slices' if protocol.along_slices else ''}"
     )
-    return Quality(
-        header=header,
-        name=bundle.name,
-        images=comparison.images,
-        patients=comparison.patients,
-        method={figure: values for figure, values in method.figures.items() if figure in NAMES},
-        bicubic={figure: values for figure, values in baseline.figures.items() if figure in NAMES},
-        seconds=method.seconds,
-        low_res_size=f"{comparison.low_res_size} pixels",
-        threads=comparison.threads,
-        unavailable={figure: reason for figure, reason in comparison.unavailable.items() if figure in NAMES},
-    )
+    return Quality(header, bundle.name, comparison)
 
 
 def least_gain(name: str, scale: int | None = None) -> float:

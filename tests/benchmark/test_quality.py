@@ -39,7 +39,7 @@ def test_the_bicubic_row_is_what_scikit_image_measures(radiographs, evaluation):
 
 
 def test_every_figure_has_one_number_per_image(evaluation):
-    assert evaluation.images == ["test0", "test1", "test2"]
+    assert evaluation.comparison.images == ["test0", "test1", "test2"]
     for figures in (evaluation.method, evaluation.bicubic):
         assert set(figures) == {"psnr", "ssim", "ms_ssim", "uqi"}
         assert all(len(values) == 3 and np.isfinite(values).all() for values in figures.values())
@@ -48,7 +48,7 @@ def test_every_figure_has_one_number_per_image(evaluation):
 def test_a_bundle_of_several_scales_is_measured_at_the_one_that_is_named(radiographs):
     named = evaluate("chest_xray_blind", radiographs, sets=["drawn"], limit=1, scale=2)
     assert "| bicubic_antialias_x2 |" in named.header
-    assert named.low_res_size == "176x176 pixels"
+    assert named.comparison.low_res_size == "176x176"
     by_operator = evaluate("chest_xray_blind", radiographs, sets=["drawn"], limit=1, operator="bicubic_antialias_x2")
     assert by_operator.method["psnr"] == named.method["psnr"]
     with pytest.raises(InputError, match="area_x4 reduces by 4, but bundle chest_xray_blind enlarges by 2; expected"):
@@ -90,17 +90,18 @@ def test_images_too_small_for_a_figure_are_left_out_of_it_and_counted(radiograph
 def test_intervals_are_over_patients(evaluation):
     patients = ["a", "a", "b"]
     gains = np.subtract(evaluation.method["psnr"], evaluation.bicubic["psnr"]).tolist()
-    assert replace(evaluation, patients=patients).gain("psnr") == Mean.of(gains, patients) != Mean.of(gains)
-    assert replace(evaluation, patients=["a", "a", "a"]).gain("psnr") == Mean.of(gains)
-    of_one = {"psnr": [*evaluation.method["psnr"][:2], float("nan")]}
-    assert replace(evaluation, patients=patients, method=of_one).gain("psnr") == Mean.of(gains[:2])
+    comparison = replace(evaluation.comparison, patients=patients)
+    assert replace(evaluation, comparison=comparison).gain("psnr") == Mean.of(gains, patients) != Mean.of(gains)
+    of_one = replace(comparison.results[-1], figures={"psnr": [*evaluation.method["psnr"][:2], float("nan")]})
+    comparison.results = [comparison.results[0], of_one]
+    assert replace(evaluation, comparison=comparison).gain("psnr") == Mean.of(gains[:2])
 
 
 def test_the_csv_holds_both_methods(evaluation, tmp_path):
     evaluation.write_csv(tmp_path / "figures.csv")
     with (tmp_path / "figures.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == evaluation.images
+    assert [row["image"] for row in rows] == evaluation.comparison.images
     assert float(rows[1]["method_psnr"]) == pytest.approx(evaluation.method["psnr"][1], abs=1e-5)
     assert float(rows[1]["bicubic_ssim"]) == pytest.approx(evaluation.bicubic["ssim"][1], abs=1e-5)
 

@@ -44,7 +44,7 @@ def test_the_figures_are_those_of_the_slices_that_the_engine_makes(data):
     thin = read_nifti(data / "ct" / "test.nii.gz").pixels[:16].astype(float)
     thick = np.rint(thin.reshape(4, 4, 48, 48).mean(axis=1)).astype(np.int16)
     pixels = enhance(image_from_array(thick, modality="CT"), NAME, backend="torch", scale=4).image.pixels
-    assert evaluation.images == [f"test_{index:03d}" for index in range(16)]
+    assert evaluation.comparison.images == [f"test_{index:03d}" for index in range(16)]
     np.testing.assert_allclose(evaluation.method["psnr"], psnr(pixels, thin), atol=0.02)
     cubic = interpolate_slices("bicubic", thick.astype(np.float32), 4)
     np.testing.assert_allclose(evaluation.bicubic["psnr"], psnr(np.rint(cubic), thin), atol=0.02)
