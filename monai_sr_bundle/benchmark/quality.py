@@ -52,8 +52,8 @@ class Quality:
 
         The interval is over their patients; if there is one alone, over images.
         """
-        difference = np.subtract(self.method[figure], self.bicubic[figure])
-        return Mean.of(difference.tolist(), self.comparison.patients_of(difference))
+        difference = np.subtract(self.method[figure], self.bicubic[figure]).tolist()
+        return Mean.of(difference, self.comparison.patients_of(difference))
 
     def table(self) -> str:
         """Return the figures as text, with the images they were measured on."""

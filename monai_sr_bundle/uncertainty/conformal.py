@@ -33,11 +33,6 @@ def measure_miscoverage(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return 1.0 - within / ratio.size
 
 
-def least_patients(alpha: float) -> int:
-    """Return the number of patients below which no factor can hold: their correction alone exceeds alpha."""
-    return math.ceil(1 / alpha) - 1
-
-
 def bound_of_loss(mean: float, count: int) -> float:
     """Return the bound of the next patient's expected loss where a factor keeps the mean of some patients at a level.
 
@@ -64,9 +59,10 @@ def controlling_factor(loss_sum: np.ndarray, count: int, alpha: float, *, correc
     bounds = (loss_sum + 1) / (count + 1) if corrected else loss_sum / count
     valid_indices = np.flatnonzero(bounds <= alpha)
     if not valid_indices.size:
+        least = math.ceil(1 / alpha) - 1  # of fewer patients, the correction alone exceeds alpha
         raise ValueError(
             f"no factor up to {FACTORS[-1]:g} keeps the share of pixels outside their error bars within {alpha:g} on "
-            f"{count} patients; the largest one leaves {bounds[-1]:.3g}, expected at least {least_patients(alpha)} "
+            f"{count} patients; the largest one leaves {bounds[-1]:.3g}, expected at least {least} "
             "patients and errors that follow their scale."
         )
     return float(FACTORS[valid_indices[0]])

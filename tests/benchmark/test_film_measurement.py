@@ -151,12 +151,6 @@ def test_slices_are_chosen_by_their_kernel(volumes, tmp_path):
         require_films(replace(SCANS, sets=(FilmSet("soft", "ct", kernels="B[23]*"),)), tmp_path)
 
 
-def test_a_film_has_the_same_figures_among_fewer_films(data):
-    every, one = measure_films(PROTOCOL, data), measure_films(PROTOCOL, data, limit=1)
-    assert [film.name for film in one.films] == ["test0"]
-    np.testing.assert_array_equal(one.psnr[0], every.psnr[0])
-
-
 @pytest.mark.slow
 def test_processes_share_the_films(data):
     with Workers(2, threads=1) as workers:

@@ -66,11 +66,6 @@ def test_the_forest_plot_has_every_method_but_the_reference_with_its_interval(co
     assert "PSNR (dB) above BICUBIC, same images" in words(figure)
 
 
-def test_images_without_psnr_are_left_out_of_the_difference(comparison):
-    comparison.result("gan").figures["psnr"] = [32.0, float("nan"), 34.0]
-    assert "+1.00 [+1.00, +1.00]" in words(draw(plots.gain_plot, comparison))
-
-
 def test_better_texture_lies_to_the_right(comparison):
     figure = draw(plots.texture_plot, comparison)
     left, right = figure.axes[0].get_xlim()
@@ -194,7 +189,3 @@ def test_the_same_plot_gives_the_same_text_whatever_the_users_settings(compariso
 )
 def test_amounts_are_written_as_people_write_them(value, words):
     assert plots.format_amount(value) == words
-
-
-def test_a_difference_keeps_its_sign():
-    assert [plots.format_signed(value) for value in (1.234, -0.5, 0.0)] == ["+1.23", "−0.50", "+0.00"]

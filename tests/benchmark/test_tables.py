@@ -127,21 +127,6 @@ def names(folder: Path) -> list[str]:
 FILES = ["index.html", "three/comparison.json", "three/figures.csv", "three/table.md"]
 
 
-def test_every_protocol_has_a_folder_and_all_have_one_page(comparison, tmp_path):
-    write_all([comparison], tmp_path / "out", page, command="monai-sr benchmark")
-    assert names(tmp_path / "out") == FILES
-    assert (tmp_path / "out" / "index.html").read_text() == "1 comparisons: monai-sr benchmark"
-
-
-def test_an_older_benchmark_is_replaced_only_when_asked(comparison, tmp_path):
-    write_all([comparison], tmp_path / "out", page, command="one")
-    with pytest.raises(OutputError, match="out exists already. Choose another name, or pass --overwrite"):
-        write_all([comparison], tmp_path / "out", page, command="two")
-    renamed = replace(comparison, protocol=replace(PROTOCOL, name="other"))
-    write_all([renamed], tmp_path / "out", page, command="two", overwrite=True)
-    assert names(tmp_path / "out") == [FILES[0], *(name.replace("three", "other") for name in FILES[1:])]
-
-
 def test_an_empty_folder_is_as_good_as_none(comparison, tmp_path):
     (tmp_path / "out").mkdir()
     write_all([comparison], tmp_path / "out", page, command="one")

@@ -9,7 +9,7 @@ import pytest
 from monai_sr_bundle import enhance
 from monai_sr_bundle.benchmark.comparison_page import page
 from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts
-from monai_sr_bundle.benchmark.film_measurement import measure_films, require_films
+from monai_sr_bundle.benchmark.film_measurement import measure_films
 from monai_sr_bundle.benchmark.film_protocol import FilmSet
 from monai_sr_bundle.benchmark.film_tables import as_json, film_markdown
 from monai_sr_bundle.benchmark.protocol import Row
@@ -184,7 +184,3 @@ def test_the_tables_hold_a_line_for_each_set_and_method():
     assert cells[0]["figures"]["near_padding"] == 60
     assert cells[0]["ratios"]["noise"] == pytest.approx(0.625)
     assert cells[1]["figures"]["edge_width"] is None
-
-
-def test_the_unmodified_images_are_found_before_anything_is_measured(scan):
-    require_films(UNMODIFIED_SCANS, scan)

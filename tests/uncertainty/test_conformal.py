@@ -3,12 +3,7 @@ from functools import cache
 import numpy as np
 import pytest
 from monai_sr_bundle.uncertainty import conformal
-from monai_sr_bundle.uncertainty.conformal import (
-    FACTORS,
-    bound_of_loss,
-    least_patients,
-    measure_miscoverage,
-)
+from monai_sr_bundle.uncertainty.conformal import FACTORS, bound_of_loss, measure_miscoverage
 
 
 def controlling_factor(losses, alpha, **options):
@@ -68,7 +63,6 @@ def test_the_next_image_is_covered_as_promised_and_not_wildly_more(images, alpha
 
 @pytest.mark.parametrize(("alpha", "least"), [(0.05, 19), (0.1, 9), (0.15, 6), (0.5, 1)])
 def test_with_too_few_images_even_perfect_ones_promise_nothing(alpha, least):
-    assert least_patients(alpha) == least
     assert controlling_factor(np.zeros((least, len(FACTORS))), alpha) == FACTORS[0]
     with pytest.raises(ValueError, match=rf"within {alpha:g} on {least - 1} patients.*at least {least} patients"):
         controlling_factor(np.zeros((least - 1, len(FACTORS))), alpha)
