@@ -144,11 +144,7 @@ class CaseMeasurement:
 
     def _image_figures(self, case: Case, super_res: np.ndarray) -> dict[str, float]:
         image, levels = torch.from_numpy(super_res)[None, None], self.protocol.levels
-        figures = {}
-        for figure, metric in self.metrics.items():
-            value = metric(image, case.high_res)
-            assert isinstance(value, torch.Tensor)
-            figures[figure] = float(value)
+        figures = {name: float(metric(image, case.high_res)) for name, metric in self.metrics.items()}  # type: ignore[arg-type]
         figures["box_psnr"] = box_psnr(image, case.high_res, case.boxes_xyxy, levels)
         figures["box_ssim"] = box_ssim(image, case.high_res, case.boxes_xyxy, levels)
         return figures

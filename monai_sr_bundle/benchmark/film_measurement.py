@@ -129,16 +129,15 @@ class FilmMeasurement:
     ) -> list[float]:
         """Return the PSNR of a result and, if it has error bars, the shares of pixels inside them."""
         super_res = method.enlarge(low_res, high_res, seed=0)
-        psnr = self.psnr(torch.from_numpy(super_res)[None, None], high_res)
-        assert isinstance(psnr, torch.Tensor)
+        psnr = float(self.psnr(torch.from_numpy(super_res)[None, None], high_res))  # type: ignore[arg-type]
         stored = round_to_storage(super_res, self.original.levels)
         half_width = method.half_width(stored, middle(low_res))
         if half_width is None:
-            return [float(psnr)]
+            return [psnr]
         error = np.abs(high_res[0, 0].numpy() - stored)
         valid = np.broadcast_to(np.logical_not(padding), error.shape)
         parts = measure_parts(error, stored, half_width, valid) if self.trust else []
-        return [float(psnr), float((error <= half_width).mean(where=valid)), *parts]
+        return [psnr, float((error <= half_width).mean(where=valid)), *parts]
 
 
 SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]

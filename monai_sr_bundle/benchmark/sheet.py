@@ -35,10 +35,7 @@ def sample_sheets(comparisons: Sequence[Comparison]) -> list[str]:
                 if index == 0 or len(sample) <= room:
                     sheet.append(sample)
                     room -= len(sample)
-    return [
-        _SHEET_WORDS + "".join(sheet) if sheet else "<p>No images were kept for the sample sheet.</p>"
-        for sheet in sheets
-    ]
+    return [_SHEET_WORDS + "".join(sheet) for sheet in sheets]
 
 
 _SHEET_WORDS = (

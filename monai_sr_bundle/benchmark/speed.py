@@ -20,12 +20,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from monai_sr_bundle import __version__
+from monai_sr_bundle.benchmark.cases import CaseLoader, list_items
+from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.speed_process import CONVOLUTION, CONVOLUTION_MULTIPLY_ADDS
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.report.build import library_versions
 
 SIZES, THREADS, ROUNDS = (64, 256, 512, 1024), (1, 2), 5
@@ -189,12 +193,12 @@ def _measure_cell(
         rate_of_machine = CONVOLUTION_MULTIPLY_ADDS / statistics.median(rate.seconds)
         comparison.rates.setdefault(threads, []).append(rate_of_machine)
         for row, process in processes.items():
-            work = _multiply_adds(row, protocol.scale, size)
+            bundle = row.bundle(protocol.scale)
+            assert bundle is not None, "its process has refused it"
+            # Convolutions: as many a pixel whatever the size.
+            work = multiply_adds(bundle, "64x64", row) * (size / 64) ** 2
             seconds = statistics.median(process.seconds)
-            psnr = None
-            if results[row]:
-                pairs = zip(results[row], images, strict=True)
-                psnr = statistics.fmean(_psnr(result, image.high_res, protocol.levels) for result, image in pairs)
+            psnr = _mean_psnr(results[row], images, protocol.levels) if results[row] else None
             comparison.results.append(
                 Speed(
                     row.key, row.label, row.backend, size, threads, seconds, len(process.seconds), process.peak_bytes,
@@ -268,8 +272,6 @@ def _drawn_image(size: int, folder: Path) -> InputImage:
 
 
 def _test_images(protocol: Protocol, data: Path, limit: int | None, size: int, folder: Path) -> list[InputImage]:
-    from monai_sr_bundle.benchmark.cases import CaseLoader, list_items
-
     load, images = CaseLoader(protocol, rotation_degrees=0), []
     for number, item in enumerate(list_items(protocol, data, limit)):
         case = load(item)
@@ -284,24 +286,10 @@ def _test_images(protocol: Protocol, data: Path, limit: int | None, size: int, f
     return images
 
 
-def _multiply_adds(row: Row, scale: int, size: int) -> float:
-    from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
-
-    bundle = row.bundle(scale)
-    assert bundle is not None
-    # Convolutions: as many a pixel whatever the size.
-    return multiply_adds(bundle, "64x64", row) * (size / 64) ** 2
-
-
-def _psnr(result: np.ndarray, high_res: np.ndarray | None, levels: int) -> float:
-    import torch
-    from monai_sr_bundle.metrics.fidelity import PSNR
-
-    assert high_res is not None
-    pair = [torch.from_numpy(image)[None, None] for image in (result, high_res)]
-    value = PSNR(levels)(*pair)
-    assert isinstance(value, torch.Tensor)
-    return float(value)
+def _mean_psnr(results: Sequence[np.ndarray], images: Sequence[InputImage], levels: int) -> float:
+    pairs = ((result, image.high_res) for result, image in zip(results, images, strict=True))
+    unit = ([torch.from_numpy(each)[None, None] for each in pair] for pair in pairs)
+    return statistics.fmean(float(PSNR(levels)(*pair)) for pair in unit)  # type: ignore[arg-type]
 
 
 def _processor() -> str:

@@ -33,7 +33,7 @@ from monai_sr_bundle.uncertainty.calibration import (
 HALO = 4
 """Receptive radius of `networks.error_scale.ErrorScale` in low-resolution pixels."""
 COARSE_BAND = (0.02, 0.1)
-"""Band of spatial frequency, in cycles per pixel, whose energy gives the detail with that of the middle band."""
+"""Band of spatial frequency, in cycles per pixel: the detail is the energy of the middle band over its, in dB."""
 BANDS = np.array([0.02, 0.05, 0.08, 0.11, 0.15, 0.19, 0.23, 0.27, 0.31, 0.35, 0.4, 0.45, 0.5])
 """Ends of the bands of spatial frequency, in cycles per pixel, in which the energy of a whole input is measured."""
 LEAST_ENERGY = 1e-7
@@ -119,18 +119,6 @@ def measure_blockiness(image: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-def measure_detail(image: np.ndarray) -> float:
-    """Measure how much detail an image has, whatever its sharpness: how slowly its spectrum falls.
-
-    Args:
-        image: ``[rows, columns]`` in units of the window, at least `LEAST_SIDE` along each side.
-
-    Returns:
-        Ratio of the energies of the middle and coarse frequencies in dB.
-    """
-    return band_ratio(crop_measured(image).astype(np.float64), MIDDLE_BAND, COARSE_BAND)
-
-
 def measure_spectrum(image: np.ndarray) -> np.ndarray:
     """Measure the energy of an input in each of `BANDS`: what blur has taken, and noise has added.
 
@@ -167,7 +155,9 @@ def measure_whole_image(image: np.ndarray, bundle: Bundle) -> np.ndarray:
         return np.append(measure_spectrum(image), measure_blockiness(image)).astype(np.float32)
     noise_and_sharpness = measure_sharpness_and_noise(image)
     measures = [noise_and_sharpness["noise_percent"], noise_and_sharpness["sharpness_db"], measure_blockiness(image)]
-    return np.array([*measures, measure_detail(image)], dtype=np.float32)
+    # How slowly the spectrum falls: how much detail an image has, whatever its sharpness.
+    detail = band_ratio(crop_measured(image).astype(np.float64), MIDDLE_BAND, COARSE_BAND)
+    return np.array([*measures, detail], dtype=np.float32)
 
 
 def network_input(high_res: np.ndarray, low_res: np.ndarray, scale: int, measures: np.ndarray | None) -> np.ndarray:

@@ -375,10 +375,6 @@ def test_at_most_four_images_are_shown_and_fewer_where_the_page_would_grow_too_l
     assert page([six, six], COMMAND).count('<figure class="sample">') == 2
 
 
-def test_a_comparison_without_samples_says_so(quick):
-    assert "No images were kept for the sample sheet." in page([comparison_of(samples=0)], COMMAND)
-
-
 def test_several_protocols_have_a_contents_list_and_parts_of_their_own(comparison):
     html = Page(page([comparison, with_protocol(comparison, title="Another")], COMMAND))
     targets = [value for tag, name, value in html.attributes if (tag, name) == ("a", "href")]
