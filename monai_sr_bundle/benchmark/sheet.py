@@ -58,7 +58,7 @@ def _sample_html(comparison: Comparison, index: int) -> str:
     blocks = sample.low_res.repeat(scale, axis=0).repeat(scale, axis=1)
 
     size = f"{sample.low_res.shape[1]} × {sample.low_res.shape[0]} pixels"
-    panels = _panel("Input", size, sample.low_res, blocks[square], _colour_bar(limit, unit), shape=(rows, columns))
+    panels = _panel("Input", size, sample.low_res, blocks[square], _colour_bar(limit, unit))
     image_number = comparison.images.index(sample.name)
     for result, error in zip(comparison.results, errors, strict=True):
         psnr = result.figures.get("psnr", [math.nan] * len(comparison.images))[image_number]
@@ -140,10 +140,9 @@ def _panel(
     error: str,
     *,
     frames: str = "",
-    shape: tuple[int, int] | None = None,
 ) -> str:
-    """Return a column of the sample sheet; `shape` replaces the picture's own for its proportions."""
-    rows, columns = shape or whole.shape
+    """Return a column of the sample sheet."""
+    rows, columns = whole.shape
     picture = _embed(_grey(_shrink(whole, WHOLE)), f"{label}, whole image")
     return f"""<div class="panel"><p><strong>{escape_name(label)}</strong><small>{escape(below)}</small></p>
 <div class="whole" style="aspect-ratio: {columns} / {rows}">{picture}{frames}</div>

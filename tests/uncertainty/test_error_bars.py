@@ -1,6 +1,5 @@
 """Error bars from a bundle's files to the engine's result."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -101,16 +100,6 @@ def test_without_being_asked_there_are_none(folder, film):
     assert enhance(film, str(folder)).error_bars is None
 
 
-def test_a_calibration_of_the_site_takes_the_place_of_the_bundles(folder, film, tmp_path):
-    calibration = calibration_of(
-        folder, data="our hospital", entries=(replace(calibration_of(folder).entries[0], factor=6.0),)
-    )
-    calibration.write(tmp_path / "ours.json")
-    error_bars = bars(film, folder, calibration=tmp_path / "ours.json")
-    assert error_bars.calibration.data == "our hospital"
-    np.testing.assert_allclose(error_bars.half_width, 3 * bars(film, folder).half_width, rtol=1e-5)
-
-
 def test_a_bundle_without_a_calibration_promises_nothing(changed, film):
     (changed / "calibration.json").unlink()
     assert find_bundle_calibration(open_bundle(changed), AS_STATED) is None
@@ -174,22 +163,6 @@ def test_released_error_bars_are_those_of_the_run_and_take_the_old_calibration_a
     assert "removed: calibration.json (of the former weights)" in lines
     assert not (changed / "calibration.json").exists()
     assert [path.name for path in changed.iterdir() if path.name.startswith((".", "tmp"))] == []
-
-
-def test_new_weights_drop_the_error_bars_of_the_old_ones(changed, film):
-    metadata = json.loads((changed / "metadata.json").read_text())
-    (changed / "metadata.json").write_text(json.dumps({**metadata, "error_bars_training": {"minutes": 2.0}}))
-    state = torch.load(changed / "model.pt", weights_only=True)
-    next(iter(state.values())).mul_(1.01)
-    torch.save(state, changed.parent / "run.pt")
-    release(str(changed), changed.parent / "run.pt")
-    bundle = open_bundle(changed)
-    assert set(bundle.metadata["weights_sha256"]) == {"model.pt", "model.onnx"}
-    assert "error_bars_training" not in bundle.metadata
-    assert find_bundle_calibration(bundle, AS_STATED) is None
-    assert not [name for name in ("error_bars.pt", "error_bars.onnx", "calibration.json") if (changed / name).exists()]
-    with pytest.raises(BundleError, match="has no error bars. Train them with `monai-sr train .* --stage error_bars`"):
-        bars(film, changed)
 
 
 def test_the_same_weights_exported_again_keep_their_error_bars(changed, film):
