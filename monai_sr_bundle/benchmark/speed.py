@@ -24,7 +24,7 @@ import torch
 from monai_sr_bundle import __version__
 from monai_sr_bundle.benchmark.cases import CaseLoader, list_items
 from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
-from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
 from monai_sr_bundle.benchmark.speed_process import CONVOLUTION, CONVOLUTION_MULTIPLY_ADDS
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
@@ -140,8 +140,10 @@ def measure_speed(
 
     Raises:
         InputError: see `cases.list_items`; test images of another size than the smallest.
+        BundleError: see `check_bundles`.
         OutOfMemoryError: a process ended without a word.
     """
+    check_bundles(protocol)
     versions = {"monai_sr_bundle": __version__, **library_versions(_PACKAGES)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     comparison = SpeedComparison(protocol, 0, _processor(), cores, versions=versions)

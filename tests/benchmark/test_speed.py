@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.benchmark import speed_process
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import read_protocol
-from monai_sr_bundle.benchmark.speed import RESULTS, TABLE
+from monai_sr_bundle.benchmark.speed import RESULTS, TABLE, measure_speed
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
+from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
@@ -90,6 +92,11 @@ def test_an_older_result_is_not_replaced_unasked(measured, protocol, capsys):
     words = ["benchmark", "speed", "--out", str(measured / "out"), "--protocol", str(protocol), "--progress", "none"]
     assert main(words) != 0
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_bundle_of_another_degradation_has_no_place_in_the_table(protocol):
+    with pytest.raises(BundleError, match=f"bundle {EDSR} has operator bicubic_antialias_x4, the protocol area_x4"):
+        measure_speed(replace(read_protocol(protocol), operator="area_x4"))
 
 
 def test_a_row_enlarges_as_its_family_does(tmp_path):
