@@ -18,7 +18,7 @@ class Item:
         name: path of the prepared file below `images/`, with `/` and without suffix; unique in its source.
         files: the source file, or all slices of one CT series in any order.
         kind: "cxr" or "ct".
-        patient_id, split, licence, view, labels, age, sex, note: values for the manifest; see `manifest.Record`.
+        patient_id, split, licence, view, labels, age, sex: values for the manifest; see `manifest.Record`.
         spacing_xy: published millimetres per pixel along a row and down a column of the picture as it was
             `spacing_size_xy` pixels large; None if only the file may state it.
         spacing_size_xy: columns and rows; None for the size of the source file.
@@ -38,7 +38,6 @@ class Item:
     labels: tuple[str, ...] = ()
     age: str = ""
     sex: str = ""
-    note: str = ""
     spacing_xy: tuple[float, float] | None = None
     spacing_size_xy: tuple[int, int] | None = None
     boxes: tuple[Box, ...] = ()

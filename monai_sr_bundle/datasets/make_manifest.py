@@ -13,15 +13,9 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import as_output_error, staged
 from monai_sr_bundle.table import format_csv
 
-_CT_ONLY = ("shape_xyz", "spacing_mm", "hu_min", "hu_max", "manufacturer", "kernel")
-_CXR_ONLY = (
-    *("view", "labels", "age", "sex", "width", "height", "source_width", "source_height"),
-    *("mm_per_pixel", "mm_per_pixel_y", "spacing_source"),
-)
-
 
 def write_manifest(records: Iterable[Record], out: Path) -> Path:
-    """Write `manifest.csv` into the folder `out`; the records' files lie inside it.
+    """Write `manifest.csv` into the folder `out`, without empty columns; the records' files lie inside it.
 
     Returns:
         Path of the manifest.
@@ -30,14 +24,11 @@ def write_manifest(records: Iterable[Record], out: Path) -> Path:
         InputError: no record, or a file outside `out`.
         OutputError: another manifest exists there, or the folder cannot be written.
     """
-    records = list(records)
-    if not records:
+    rows = [record_cells(record, out) for record in records]
+    if not rows:
         raise InputError(f"{out}: a manifest needs at least one image.")
-    kinds = {record.kind for record in records}
-    origin = ("set", "split", "source_repo", "source_commit", "source_path")
-    columns: tuple[str, ...] = ("file", *origin, "license", "patient_id")
-    columns += (_CXR_ONLY if "cxr" in kinds else ()) + (_CT_ONLY if "ct" in kinds else ()) + ("note", "sha256")
-    write_once(out / "manifest.csv", format_csv(columns, (record_cells(record, out) for record in records)))
+    columns = dict.fromkeys(name for row in rows for name, text in row.items() if text)
+    write_once(out / "manifest.csv", format_csv(columns, rows))
     return out / "manifest.csv"
 
 
@@ -90,21 +81,22 @@ def record_cells(record: Record, out: Path) -> dict[str, str]:
     """
     if not record.file.is_relative_to(out):
         raise InputError(f"{record.file}: lies outside {out}; a manifest stands above its files.")
-    cells = {
+    return {
         "file": record.file.relative_to(out).as_posix(),
+        "set": record.set,
+        "split": record.split,
+        "source_path": record.source_path,
         "license": record.licence,
-        "labels": "|".join(record.labels),
+        "patient_id": record.patient_id,
+        "view": record.view,
+        "width": str(record.width or ""),
+        "height": str(record.height or ""),
+        "mm_per_pixel": f"{record.mm_per_pixel:.6f}" if record.mm_per_pixel else "",
         "shape_xyz": "x".join(map(str, record.shape_xyz or ())),
         "spacing_mm": "x".join(f"{value:.6g}" for value in record.spacing_xyz or ()),
+        **record.others,
+        "sha256": record.sha256 or "",
     }
-    for name in ("mm_per_pixel", "mm_per_pixel_y"):
-        value = getattr(record, name)
-        cells[name] = "" if value is None else f"{value:.6f}"
-    for name in (*_CXR_ONLY, *_CT_ONLY, "set", "split", "source_repo", "source_commit", "source_path", "patient_id"):
-        if name not in cells:
-            value = getattr(record, name)
-            cells[name] = "" if value is None else str(value)
-    return cells | {"note": record.note, "sha256": record.sha256 or ""}
 
 
 def manifest_sha256(

@@ -3,12 +3,12 @@
 A set is a folder with `manifest.csv`, one row per image, and perhaps `boxes.csv`. `file` is relative to that folder
 or to its parent (then it begins with the folder's name); which of the two holds is found out. Columns, all text:
 
-- both kinds: `file, split, license, patient_id`, then `set, source_repo, source_commit, source_path, note, sha256`;
-- radiographs: `view, labels` (separated by `|`), `age, sex, width, height, source_width, source_height, mm_per_pixel,
-  mm_per_pixel_y, spacing_source`;
-- CT: `shape_xyz` (as 512x512x64), `spacing_mm` (as 0.7x0.7x1.0), `hu_min, hu_max, manufacturer, kernel`.
+- both kinds: `file, split, license, patient_id`, then `set, source_path, sha256`;
+- radiographs: `view, width, height, mm_per_pixel`;
+- CT: `shape_xyz` (as 512x512x64), `spacing_mm` (as 0.7x0.7x1.0).
 
-A row with a `shape_xyz`, `spacing_mm` or `hu_min` is a CT. Empty means unknown. The splits are train, val and test;
+Further columns, such as labels, are for people and kept as they are. A row with a `shape_xyz`, `spacing_mm` or `hu_min`
+is a CT. Empty means unknown. The splits are train, val and test;
 sample marks files to try things on, which nobody trains or tests with. One patient is never in two splits.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -29,6 +29,10 @@ Kind = Literal["cxr", "ct"]
 
 SPLITS = ("train", "val", "test", "sample")
 _REQUIRED = ("file", "split", "license")
+_COLUMNS = (
+    *(*_REQUIRED, "patient_id", "set", "source_path", "sha256"),
+    *("view", "width", "height", "mm_per_pixel", "shape_xyz", "spacing_mm"),
+)
 BOX_COLUMNS = ("image", "finding", "x_min", "y_min", "x_max", "y_max")
 
 
@@ -43,20 +47,13 @@ class Record:
         patient_id: name of the patient; may be empty for a sample only.
         licence: terms of the source.
         view: "PA", "AP", "frontal", "lateral", ...; empty when unknown.
-        labels: findings; text-mined or by readers, see the data sheet of the set.
         mm_per_pixel: millimetres per pixel along a row of the stored image; None if unknown.
-        mm_per_pixel_y: millimetres per pixel down a column; None if unknown or not given.
-        spacing_source: origin of the spacing, in words.
         sha256: SHA-256 of the file.
         set: name of the set the image belongs to.
-        source_repo, source_commit, source_path: repository, commit and path of the original.
-        age, sex: published age and sex of the patient.
+        source_path: path of the original.
         width, height: columns and rows of the stored image.
-        source_width, source_height: columns and rows of the original.
         shape_xyz, spacing_xyz: samples and millimetres along columns, rows and slices (CT).
-        hu_min, hu_max: lowest and highest Hounsfield value (CT).
-        manufacturer, kernel: manufacturer of the scanner and reconstruction kernel (CT).
-        note: further remarks for users of this image.
+        others: cells of further columns.
     """
 
     file: Path
@@ -65,28 +62,15 @@ class Record:
     patient_id: str
     licence: str
     view: str = ""
-    labels: tuple[str, ...] = ()
     mm_per_pixel: float | None = None
-    mm_per_pixel_y: float | None = None
-    spacing_source: str = ""
     sha256: str | None = None
     set: str = ""
-    source_repo: str = ""
-    source_commit: str = ""
     source_path: str = ""
-    age: str = ""
-    sex: str = ""
     width: int | None = None
     height: int | None = None
-    source_width: int | None = None
-    source_height: int | None = None
     shape_xyz: tuple[int, int, int] | None = None
     spacing_xyz: tuple[float, float, float] | None = None
-    hu_min: int | None = None
-    hu_max: int | None = None
-    manufacturer: str = ""
-    kernel: str = ""
-    note: str = ""
+    others: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def read_manifest(
@@ -188,12 +172,12 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
             "without one, a patient could be in two splits unnoticed."
         )
 
-    def read_number(column: str, above: float) -> float | None:
+    def read_number(column: str) -> float | None:
         text = cells.get(column, "")
-        return number(text, path=table, line=line, column=column, above=above) if text else None
+        return number(text, path=table, line=line, column=column, above=0) if text else None
 
-    def read_integer(column: str, above: float = 0) -> int | None:
-        value = read_number(column, above)
+    def read_integer(column: str) -> int | None:
+        value = read_number(column)
         if value is not None and not value.is_integer():
             raise InputError(f"{table}, line {line}: {column} is {value:g}, expected a whole number. Correct the cell.")
         return None if value is None else int(value)
@@ -208,32 +192,24 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
         x, y, z = (number(part, path=table, line=line, column=column, above=0) for part in parts)
         return x, y, z
 
-    texts = (
-        *("view", "spacing_source", "set", "source_repo", "source_commit", "source_path", "age", "sex"),
-        *("manufacturer", "kernel", "note"),
-    )
     shape, spacing = read_triple("shape_xyz"), read_triple("spacing_mm")
     is_ct = any(cells.get(name) for name in ("shape_xyz", "spacing_mm", "hu_min"))
-    spacing_x, spacing_y = spacing[:2] if spacing else (None, None)
     return Record(
         file=_resolve(root, cells["file"], table, line),
         kind="ct" if is_ct else "cxr",
         split=split,
         patient_id=patient,
         licence=cells["license"],
-        labels=tuple(filter(None, cells.get("labels", "").split("|"))),
-        mm_per_pixel=read_number("mm_per_pixel", 0) or spacing_x,
-        mm_per_pixel_y=read_number("mm_per_pixel_y", 0) or spacing_y,
+        view=cells.get("view", ""),
+        mm_per_pixel=read_number("mm_per_pixel") or (spacing[0] if spacing else None),
         sha256=cells.get("sha256") or None,
-        width=read_integer("width") or read_integer("columns"),
-        height=read_integer("height") or read_integer("rows"),
-        source_width=read_integer("source_width"),
-        source_height=read_integer("source_height"),
+        set=cells.get("set", ""),
+        source_path=cells.get("source_path", ""),
+        width=read_integer("width"),
+        height=read_integer("height"),
         shape_xyz=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
         spacing_xyz=spacing,
-        hu_min=read_integer("hu_min", above=-1e6),
-        hu_max=read_integer("hu_max", above=-1e6),
-        **{name: cells.get(name, "") for name in texts},
+        others={name: text for name, text in cells.items() if name not in _COLUMNS},
     )
 
 

@@ -266,7 +266,6 @@ def _convert(item: Item, source: str, out_dir: Path, long_side: int) -> _Prepare
 
 def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Prepared:
     radiograph = read_radiograph(item.files[0])
-    source_width, source_height = radiograph.size_xy
     grey = reduce_size(radiograph.grey, long_side)
     height, width = grey.shape
     data = encode_png(grey)
@@ -281,13 +280,18 @@ def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Pre
     record = dataclasses.replace(
         _make_record(item, source, file, data),
         mm_per_pixel=spacing[0] * spacing_size[0] / width if spacing else None,
-        mm_per_pixel_y=spacing[1] * spacing_size[1] / height if spacing else None,
-        spacing_source=spacing_source if spacing else "",
         width=width,
         height=height,
-        source_width=source_width,
-        source_height=source_height,
-        note="; ".join(filter(None, (item.note, radiograph.note))),
+        others={
+            "mm_per_pixel_y": f"{spacing[1] * spacing_size[1] / height:.6f}" if spacing else "",
+            "spacing_source": spacing_source if spacing else "",
+            "source_width": str(radiograph.size_xy[0]),
+            "source_height": str(radiograph.size_xy[1]),
+            "labels": "|".join(item.labels),
+            "age": item.age,
+            "sex": item.sex,
+            "note": radiograph.note,
+        },
     )
     return _Prepared(item.name, record, boxes, lost)
 
@@ -300,15 +304,14 @@ def _convert_ct(item: Item, source: str, out_dir: Path) -> _Prepared:
     x, y, z = volume.hu.shape
     record = dataclasses.replace(
         _make_record(item, source, file, data),
-        mm_per_pixel=volume.spacing_xyz[0],
-        mm_per_pixel_y=volume.spacing_xyz[1],
         shape_xyz=(x, y, z),
         spacing_xyz=volume.spacing_xyz,
-        hu_min=int(volume.hu.min()),
-        hu_max=int(volume.hu.max()),
-        manufacturer=volume.manufacturer,
-        kernel=volume.kernel,
-        note=item.note,
+        others={
+            "hu_min": str(volume.hu.min()),
+            "hu_max": str(volume.hu.max()),
+            "manufacturer": volume.manufacturer,
+            "kernel": volume.kernel,
+        },
     )
     return _Prepared(item.name, record)
 
@@ -321,10 +324,7 @@ def _make_record(item: Item, source: str, file: Path, data: bytes) -> Record:
         patient_id=item.patient_id,
         licence=item.licence,
         view=item.view,
-        labels=item.labels,
         set=source,
-        age=item.age,
-        sex=item.sex,
         source_path=item.shown_path,
         sha256=hashlib.sha256(data).hexdigest(),
     )

@@ -29,7 +29,8 @@ def test_pictures_dicom_and_nifti_are_told_apart_by_content(tmp_path: Path) -> N
     records = {record.source_path: record for record in read_manifest(tmp_path / "out")}
     kinds = {name: record.kind for name, record in records.items()}
     assert kinds == {"a_1.jpg": "cxr", "no_suffix": "cxr", "v_1.nii.gz": "ct", "ct/00_0.dcm and 5 more": "ct"}
-    assert (records["no_suffix"].view, records["no_suffix"].sex, records["no_suffix"].age) == ("PA", "F", "61")
+    film = records["no_suffix"]
+    assert (film.view, film.others["sex"], film.others["age"]) == ("PA", "F", "61")
     assert records["v_1.nii.gz"].spacing_xyz == (0.7, 0.7, 2.0)
     stored = nibabel.load(records["v_1.nii.gz"].file)
     np.testing.assert_allclose(stored.affine, np.diag([-0.7, -0.7, 2, 1]), atol=1e-6)

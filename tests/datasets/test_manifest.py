@@ -44,9 +44,8 @@ def test_a_row_becomes_a_record(tmp_path: Path) -> None:
     (record,) = read_manifest(a_set(tmp_path, cxr_row("images/a.png")))
     assert record.file == tmp_path / "images/a.png"
     assert (record.kind, record.split, record.patient_id, record.view) == ("cxr", "train", "a", "PA")
-    assert record.labels == ("Mass", "Nodule")
-    assert (record.mm_per_pixel, record.width, record.source_width) == (0.5, 64, 128)
-    assert (record.licence, record.sha256, record.source_commit) == ("CC BY 4.0", "ab12", "c0ffee")
+    assert (record.mm_per_pixel, record.width, record.licence, record.sha256) == (0.5, 64, "CC BY 4.0", "ab12")
+    assert (record.others["labels"], record.others["source_commit"]) == ("Mass|Nodule", "c0ffee")
 
 
 def test_files_may_be_relative_to_the_parent_of_the_set(tmp_path: Path) -> None:
@@ -62,8 +61,7 @@ def test_a_folder_of_sets_is_read_as_one_and_can_be_filtered_by_name_and_kind(tm
     assert Counter(record.split for record in read_manifest(tmp_path)) == {"train": 1, "test": 1, "val": 1}
     assert [record.patient_id for record in read_manifest(tmp_path, sets=["two"])] == ["b"]
     (volume,) = read_manifest(tmp_path, kind="ct")
-    assert (volume.shape_xyz, volume.spacing_xyz, volume.hu_min) == ((8, 9, 10), (0.8, 0.7, 5.0), -1000)
-    assert (volume.mm_per_pixel, volume.mm_per_pixel_y) == (0.8, 0.7)
+    assert (volume.shape_xyz, volume.spacing_xyz, volume.mm_per_pixel) == ((8, 9, 10), (0.8, 0.7, 5.0), 0.8)
     assert read_manifest(tmp_path, sets="two") == read_manifest(tmp_path, sets=["two"])
     with pytest.raises(InputError, match=r"no set named three; there is ct, one, two. Name sets with --sets.*--films"):
         read_manifest(tmp_path, sets=["three"])
@@ -194,8 +192,8 @@ def test_a_box_on_a_slice_the_volume_has_not_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     files = [picture(tmp_path / "images" / name) for name in ("a.png", "v.png")]
-    of_film = {"labels": ("Mass",), "mm_per_pixel": 0.25, "width": 64, "height": 64, "sha256": "00"}
-    of_volume = {"shape_xyz": (4, 5, 6), "spacing_xyz": (0.78125, 0.78125, 1.25), "hu_min": -1000}
+    of_film = {"mm_per_pixel": 0.25, "width": 64, "height": 64, "sha256": "00", "others": {"labels": "Mass"}}
+    of_volume = {"shape_xyz": (4, 5, 6), "spacing_xyz": (0.78125, 0.78125, 1.25)}
     film = Record(files[0], "cxr", "train", "a", "CC0", **of_film)
     records = [film, Record(files[1], "ct", "val", "b", "CC0", **of_volume)]
     write_manifest(records, tmp_path)

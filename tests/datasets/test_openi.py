@@ -46,7 +46,7 @@ def test_xml_reports_give_patient_and_labels_but_no_view(tmp_path: Path, caplog:
     prepare("openi", with_xml(tmp_path / "in"), tmp_path / "out")
     records = read_manifest(tmp_path / "out")
     assert [record.patient_id for record in records] == ["openi-1", "openi-1", "openi-2"]
-    assert records[0].labels == ("Cardiomegaly", "Pulmonary Artery")
+    assert records[0].others["labels"] == "Cardiomegaly|Pulmonary Artery"
     assert {record.view for record in records} == {""}
     assert "do not state whether an image is frontal or lateral" in caplog.text
     assert "1 of 4 pictures named in reports are not in" in caplog.text
@@ -62,7 +62,7 @@ def test_the_tables_give_the_view(tmp_path: Path) -> None:
     records = {record.view: record for record in read_manifest(tmp_path / "out")}
     assert records.keys() == {"frontal", "lateral"}
     assert records["frontal"].file.name == "1_IM-0001-4001.png"
-    assert records["frontal"].labels == ("Opacity", "Spine")
+    assert records["frontal"].others["labels"] == "Opacity|Spine"
 
 
 def test_tables_beside_the_xml_reports_add_the_view(tmp_path: Path) -> None:

@@ -65,12 +65,12 @@ def test_labels_join_the_readers_every_image_is_a_patient_and_spacing_that_of_th
     patients = {name: record.patient_id for name, record in records.items()}
     assert patients == {"aa": "vindr-aa", "bb": "vindr-bb", "cc": "vindr-cc"}
     assert "publishes no patient identifiers" in caplog.text
-    assert records["aa"].labels == ("Nodule/Mass", "Tuberculosis")
-    assert records["bb"].labels == ("No finding",)
+    assert records["aa"].others["labels"] == "Nodule/Mass|Tuberculosis"
+    assert records["bb"].others["labels"] == "No finding"
     assert records["aa"].view == "PA"
     assert (records["aa"].width, records["aa"].height) == (40, 80)
-    assert (records["aa"].mm_per_pixel, records["aa"].mm_per_pixel_y) == (0.2, 0.4)
-    assert records["aa"].spacing_source == "ImagerPixelSpacing, detector plane"
+    assert (records["aa"].mm_per_pixel, records["aa"].others["mm_per_pixel_y"]) == (0.2, "0.400000")
+    assert records["aa"].others["spacing_source"] == "ImagerPixelSpacing, detector plane"
 
 
 def test_the_published_test_folder_can_be_the_test_split(tmp_path: Path) -> None:
