@@ -6,15 +6,12 @@ A picture's resolution tag is a print size. It is kept and scaled, but is no len
 from __future__ import annotations
 
 import io
-import logging
+import math
 import re
 import struct
 import warnings
-import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from numbers import Rational
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +24,6 @@ from monai_sr_bundle.images.memory import require_memory
 from monai_sr_bundle.images.provenance import Provenance
 from PIL import ImageOps
 from PIL.PngImagePlugin import PngInfo
-from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 MAX_SAMPLES = 357_913_940
@@ -51,41 +45,24 @@ _STARTS: tuple[tuple[bytes, Format], ...] = (
 )
 _TO_GREY = "Convert it to grey if it is a radiograph."
 _LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate")
-_MM_PER_UNIT = {"inch": Fraction(254, 10), "cm": Fraction(10), "m": Fraction(1000)}
-_TIFF_UNITS = {1: "none", 2: "inch", 3: "cm"}
-_JFIF_UNITS = {0: "none", 1: "inch", 2: "cm"}
-_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
+_MM_PER_INCH = 25.4
+_LARGEST_DPI = 2**16 - 1
+"""Largest number of dots per inch that a JPEG holds."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _NEW_SUBFILE_TYPE, _DESCRIPTION = 258, 262, 254, 270
+_ORIENTATION, _X_RESOLUTION = 274, 282
 
 # What Pillow raises for damaged files, apart from its own error classes (all of them OSError).
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, struct.error)
 
 
 @dataclass(frozen=True)
-class Resolution:
-    """Dots per `unit` ("inch", "cm", "m"; "none" when only their ratio means something) along columns and rows."""
-
-    x: Fraction
-    y: Fraction
-    unit: str
-
-    def scaled(self, x: int, y: int) -> Resolution:
-        """Return the tag of a picture with `x` times the columns and `y` times the rows on the same paper."""
-        return Resolution(self.x * x, self.y * y, self.unit)
-
-    def per(self, unit: str) -> tuple[Fraction, Fraction]:
-        """Return the dots per another unit; the ratio alone if this tag has no unit."""
-        if self.unit == "none":
-            return self.x, self.y
-        ratio = _MM_PER_UNIT[unit] / _MM_PER_UNIT[self.unit]
-        return self.x * ratio, self.y * ratio
-
-
-@dataclass(frozen=True)
 class PictureHeader:
-    """The resolution tag, colour profile and TIFF compression of a source, for `write_picture`."""
+    """The resolution tag, colour profile and TIFF compression of a source, for `write_picture`.
 
-    resolution: Resolution | None
+    `dpi_xy` are dots per inch along columns and rows; None where the source states none.
+    """
+
+    dpi_xy: tuple[float, float] | None
     icc_profile: bytes | None
     compression: str
 
@@ -161,33 +138,31 @@ def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str
     kind = SUFFIXES[out.suffix.lower()]
     _check_fits(result, kind, out)
     header: PictureHeader = result.header
-    _, scale_y, scale_x = provenance.scale_zyx
-    resolution = header.resolution.scaled(scale_x, scale_y) if header.resolution else None
     sentence = f"{meaning}. {provenance.sentence}" if meaning else provenance.sentence
     pages = [PIL.Image.fromarray(np.ascontiguousarray(page)) for page in result.pixels]
     # Through memory, because Pillow's encoders hide the reason (a full disk) when they write to a file themselves.
     buffer = io.BytesIO()
     options: dict[str, Any] = {"icc_profile": header.icc_profile} if header.icc_profile else {}
+    if header.dpi_xy:
+        _, scale_y, scale_x = provenance.scale_zyx
+        x, y = header.dpi_xy
+        options["dpi"] = min(x * scale_x, _LARGEST_DPI), min(y * scale_y, _LARGEST_DPI)
     try:
         if kind == "png":
             text = PngInfo()
             text.add_text("Description", sentence)
             pages[0].save(buffer, format="PNG", pnginfo=text, **options)
-            data = _set_png_resolution(buffer.getvalue(), resolution)
         elif kind == "jpeg":
             pages[0].save(buffer, format="JPEG", quality=JPEG_QUALITY, comment=sentence, **options)
-            data = _set_jpeg_resolution(buffer.getvalue(), resolution)
         else:
-            tags = _make_tiff_tags(resolution, sentence)
-            options |= {"compression": header.compression, "tiffinfo": tags}
+            options |= {"compression": header.compression, "description": sentence}
             pages[0].save(buffer, format="TIFF", save_all=True, append_images=pages[1:], **options)
-            data = buffer.getvalue()
     except (OSError, ValueError, struct.error) as error:
         raise OutputError(
             f"{out.name}: {result.pixels.shape[2]} x {result.pixels.shape[1]} pixels do not fit into a {kind.upper()} "
             f"({error}). Choose another format, or enhance a region with --roi."
         ) from error
-    out.write_bytes(data)
+    out.write_bytes(buffer.getvalue())
 
 
 def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
@@ -203,7 +178,7 @@ def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
     # Of each pixel, up to four channels as Pillow decodes them and their copy; of all pages, float32.
     needed = picture.width * picture.height * (8 + 4 * count)
     require_memory(path.name, needed, f"its {picture.width} x {picture.height} pixels")
-    resolution = _read_resolution(kind, picture)
+    dpi_xy = _read_dpi(kind, picture)
     icc_profile = picture.info.get("icc_profile") if picture.mode.startswith(("L", "I")) else None
     compression = str(picture.info.get("compression", "")) if kind == "tiff" else ""
     notes: list[str] = []
@@ -216,8 +191,8 @@ def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
         page, orientation, page_notes = _read_page(path, kind, picture)
         notes += page_notes
         pages.append(page)
-        if orientation > 4 and resolution and len(pages) == 1:
-            resolution = Resolution(resolution.y, resolution.x, resolution.unit)
+        if orientation > 4 and dpi_xy and len(pages) == 1:
+            dpi_xy = dpi_xy[1], dpi_xy[0]
     if len({(page.shape, page.dtype) for page in pages}) != 1:
         page_kinds = ", ".join(sorted({f"{page.shape[1]} x {page.shape[0]} {page.dtype}" for page in pages})) or "none"
         raise InputError(f"{path.name}: its pages are not of one kind ({page_kinds}). Save the pages as single files.")
@@ -232,13 +207,13 @@ def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
     compression = compression if compression in _LOSSLESS_TIFF else "tiff_adobe_deflate"
     return Image(
         pixels=pixels,
-        grid=_make_grid(pixels.shape, resolution),
+        grid=_make_grid(pixels.shape, dpi_xy),
         modality="unknown",
         format=kind,
         path=path,
         stored_range=None if is_float else (0, int(np.iinfo(pixels.dtype).max)),
         bits=8 * pixels.dtype.itemsize,
-        header=PictureHeader(resolution, icc_profile, compression),
+        header=PictureHeader(dpi_xy, icc_profile, compression),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -322,40 +297,24 @@ def _describe_too_large(path: Path, size: str) -> str:
     return f"{path.name}: too large for a radiograph ({size}), expected at most {MAX_SAMPLES:,} pixels. Crop it first."
 
 
-def _make_grid(shape: tuple[int, ...], resolution: Resolution | None) -> Grid:
+def _make_grid(shape: tuple[int, ...], dpi_xy: tuple[float, float] | None) -> Grid:
     pages, rows, columns = shape
-    if resolution is None or resolution.unit == "none":
+    if dpi_xy is None:
         return Grid((pages, rows, columns), np.eye(4), UNKNOWN)
-    x, y = resolution.per("cm")
-    return Grid((pages, rows, columns), np.diag([float(10 / x), float(10 / y), 1.0, 1.0]), RESOLUTION_TAG)
+    x, y = dpi_xy
+    return Grid((pages, rows, columns), np.diag([_MM_PER_INCH / x, _MM_PER_INCH / y, 1.0, 1.0]), RESOLUTION_TAG)
 
 
-def _read_resolution(kind: Format, picture: PIL.Image.Image) -> Resolution | None:
+def _read_dpi(kind: Format, picture: PIL.Image.Image) -> tuple[float, float] | None:
+    """Return the dots per inch along columns and rows; None for a tag that is missing, 0, invalid or without a unit."""
     info = picture.info
-    if kind == "png":
-        if "dpi" in info:  # the plug-in converts whole dots per metre to dots per inch
-            return _parse_resolution([round(value / 0.0254) for value in info["dpi"]], "m")
-        return _parse_resolution(info.get("aspect", (0, 0)), "none")
-    if kind == "tiff":
-        return _read_resolution_tags(getattr(picture, "tag_v2", {}))
-    unit = _JFIF_UNITS.get(info.get("jfif_unit", 0), "none")
-    density = _parse_resolution(info.get("jfif_density", (0, 0)), unit)
-    return density if density and unit != "none" else _read_resolution_tags(picture.getexif()) or density
-
-
-def _read_resolution_tags(tags: Mapping[int, Any]) -> Resolution | None:
-    unit = _TIFF_UNITS.get(tags.get(_RESOLUTION_UNIT, 2), "none")
-    return _parse_resolution((tags.get(_X_RESOLUTION), tags.get(_Y_RESOLUTION)), unit)
-
-
-def _parse_resolution(dots_xy: Sequence[object], unit: str) -> Resolution | None:
-    """Return the resolution, or None for a tag that is missing, 0 or invalid (denominator 0, text)."""
-    dots = [
-        Fraction(int(value.numerator), int(value.denominator))
-        for value in dots_xy
-        if isinstance(value, Rational) and value.denominator
-    ]
-    return Resolution(dots[0], dots[1], unit) if len(dots) == 2 and min(dots) > 0 else None
+    # Pillow makes up 72 for some JPEG without a unit, and 1 for a TIFF without a tag.
+    if (kind == "jpeg" and not info.get("jfif_unit")) or (
+        kind == "tiff" and not _read_tiff_tag(picture, _X_RESOLUTION, 0)
+    ):
+        return None
+    dots = [float(value) for value in info.get("dpi", ()) if isinstance(value, Real)]
+    return (dots[0], dots[1]) if len(dots) == 2 and all(0 < value < math.inf for value in dots) else None
 
 
 def _is_swapped_twice(picture: PIL.Image.Image) -> bool:
@@ -378,43 +337,3 @@ def _check_fits(result: Image, kind: Format, out: Path) -> None:
         )
     if kind != "tiff" and len(result.pixels) > 1:
         raise OutputError(f"{out.name}: {len(result.pixels)} slices do not fit into one {kind.upper()}. Name it .tif.")
-
-
-def _make_tiff_tags(resolution: Resolution | None, sentence: str) -> ImageFileDirectory_v2:
-    tags = ImageFileDirectory_v2()
-    tags[_DESCRIPTION] = sentence
-    if resolution:
-        unit = "cm" if resolution.unit == "m" else resolution.unit
-        x, y = resolution.per(unit)
-        tags[_X_RESOLUTION] = IFDRational(x.numerator, x.denominator)
-        tags[_Y_RESOLUTION] = IFDRational(y.numerator, y.denominator)
-        tags[_RESOLUTION_UNIT] = next(code for code, name in _TIFF_UNITS.items() if name == unit)
-    return tags
-
-
-def _set_png_resolution(data: bytes, resolution: Resolution | None) -> bytes:
-    """Insert a pHYs chunk (PNG specification 11.3.5.3) behind the header; Pillow writes none without a unit."""
-    if resolution is None:
-        return data
-    x, y = (round(value) for value in resolution.per("m"))
-    if not (0 < x < 2**31 and 0 < y < 2**31):
-        logger.warning("The resolution of the source does not fit into a PNG and is left out.")
-        return data
-    body = b"pHYs" + struct.pack(">IIB", x, y, resolution.unit != "none")
-    end_of_header = 33
-    chunk = struct.pack(">I", 9) + body + struct.pack(">I", zlib.crc32(body))
-    return data[:end_of_header] + chunk + data[end_of_header:]
-
-
-def _set_jpeg_resolution(data: bytes, resolution: Resolution | None) -> bytes:
-    """Set unit and density in the JFIF segment (ITU-T T.871, 10.1): Pillow writes dots per inch only."""
-    if resolution is None:
-        return data
-    unit = "inch" if resolution.unit == "m" else resolution.unit
-    x, y = (round(value) for value in resolution.per(unit))
-    if not (0 < x < 2**16 and 0 < y < 2**16):
-        logger.warning("The resolution of the source does not fit into a JPEG and is left out.")
-        return data
-    code = next(code for code, name in _JFIF_UNITS.items() if name == unit)
-    jfif_unit = 13
-    return data[:jfif_unit] + struct.pack(">BHH", code, x, y) + data[jfif_unit + 5 :]
