@@ -142,7 +142,7 @@ def discover(
 
     Raises:
         InputError: a missing path; a named file that is no image; a folder or zip without images; a zip that is
-            damaged, encrypted, too large or has links.
+            damaged, encrypted or too large.
         OutputError: no room for unpacking.
     """
     with ExitStack() as stack:

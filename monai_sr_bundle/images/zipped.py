@@ -6,7 +6,6 @@ import logging
 import lzma
 import re
 import shutil
-import stat
 import struct
 import tempfile
 import zipfile
@@ -34,7 +33,7 @@ def unpack(path: Path, folder: Path) -> None:
     """Unpack the members of a zip into one folder, numbered, with safe names that cannot lead to another folder.
 
     Raises:
-        InputError: it is damaged, encrypted, too large or has links.
+        InputError: it is damaged, encrypted or too large.
         OutputError: no room for unpacking.
     """
     try:
@@ -109,8 +108,6 @@ def pack(write_files: Callable[[Path], None], out: Path) -> None:
 
 def _unpack_members(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
     members = [member for member in archive.infolist() if not member.is_dir()]
-    if any(stat.S_ISLNK(member.external_attr >> 16) for member in members):
-        raise InputError(f"{path.name}: holds symbolic links, expected files only. Make the zip again without links.")
     if any(member.flag_bits & 1 for member in members):
         raise InputError(f"{path.name}: encrypted zip. Unpack it with its password first.")
     size = sum(member.file_size for member in members)
