@@ -288,8 +288,8 @@ def source_reference(header: Dataset) -> Dataset:
 
 
 def short_text(text: str) -> str:
-    """Return the text as ASCII of at most 64 characters, which an element of VR LO holds, cut between words."""
-    return ascii_only(text)[:65].rsplit(" ", maxsplit=int(len(text) > 64))[0][:64]
+    """Return the text as ASCII of at most 64 characters, which an element of VR LO holds."""
+    return ascii_only(text)[:64]
 
 
 def ascii_only(text: str) -> str:
