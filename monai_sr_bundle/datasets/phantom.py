@@ -8,18 +8,18 @@ gives the same chest at every size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pydicom
 from monai_sr_bundle.datasets.drawing import Canvas, Point, band, box, ellipse, sigmoid, smooth
-from monai_sr_bundle.errors import OutputError
+from monai_sr_bundle.datasets.make_manifest import write_once
+from monai_sr_bundle.datasets.radiograph import encode_png
 from monai_sr_bundle.images.dicom_write import code
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -122,12 +122,10 @@ def write_phantom_png(out: Path, size: int = 512, seed: int = 0) -> None:
     """Write the phantom as an 8-bit grey PNG.
 
     Raises:
-        OutputError: the file exists or cannot be written.
+        OutputError: another file exists there, or it cannot be written.
         ValueError: a size out of range.
     """
-    pixels = np.rint(draw_phantom(size, seed) * 255).astype(np.uint8)
-    with _new_file(out) as file:
-        Image.fromarray(pixels).save(file, format="PNG")
+    write_once(out, encode_png(np.rint(draw_phantom(size, seed) * 255).astype(np.uint8)))
 
 
 def write_phantom_dicom(out: Path, size: int = 512, seed: int = 0, spacing_mm: float = 0.6) -> None:
@@ -140,30 +138,17 @@ def write_phantom_dicom(out: Path, size: int = 512, seed: int = 0, spacing_mm: f
         spacing_mm: distance of pixel centres at the detector (Imager Pixel Spacing), above 0.
 
     Raises:
-        OutputError: the file exists or cannot be written.
-        ValueError: a size out of range, or a spacing that is not above 0.
+        OutputError: another file exists there, or it cannot be written.
+        ValueError: a size out of range.
     """
-    if not spacing_mm > 0:
-        raise ValueError(f"spacing_mm is {spacing_mm}, expected millimetres above 0.")
     stored = np.rint(draw_phantom(size, seed) * 4095).astype("<u2")
     dataset = _make_dx_header(f"{size} {seed} {spacing_mm}")
     dataset.ImagerPixelSpacing = [spacing_mm, spacing_mm]
     dataset.Rows, dataset.Columns = stored.shape
     dataset.PixelData = stored.tobytes()
-    with _new_file(out) as file:
-        pydicom.dcmwrite(file, dataset, enforce_file_format=True)
-
-
-@contextmanager
-def _new_file(out: Path) -> Iterator[BinaryIO]:
-    try:
-        with out.open("xb") as file:
-            yield file
-    except FileExistsError as error:
-        raise OutputError(f"{out}: exists already. Remove it or choose another name.") from error
-    except OSError as error:
-        message = f"{out}: cannot be written ({error.strerror}). Choose a folder that exists and is writable."
-        raise OutputError(message) from error
+    file = BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    write_once(out, file.getvalue())
 
 
 # ---- tissue -------------------------------------------------------------------------------------------------------

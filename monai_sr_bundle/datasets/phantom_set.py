@@ -28,7 +28,7 @@ def write_phantom_set(out: Path, modality: str, *, size: int = 64, train: int = 
         Path of the manifest.
 
     Raises:
-        OutputError: a file exists already.
+        OutputError: another file exists already.
         ValueError: a size out of range.
     """
     out.mkdir(parents=True, exist_ok=True)

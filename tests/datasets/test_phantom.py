@@ -121,12 +121,6 @@ def test_the_same_call_writes_the_same_dicom_file(tmp_path, monkeypatch):
     assert first.SOPInstanceUID != other.SOPInstanceUID
 
 
-def test_a_spacing_that_is_not_above_0_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="spacing_mm is 0, expected millimetres above 0"):
-        write_phantom_dicom(tmp_path / "phantom.dcm", spacing_mm=0)
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_png_file_holds_the_drawing_in_8_bits(tmp_path):
     write_phantom_png(tmp_path / "phantom.png", size=64)
     with Image.open(tmp_path / "phantom.png") as picture:
@@ -135,11 +129,9 @@ def test_the_png_file_holds_the_drawing_in_8_bits(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_phantom_png, write_phantom_dicom])
-def test_a_file_that_exists_is_kept_and_a_missing_folder_named(write, tmp_path):
+def test_a_file_that_exists_is_kept(write, tmp_path):
     out = tmp_path / "mine"
     out.write_text("precious")
-    with pytest.raises(OutputError, match=r"mine: exists already\. Remove it or choose another name"):
+    with pytest.raises(OutputError, match=r"mine: exists with other content and is never overwritten"):
         write(out, 64)
     assert out.read_text() == "precious"
-    with pytest.raises(OutputError, match=r"nowhere/phantom: cannot be written \(No such file or directory\)"):
-        write(tmp_path / "nowhere" / "phantom", 64)

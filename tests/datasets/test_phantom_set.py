@@ -36,5 +36,5 @@ def test_volumes_are_ct_in_hounsfield_units(tmp_path):
 
 def test_nothing_is_drawn_over(tmp_path):
     write_phantom_set(tmp_path / "drawn", "CXR", size=32)
-    with pytest.raises(OutputError, match="exists already"):
-        write_phantom_set(tmp_path / "drawn", "CXR", size=32)
+    with pytest.raises(OutputError, match="exists with other content"):
+        write_phantom_set(tmp_path / "drawn", "CXR", size=40)
