@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import signal
 import struct
@@ -30,6 +29,7 @@ from PIL import Image as Picture
 from pydicom import dcmread, uid
 from pydicom.data import get_testdata_file
 from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.tag import Tag
 
@@ -382,14 +382,18 @@ def test_a_damaged_file_of_a_folder_is_told_and_the_others_are_found(tmp_path):
                     read_dicom(source.files, source.files[0])
 
 
-def test_a_big_endian_file_is_read_and_written(tmp_path):
-    little = dcmread(ct_slice(tmp_path / "ct.dcm", phantom(dtype="int16")[0]))
-    big = type(little)("big.dcm", {element.tag: element for element in little}, is_little_endian=False)
-    big.PixelData = np.frombuffer(little.PixelData, "<i2").astype(">i2").tobytes()
-    big.file_meta = little.file_meta
+def test_pixels_and_tables_of_a_big_endian_file_are_turned_around(tmp_path):
+    file = ct_slice(tmp_path / "ct.dcm")
+    big = Dataset()
+    big.update({element.tag: element for element in dcmread(file)})
+    table = Dataset()
+    table.LUTDescriptor = [3, 0, 16]
+    table.add_new("LUTData", "OW", np.array([1, 2, 3], ">u2").tobytes())
+    big.VOILUTSequence = [table]
+    big.PixelData = phantom()[0].astype(">i2").tobytes()
+    big.file_meta = dcmread(file).file_meta
     big.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
-    buffer = io.BytesIO()
-    big.save_as(buffer, implicit_vr=False, little_endian=False, enforce_file_format=True)
-    (tmp_path / "big.dcm").write_bytes(buffer.getvalue())
-    written = dcmread(read_and_write(tmp_path / "big.dcm"))
-    np.testing.assert_array_equal(written.pixel_array[::4, ::4], phantom(dtype="int16")[0])
+    big.save_as(file, enforce_file_format=True)
+    written = dcmread(read_and_write(file))
+    np.testing.assert_array_equal(written.pixel_array[::4, ::4], phantom()[0])
+    assert written.VOILUTSequence[0]["LUTData"].value == np.array([1, 2, 3], "<u2").tobytes()
