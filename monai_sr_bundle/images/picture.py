@@ -26,11 +26,8 @@ from PIL import ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 SUFFIXES: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
-MAX_SAMPLES = 357_913_940
-"""More samples than any radiograph or film stack has; a larger picture is damaged or made to fill the memory.
-
-Pillow's own limit: it opens no larger picture.
-"""
+MOST_PIXELS = 357_913_940
+"""Pillow's own limit: it opens no larger picture."""
 MOST_DEFLATED = 1032
 """Bytes that a byte of a PNG becomes at most. Pillow paints black what the data of a damaged PNG do not reach."""
 JPEG_QUALITY = 98
@@ -97,7 +94,7 @@ def read_picture(path: Path) -> Image:
 
     Raises:
         InputError: damaged; a colour picture; transparent; an animation; samples of other sizes; pages of different
-            sizes; NaN or infinite values; more than `MAX_SAMPLES`.
+            sizes; NaN or infinite values; more than `MOST_PIXELS`.
         OutOfMemoryError: it does not fit into the memory.
     """
     kind = picture_format(path)
@@ -113,7 +110,9 @@ def read_picture(path: Path) -> Image:
         raise
     except PIL.Image.DecompressionBombError as error:
         count = next(iter(re.findall(r"\((\d+) pixels", str(error))), "too many")
-        raise InputError(_describe_too_large(path, f"{count} pixels")) from error
+        raise InputError(
+            f"{path.name}: too large for a radiograph ({count} pixels, expected at most {MOST_PIXELS:,}). Crop it."
+        ) from error
     except MemoryError as error:
         raise OutOfMemoryError(f"{path.name}: does not fit into the memory. Close other programs.") from error
     except _DAMAGE as error:
@@ -171,8 +170,6 @@ def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
         raise InputError(
             f"{path.name}: {count} pictures in one {kind.upper()} file, expected one. Save the one you want by itself."
         )
-    if picture.width * picture.height * count > MAX_SAMPLES:
-        raise InputError(_describe_too_large(path, f"{picture.width} x {picture.height}, {count} page(s)"))
     if kind == "png" and picture.width * picture.height > MOST_DEFLATED * 8 * path.stat().st_size:  # at a bit each
         raise ValueError(f"{picture.width} x {picture.height} pixels in {path.stat().st_size} bytes")
     # Of each pixel, up to four channels as Pillow decodes them and their copy; of all pages, float32.
@@ -291,10 +288,6 @@ def _read_grey_from_colours(path: Path, mode: str, picture: PIL.Image.Image) -> 
         stored = "with a palette of greys" if mode in ("P", "PA") else "as colour with three equal channels"
         notes.append(f"Stored {stored}; read and written as grey.")
     return np.ascontiguousarray(channels[..., 0]), notes
-
-
-def _describe_too_large(path: Path, size: str) -> str:
-    return f"{path.name}: too large for a radiograph ({size}), expected at most {MAX_SAMPLES:,} pixels. Crop it first."
 
 
 def _make_grid(shape: tuple[int, ...], dpi_xy: tuple[float, float] | None) -> Grid:

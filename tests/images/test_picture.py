@@ -13,7 +13,6 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images import picture
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN
 from monai_sr_bundle.images.picture import read_picture, write_picture
 from PIL import ImageOps
@@ -341,7 +340,7 @@ REFUSED = [
         lambda path: save(path, grey(), save_all=True, append_images=[PIL.Image.fromarray(grey()[::-1].copy())]),
         r"animation\.png: 2 pictures in one PNG file, expected one",
     ),
-    ("bomb.png", decompression_bomb, r"bomb\.png: too large for a radiograph.*Crop it first"),
+    ("bomb.png", decompression_bomb, r"bomb\.png: too large for a radiograph.*Crop it"),
     (
         "white.tif",
         lambda path: save_tiff(path, grey().astype(np.float32), "miniswhite"),
@@ -358,13 +357,6 @@ def test_other_pictures_are_refused(tmp_path: Path, name: str, write, message: s
     write(tmp_path / name)
     with pytest.raises(InputError, match=message):
         read_picture(tmp_path / name)
-
-
-def test_more_pages_than_fit_into_the_limit_are_refused(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(picture, "MAX_SAMPLES", 200)
-    save_tiff(tmp_path / "in.tif", np.stack([grey(), grey()]))
-    with pytest.raises(InputError, match=r"too large for a radiograph \(9 x 12, 2 page\(s\)\), expected at most 200"):
-        read_picture(tmp_path / "in.tif")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
