@@ -128,19 +128,9 @@ def read_header(path: Path) -> Dataset:
     Raises:
         InputError: the header is damaged.
     """
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
+    from monai_sr_bundle.images.dicom_file import read_file
 
-    try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
-        # pydicom decodes an element at its first use; damage must raise here, not later.
-        list(header)
-    except (InvalidDicomError, OSError, EOFError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        # The error's text may quote the patient's data, its name does not.
-        raise InputError(
-            f"{path.name}: the DICOM header is damaged ({type(error).__name__}). Get the file again."
-        ) from error
-    return header
+    return read_file(path, stop_before_pixels=True, tags=list(_TAGS))
 
 
 def patient_name(header: Dataset) -> str:

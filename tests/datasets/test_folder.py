@@ -93,5 +93,4 @@ def test_a_dicom_file_with_a_damaged_header_is_listed(tmp_path: Path) -> None:
     whole = radiograph(picture(tmp_path / "in" / "a_1.png").with_name("x"), chest(dtype="uint16", top=4095))
     whole.write_bytes(whole.read_bytes().replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00L?"))
     prepare("folder", tmp_path / "in", tmp_path / "out")
-    reason = "x: the DICOM header is damaged (NotImplementedError). Get the file again."
-    assert skipped(tmp_path / "out") == {"x": reason}
+    assert skipped(tmp_path / "out")["x"].startswith("x: cannot be read as DICOM (NotImplementedError)")
