@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -349,8 +348,7 @@ def _make_dx_header(identity: str) -> FileDataset:
     meta.MediaStorageSOPInstanceUID = uid("instance")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    moment = datetime(2026, 1, 1, 12, 0, 0)
-    date, time = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
+    date, time = "20260101", "120000"
 
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.SpecificCharacterSet = "ISO_IR 192"
