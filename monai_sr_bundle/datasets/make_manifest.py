@@ -35,9 +35,6 @@ def write_boxes(boxes: Mapping[Path, list[Box]], out: Path) -> None:
     Raises:
         OutputError: other boxes exist there, or the folder cannot be written.
     """
-    all_boxes = [box for image_boxes in boxes.values() for box in image_boxes]
-    optional: tuple[str, ...] = ("slice_index",) if any(box.slice_index is not None for box in all_boxes) else ()
-    optional += ("reader",) if any(box.reader for box in all_boxes) else ()
     rows = [
         {
             "image": file.relative_to(out).as_posix(),
@@ -49,6 +46,7 @@ def write_boxes(boxes: Mapping[Path, list[Box]], out: Path) -> None:
         for file, image_boxes in boxes.items()
         for box in image_boxes
     ]
+    optional = [name for name in ("slice_index", "reader") if any(row[name] for row in rows)]
     write_once(out / "boxes.csv", format_csv((*BOX_COLUMNS, *optional), rows))
 
 

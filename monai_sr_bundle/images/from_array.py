@@ -7,18 +7,14 @@ from pathlib import Path
 import numpy as np
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
-from monai_sr_bundle.images.given_spacing import with_spacing
 from monai_sr_bundle.images.image import Image
 
 
-def image_from_array(
-    array: np.ndarray, spacing_mm: tuple[float, float] | None = None, modality: str = "unknown"
-) -> Image:
+def image_from_array(array: np.ndarray, modality: str = "unknown") -> Image:
     """Return an image of a bare array, for callers in Python.
 
     Args:
         array: ``[rows, columns]`` or ``[slices, rows, columns]``; uint8, uint16 or int16 as stored, or float32.
-        spacing_mm: row and column spacing; unknown if None.
         modality: "CXR", "CT" (then the numbers are HU) or "unknown".
 
     Raises:
@@ -37,7 +33,7 @@ def image_from_array(
     integer = np.issubdtype(pixels.dtype, np.integer)
     limits = (int(np.iinfo(pixels.dtype).min), int(np.iinfo(pixels.dtype).max)) if integer else None
     slices, rows, columns = pixels.shape
-    image = Image(
+    return Image(
         pixels=pixels,
         grid=Grid((slices, rows, columns), np.eye(4)),
         modality=modality,  # type: ignore[arg-type]
@@ -46,4 +42,3 @@ def image_from_array(
         stored_range=limits,
         bits=8 * pixels.dtype.itemsize,
     )
-    return with_spacing(image, spacing_mm) if spacing_mm else image

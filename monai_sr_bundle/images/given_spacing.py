@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 from monai_sr_bundle.errors import UsageError
-from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image
 
 GIVEN_BY_USER = "given by the user"
@@ -16,7 +15,7 @@ GIVEN_BY_USER = "given by the user"
 def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
     """Return the image with the in-plane spacing that the user gives (`--spacing-mm ROW COLUMN`).
 
-    If the file has a spacing too, the user's is used and a note says so.
+    If the file has a spacing too, the user's is used and a note says so. The first sample's centre stays where it is.
 
     Raises:
         UsageError: a spacing that is not above 0.
@@ -25,20 +24,11 @@ def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
     if not (row > 0 and column > 0 and np.isfinite([row, column]).all()):
         raise UsageError(f"--spacing-mm {row:g} {column:g}: expected two numbers above 0, in millimetres.")
     notes = image.notes
+    x, y, _ = image.grid.spacing_xyz
     if image.grid.in_millimetres:
-        x, y, _ = image.grid.spacing_xyz
         remark = f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced."
         notes = (*notes, remark)
-    return replace(image, grid=respaced(image.grid, row, column, GIVEN_BY_USER), notes=notes)
-
-
-def respaced(grid: Grid, row_mm: float, column_mm: float, source: str) -> Grid:
-    """Return the same grid with other in-plane spacing: `row_mm` between rows, `column_mm` between columns.
-
-    The first sample's centre stays where it is.
-    """
-    affine = np.array(grid.affine, dtype=np.float64)
-    old_x, old_y, _ = grid.spacing_xyz
-    affine[:3, 0] *= column_mm / old_x
-    affine[:3, 1] *= row_mm / old_y
-    return replace(grid, affine=affine, spacing_source=source)
+    affine = np.array(image.grid.affine, dtype=np.float64)
+    affine[:3, 0] *= column / x
+    affine[:3, 1] *= row / y
+    return replace(image, grid=replace(image.grid, affine=affine, spacing_source=GIVEN_BY_USER), notes=notes)

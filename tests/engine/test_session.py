@@ -16,7 +16,7 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, SessionCache, choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.from_array import image_from_array
-from monai_sr_bundle.images.given_spacing import respaced, with_spacing
+from monai_sr_bundle.images.given_spacing import with_spacing
 from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
@@ -130,8 +130,8 @@ def test_an_unknown_spacing_is_no_reason_to_warn_and_the_user_may_state_it(film,
 
 def test_a_spacing_that_the_user_replaces_is_named(film):
     source = replace(image_from_array(grey(film)), path=Path("film.dcm"))
-    source = replace(source, grid=respaced(source.grid, 0.2, 0.1, "PixelSpacing"))
-    result = enhance(source, CXR, spacing_mm=(0.4, 0.4))
+    grid = replace(source.grid, affine=np.diag([0.1, 0.2, 1, 1]), spacing_source="PixelSpacing")
+    result = enhance(replace(source, grid=grid), CXR, spacing_mm=(0.4, 0.4))
     assert result.image.grid.spacing_source == "given by the user"
     assert "The file states 0.2 x 0.1 mm (PixelSpacing), which the user replaced." in result.warnings
 

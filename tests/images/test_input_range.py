@@ -75,7 +75,9 @@ def test_tiny_images_are_not_judged_and_millimetres_never_count():
     assert measure_sharpness_and_noise(low()[:31]) == {}
     film = np.rint(255 * low()).astype(np.uint8)
     for spacing in (None, (0.14, 0.14), (6.0, 6.0)):
-        result = enhance(image_from_array(film, spacing, "CXR"), "chest_xray_edsr_x4")  # trained at 5 to 7 mm a pixel
+        result = enhance(
+            image_from_array(film, "CXR"), "chest_xray_edsr_x4", spacing_mm=spacing
+        )  # trained at 5 to 7 mm a pixel
         assert set(result.input_comparison) == {"noise_percent", "sharpness_db"}
         assert not any("spacing" in warning for warning in result.warnings)
 
@@ -135,7 +137,7 @@ def test_another_distance_of_slices_than_a_through_plane_model_knows_gives_a_war
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, between or 1.0, 1])), tmp_path / "a.nii")
     image = read_one(tmp_path / "a.nii")
     if between is None:
-        image = replace(image, grid=image_from_array(volume[..., 0], None, "CT").grid)
+        image = replace(image, grid=image_from_array(volume[..., 0], "CT").grid)
     bundle = find_bundle("chest_ct_throughplane")
     measured = bundle.family.measure_input(image, bundle.window)
     warnings = describe_differences(compare_input(measured, bundle.metadata["input_range"]))
@@ -162,7 +164,7 @@ def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
 @pytest.mark.parametrize(("modality", "difference"), [("CXR", "noisier"), ("CT", "sharper")])
 def test_noise_is_unlike_what_every_default_bundle_has_learnt_from(modality, difference):
     static = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
-    warnings = enhance(image_from_array(static, (5.5, 5.5), modality)).warnings
+    warnings = enhance(image_from_array(static, modality), spacing_mm=(5.5, 5.5)).warnings
     sentence = f"far {difference} than anything that the model was trained on"
     assert any(sentence in warning for warning in warnings)
 

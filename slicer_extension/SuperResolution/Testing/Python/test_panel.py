@@ -112,8 +112,8 @@ def test_run_brings_the_result_of_the_engine_into_the_scene_and_into_view(withBo
         "import numpy as np\n"
         "from monai_sr_bundle.engine.session import enhance\n"
         "from monai_sr_bundle.images.from_array import image_from_array\n"
-        "image = image_from_array(np.load('in.npy'), (0.6, 0.6), 'CXR')\n"
-        "done = enhance(image, roi=(50, 40, 82, 72), backend='onnx', error_bars=True)\n"
+        "image = image_from_array(np.load('in.npy'), 'CXR')\n"
+        "done = enhance(image, spacing_mm=(0.6, 0.6), roi=(50, 40, 82, 72), backend='onnx', error_bars=True)\n"
         "np.save('out.npy', done.image.pixels); np.save('bars.npy', done.error_bars.half_width)"
     )
     runPython("-c", code, cwd=tmp_path)
