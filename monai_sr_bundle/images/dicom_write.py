@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -194,11 +194,10 @@ def set_times(derived: Dataset, source: Dataset, created: datetime) -> None:
 
 def _to_time_zone_of(source: Dataset, moment: datetime) -> datetime:
     """Convert a time to the header's Timezone Offset From UTC (0008,0201), if it has one."""
-    zone = re.fullmatch(r"([+-])([01]\d)([0-5]\d)", str(source.get("TimezoneOffsetFromUTC") or "").strip())
-    if not zone:
+    try:
+        return moment.astimezone(datetime.strptime(str(source.get("TimezoneOffsetFromUTC")).strip(), "%z").tzinfo)
+    except ValueError:
         return moment
-    offset = timedelta(hours=int(zone[2]), minutes=int(zone[3]))
-    return moment.astimezone(timezone(-offset if zone[1] == "-" else offset))
 
 
 def _image_type(derived: Dataset) -> list[str]:
