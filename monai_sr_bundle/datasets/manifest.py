@@ -90,7 +90,8 @@ def read_manifest(
     """
     if split is not None and split not in SPLITS:
         raise InputError(f"split {split!r} is unknown, expected one of {', '.join(SPLITS)}.")
-    records = _read_all_records(data_dir, sets)
+    records = [record for folder in set_folders(data_dir, sets) for record in _read_records(folder)[1]]
+    check_patients(((record.patient_id, record.split) for record in records), data_dir)
     of_kind = [record for record in records if kind in (None, record.kind)]
     selected = [record for record in of_kind if (record.split == split if split else record.split != "sample")]
     if not selected:
@@ -129,8 +130,8 @@ def read_boxes(data_dir: Path, *, sets: Collection[str] | None = None) -> dict[P
         table = folder / "boxes.csv"
         if not table.exists():
             continue
-        records = {record.file: record for record in _read_records(folder)}
-        root = _find_root(folder, [cells["file"] for _, cells in read_table(folder / "manifest.csv", _REQUIRED)])
+        root, of_folder = _read_records(folder)
+        records = {record.file: record for record in of_folder}
         for line, cells in read_table(table, BOX_COLUMNS):
             file = _resolve(root, cells["image"], table, line)
             if file not in records:
@@ -239,13 +240,8 @@ def set_folders(data_dir: Path, sets: Collection[str] | None = None) -> list[Pat
     return [folder for folder in folders if sets is None or folder.name in sets]
 
 
-def _read_all_records(data_dir: Path, sets: Collection[str] | None) -> list[Record]:
-    records = [record for folder in set_folders(data_dir, sets) for record in _read_records(folder)]
-    check_patients(((record.patient_id, record.split) for record in records), data_dir)
-    return records
-
-
-def _read_records(folder: Path) -> list[Record]:
+def _read_records(folder: Path) -> tuple[Path, list[Record]]:
+    """Return the folder that the files of a set are relative to, and the records of its manifest."""
     table = folder / "manifest.csv"
     rows = read_table(table, _REQUIRED)
     root = _find_root(folder, [cells["file"] for _, cells in rows])
@@ -259,7 +255,7 @@ def _read_records(folder: Path) -> list[Record]:
             )
         lines[record.file] = line
         records.append(record)
-    return records
+    return root, records
 
 
 def _find_root(folder: Path, files: list[str]) -> Path:

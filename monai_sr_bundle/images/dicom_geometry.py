@@ -95,11 +95,6 @@ def pixel_spacing(header: Dataset) -> PixelSpacing:
     return PixelSpacing(*spacing, source, tuple(notes))
 
 
-def projection_affine(spacing: PixelSpacing) -> np.ndarray:
-    """Return the affine of an image without a position in the patient: origin 0, axes along columns and rows."""
-    return np.diag([spacing.column_mm, spacing.row_mm, 1.0, 1.0])
-
-
 def position(header: Dataset) -> np.ndarray | None:
     """Return Image Position (Patient), ``[3]`` in LPS millimetres; None if the header has none."""
     coordinates = numbers(header, "ImagePositionPatient", 3)

@@ -16,7 +16,7 @@ from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
 from monai_sr_bundle.images.memory import require_memory
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder, pixel_array
-from pydicom.pixels.utils import get_expected_length
+from pydicom.pixels.utils import as_pixel_options, get_expected_length
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -43,7 +43,6 @@ LOSSY_METHODS = {
 
 _LARGEST_RLE_RATIO = 64
 """Two bytes of a run become 128 (PS3.5 G.3.1); a header that claims more lies about its size."""
-PIXEL_NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
 _DECODER_ERRORS = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError, OSError, EOFError,
     StopIteration, OverflowError, AssertionError, SyntaxError, struct.error,
@@ -120,20 +119,11 @@ def _decode(
     if plugin not in ("pylibjpeg", "gdcm"):
         # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
         return pixel_array(dataset, decoding_plugin=plugin, raw=True, correct_unused_bits=False)
-    description = {
-        "syntax": str(syntax),
-        "decoding_plugin": plugin,
-        "correct_unused_bits": False,
-        "number_of_frames": frames,
-        "photometric_interpretation": str(dataset.PhotometricInterpretation),
-        **{keyword_to_option(keyword): int(dataset[keyword].value) for keyword in PIXEL_NUMBERS},
-    }
+    dataset.pop("ExtendedOffsetTable", None)  # bytes, which a request cannot hold; the frames are found without it
+    description = as_pixel_options(
+        dataset, number_of_frames=frames, syntax=str(syntax), decoding_plugin=plugin, correct_unused_bits=False
+    )
     return process.decode(dataset.PixelData, description, expected)
-
-
-def keyword_to_option(keyword: str) -> str:
-    """Return pydicom's name of a decoding option: "BitsStored" is "bits_stored"."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in keyword).lstrip("_")
 
 
 def frame_count(dataset: Dataset, file: Path) -> int:
@@ -161,11 +151,6 @@ def lossy_method(dataset: Dataset) -> str | None:
         return method
     # The wavelet in the first coding style marker (ISO 15444-1 A.6.1): 0 is the irreversible 9-7.
     return None if data[data.find(b"\xff\x52", data.find(b"\xff\x4f\xff\x51")) + 13] else method
-
-
-def compression_ratio(dataset: Dataset) -> float:
-    """Return the bytes before compression per stored byte."""
-    return get_expected_length(dataset, "bytes") / max(len(dataset.PixelData), 1)
 
 
 def _check_present(dataset: Dataset, file: Path) -> None:

@@ -13,15 +13,15 @@ from monai_sr_bundle.images.dicom_geometry import (
     file_name,
     numbers,
     pixel_spacing,
-    projection_affine,
     sort_slices,
     stack_affine,
 )
-from monai_sr_bundle.images.dicom_pixels import PIXEL_NUMBERS, compression_ratio, decode, lossy_method
+from monai_sr_bundle.images.dicom_pixels import decode, lossy_method
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import MODALITIES, Image, Modality
 from monai_sr_bundle.images.memory import require_memory
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -46,7 +46,10 @@ SECONDARY_CAPTURES = (
 CHEST_PARTS = ("CHEST", "THORA", "LUNG", "RIB", "HEART", "BODY", "TRUNK")
 """Parts of the values of Body Part Examined (0018,0015) that hold the chest, or lie in it."""
 EXPECTED = "expected CT, CR, DX or Secondary Capture"
-PIXEL_DESCRIPTION = (*PIXEL_NUMBERS, "NumberOfFrames", "PhotometricInterpretation", "HighBit")
+PIXEL_DESCRIPTION = (
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
+    *("NumberOfFrames", "PhotometricInterpretation"),
+)
 SAME_IN_A_SERIES = (
     "PatientID",
     "StudyInstanceUID",
@@ -87,7 +90,8 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
         if first.SOPClassUID == CTImageStorage:
             affine, geometry_notes = stack_affine(headers, spacing, path)
         else:
-            affine, geometry_notes = projection_affine(spacing), spacing.notes
+            # An image without a position in the patient: origin 0, axes along columns and rows.
+            affine, geometry_notes = np.diag([spacing.column_mm, spacing.row_mm, 1.0, 1.0]), spacing.notes
         slope, intercept = _rescale(first)
         pixels, pixel_notes = _read_pixels(headers)
         bits = int(first.BitsStored)
@@ -260,7 +264,7 @@ def _record_lossy_compression(header: Dataset, dataset: Dataset) -> None:
     method = lossy_method(dataset)
     if method and header.get("LossyImageCompression") != "01":
         header.LossyImageCompression = "01"
-        header.LossyImageCompressionRatio = f"{compression_ratio(dataset):.2f}"
+        header.LossyImageCompressionRatio = f"{get_expected_length(dataset, 'bytes') / len(dataset.PixelData):.2f}"
         header.LossyImageCompressionMethod = method
 
 
