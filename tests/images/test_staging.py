@@ -188,14 +188,17 @@ def test_a_full_disk_is_told_with_needed_and_free_bytes(tmp_path: Path, needed: 
 
 
 @pytest.mark.parametrize("explicit", [True, False])
-def test_a_full_disk_is_told_in_one_line_through_another_librarys_error(tmp_path: Path, explicit: bool):
+def test_a_full_disk_is_told_in_one_line_below_two_errors_of_another_library(tmp_path: Path, explicit: bool):
     def fill() -> None:
         with staged(tmp_path / "result.dcm", overwrite=False) as temporary:
             temporary.symlink_to("/dev/full")
             try:
-                temporary.write_bytes(b"no room for this")
-            except OSError as error:
-                raise OSError("With tag (7FE0,0010)\nTraceback ...") from (error if explicit else None)
+                try:
+                    temporary.write_bytes(b"no room for this")
+                except OSError as error:
+                    raise ValueError from (error if explicit else None)
+            except ValueError as error:
+                raise OSError("With tag (7FE0,0010)\nTraceback ...") from error
 
     with pytest.raises(OutputError, match="the disk or your quota is full") as error_info:
         fill()
