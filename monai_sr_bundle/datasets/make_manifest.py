@@ -76,6 +76,7 @@ def record_cells(record: Record, out: Path) -> dict[str, str]:
         "mm_per_pixel": f"{record.mm_per_pixel:.6f}" if record.mm_per_pixel else "",
         "shape_xyz": "x".join(map(str, record.shape_xyz or ())),
         "spacing_mm": "x".join(f"{value:.6g}" for value in record.spacing_xyz or ()),
+        "kernel": record.kernel,
         **record.others,
         "sha256": record.sha256 or "",
     }

@@ -5,7 +5,7 @@ or to its parent (then it begins with the folder's name); which of the two holds
 
 - both kinds: `file, split, license, patient_id`, then `set, source_path, sha256`;
 - radiographs: `view, width, height, mm_per_pixel`;
-- CT: `shape_xyz` (as 512x512x64), `spacing_mm` (as 0.7x0.7x1.0).
+- CT: `shape_xyz` (as 512x512x64), `spacing_mm` (as 0.7x0.7x1.0), `kernel`.
 
 Further columns, such as labels, are for people and kept as they are. A row with a `shape_xyz`, `spacing_mm` or `hu_min`
 is a CT. Empty means unknown. The splits are train, val and test;
@@ -31,7 +31,7 @@ SPLITS = ("train", "val", "test", "sample")
 _REQUIRED = ("file", "split", "license")
 _COLUMNS = (
     *(*_REQUIRED, "patient_id", "set", "source_path", "sha256"),
-    *("view", "width", "height", "mm_per_pixel", "shape_xyz", "spacing_mm"),
+    *("view", "width", "height", "mm_per_pixel", "shape_xyz", "spacing_mm", "kernel"),
 )
 BOX_COLUMNS = ("image", "finding", "x_min", "y_min", "x_max", "y_max")
 
@@ -53,6 +53,7 @@ class Record:
         source_path: path of the original.
         width, height: columns and rows of the stored image.
         shape_xyz, spacing_xyz: samples and millimetres along columns, rows and slices (CT).
+        kernel: reconstruction kernel (CT).
         others: cells of further columns.
     """
 
@@ -70,6 +71,7 @@ class Record:
     height: int | None = None
     shape_xyz: tuple[int, int, int] | None = None
     spacing_xyz: tuple[float, float, float] | None = None
+    kernel: str = ""
     others: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -210,6 +212,7 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
         height=read_integer("height"),
         shape_xyz=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
         spacing_xyz=spacing,
+        kernel=cells.get("kernel", ""),
         others={name: text for name, text in cells.items() if name not in _COLUMNS},
     )
 

@@ -306,11 +306,11 @@ def _convert_ct(item: Item, source: str, out_dir: Path) -> _Prepared:
         _make_record(item, source, file, data),
         shape_xyz=(x, y, z),
         spacing_xyz=volume.spacing_xyz,
+        kernel=volume.kernel,
         others={
             "hu_min": str(volume.hu.min()),
             "hu_max": str(volume.hu.max()),
             "manufacturer": volume.manufacturer,
-            "kernel": volume.kernel,
         },
     )
     return _Prepared(item.name, record)

@@ -19,7 +19,7 @@ def test_a_series_becomes_a_volume_in_hu_at_its_place(tmp_path: Path) -> None:
     ct_series(tmp_path / "in", thorax(), PatientIdentityRemoved="YES", ConvolutionKernel="B30f")
     prepare("ct", tmp_path / "in", tmp_path / "out")
     (record,) = read_manifest(tmp_path / "out")
-    assert (record.kind, record.patient_id, record.others["kernel"]) == ("ct", "PHANTOM", "B30f")
+    assert (record.kind, record.patient_id, record.kernel) == ("ct", "PHANTOM", "B30f")
     assert (record.shape_xyz, record.spacing_xyz) == ((24, 24, 6), (0.6, 0.9, 2.5))
     volume = nibabel.load(record.file)
     assert volume.get_data_dtype() == np.int16
