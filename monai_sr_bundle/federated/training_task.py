@@ -19,18 +19,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "batch_size": (1, 256), "patch_size": (8, 512), "learning_rate": (1e-7, 1e-1), "box_weight": (0, 100),
     "private_noise": (0.1, 1000), "private_clip": (1e-6, 1e6),
 }  # fmt: skip
-_WHOLE = ("rounds", "iterations", "seed", "batch_size", "patch_size")
-_OPTIONAL = (
-    "iterations",
-    "epochs",
-    "batch_size",
-    "patch_size",
-    "learning_rate",
-    "box_weight",
-    "stage",
-    "private_noise",
-    "private_clip",
-)
 
 
 @dataclass(frozen=True)
@@ -85,14 +73,16 @@ class TrainingTask:
             raise InputError(f"algorithm is {self.algorithm!r}, expected {' or '.join(ALGORITHMS)}.")
         if type(self.local_normalisation) is not bool:
             raise InputError(f"local_normalisation is {self.local_normalisation!r}, expected true or false.")
-        for key, (least, greatest) in _BOUNDS.items():
-            value = getattr(self, key)
-            if value is None and key in _OPTIONAL:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in _BOUNDS or (value is None and field.default is None):
                 continue
-            kinds = (int,) if key in _WHOLE else (int, float)
+            least, greatest = _BOUNDS[field.name]
+            is_whole = str(field.type).startswith("int")
+            kinds = (int,) if is_whole else (int, float)
             if type(value) not in kinds or not math.isfinite(value) or not least <= value <= greatest:
-                kind = "a whole number" if key in _WHOLE else "a number"
-                raise InputError(f"{key} is {value!r}, expected {kind} from {least:g} to {greatest:g}.")
+                kind = "a whole number" if is_whole else "a number"
+                raise InputError(f"{field.name} is {value!r}, expected {kind} from {least:g} to {greatest:g}.")
         if (self.private_noise is None) != (self.private_clip is None):
             raise InputError("DP-SGD needs both private_noise and private_clip; state both, or none.")
         if (self.iterations is None) == (self.epochs is None):
