@@ -10,14 +10,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 from monai_sr_bundle.federated.site_settings import SiteSettings
-from monai_sr_bundle.federated.site_training import open_site_training
+from monai_sr_bundle.federated.site_training import open_site_training, site_items
 from monai_sr_bundle.federated.study import Study, read_study
 from monai_sr_bundle.metrics.box_fidelity import box_psnr
 from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
-from monai_sr_bundle.transforms.pairs import pair_items
 from torch.nn.functional import interpolate
 
 BICUBIC = "bicubic"
@@ -64,11 +63,7 @@ def measure_models(
         bundle = study.task.require_bundle()
         # One training image: this one is never run.
         training = open_site_training(study.task, bundle, settings, Path(output), seed=study.task.seed, limit=1)
-        facts = training.bundle.facts
-        share = float(facts.get("validation_share", 0.0))
-        items = pair_items(
-            str(settings.data), str(facts["modality"]), split, sets=facts["sets"], validation_share=share
-        )
+        facts, items = training.bundle.facts, site_items(training, settings, split)
         levels = int(facts["levels"])
         reduce = int(settings.reduce or facts.get("reduce", 1))
         psnr = PSNR(levels)
@@ -82,7 +77,7 @@ def measure_models(
                     images[BICUBIC] = _bicubic(output_["image"].float(), label)
                 for method, image in images.items():
                     measures.psnr.setdefault(method, []).append(float(torch.as_tensor(psnr(image, label))))
-                    inside = box_psnr(image, label, item[BOXES] / reduce, levels) if len(item[BOXES]) else math.nan
+                    inside = box_psnr(image, label, item[BOXES] / reduce, levels)
                     measures.box_psnr.setdefault(method, []).append(inside)
     return measures
 

@@ -16,7 +16,7 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import set_folders
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.federated.ledger import Release, require_ledger
-from monai_sr_bundle.federated.messages import DELTA, EPSILON, SAMPLE_RATE
+from monai_sr_bundle.federated.messages import DELTA, EPSILON, PROCESS_OF, SAMPLE_RATE
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.training_task import TrainingTask
 from monai_sr_bundle.images.staging import staged
@@ -27,9 +27,6 @@ from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.pairs import pair_items
 from torch.nn.modules.batchnorm import _BatchNorm
-
-PROCESS = "process"
-"""The buffer of a diffusion model's or a flow's network with the fingerprint of its process."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +80,15 @@ class SiteTraining:
         self.task, self.settings, self.output = task, settings, output
         seed = site_seed(task.seed, site, rounds_before)
         self.training = open_site_training(task, bundle, settings, output, seed=seed)
-        self._sets = self.training.bundle.facts["sets"]
         self._normalisation = normalisation_keys(self.training.network) if task.local_normalisation else set()
         # The next job of the study has another process; a job of the same study has the same task.
         digest = hashlib.sha256(task.as_text().encode()).hexdigest()[:16]
         self._normalisation_files = f"normalisation_{digest}_*.pt"  # * is the round that it was trained in
-        train_items, self._validation_items = self._items("train"), self._items("val")
+        train_items = site_items(self.training, settings, "train")
+        self._validation_items = site_items(self.training, settings, "val")
         self.images = len(train_items)
         self.boxed_images = sum(bool(len(item[BOXES])) for item in train_items)
-        self._box_weight = getattr(self._objective, "box_weight", 0.0)
+        self._box_weight = getattr(self.training.objective, "box_weight", 0.0)
         self._global: dict[str, torch.Tensor] = {}
         self._iterations_a_round = _round_iterations(task, self.training)
         if task.mu:
@@ -123,7 +120,8 @@ class SiteTraining:
         """Return the figures of the weights that arrived; those inside boxes only where the site has some."""
         metrics = {f"val_{name}": value for name, value in self.training.validate().items()}
         boxed = [item for item in self._validation_items if len(item[BOXES])]
-        levels, reduce = int(self.training.bundle.facts["levels"]), self._reduce
+        facts = self.training.bundle.facts
+        levels, reduce = int(facts["levels"]), int(self.settings.reduce or facts.get("reduce", 1))
         values = [
             box_psnr(output["pred"][None], output["label"][None], item[BOXES] / reduce, levels)
             for item, output in zip(boxed, self.training.enlarge(boxed), strict=True)
@@ -143,7 +141,7 @@ class SiteTraining:
         start = time.monotonic()
         self.training.budget.iterations = number * self._iterations_a_round
         if self._box_weight:
-            self._objective.box_weight = self._box_weight * box_factor
+            self.training.objective.box_weight = self._box_weight * box_factor
         privacy = self._spend()
         iterations = self.training.run(iterations=self._iterations_a_round)
         state = self.training.network.state_dict()
@@ -159,7 +157,7 @@ class SiteTraining:
             boxed_images=self.boxed_images,
             iterations=iterations,
             seconds=time.monotonic() - start,
-            process=state[PROCESS].tolist() if PROCESS in state else [],
+            process=state[PROCESS_OF].tolist() if PROCESS_OF in state else [],
             privacy=privacy,
         )
 
@@ -187,21 +185,6 @@ class SiteTraining:
         release = Release(self.task.private_noise, rate, self._iterations_a_round, self.output.name)
         return {EPSILON: self._ledger.spend(release), DELTA: self._ledger.delta, SAMPLE_RATE: rate}
 
-    @property
-    def _objective(self) -> Any:
-        return self.training.objective
-
-    @property
-    def _reduce(self) -> int:
-        return int(self.settings.reduce or self.training.bundle.facts.get("reduce", 1))
-
-    def _items(self, split: str) -> list[dict[Any, Any]]:
-        facts = self.training.bundle.facts
-        share = float(facts.get("validation_share", 0.0))
-        return pair_items(
-            str(self.settings.data), str(facts["modality"]), split, sets=self._sets, validation_share=share
-        )
-
     def _trained_keys(self) -> list[str]:
         """Return the keys that a round may change and the site does not keep: parameters and measured statistics."""
         network = self.training.network
@@ -209,7 +192,7 @@ class SiteTraining:
         return [
             key
             for key, value in network.state_dict().items()
-            if value.is_floating_point() and key not in frozen | self._normalisation | {PROCESS}
+            if value.is_floating_point() and key not in frozen | self._normalisation | {PROCESS_OF}
         ]
 
     def _stay_near_global(self, mu: float) -> None:
@@ -247,9 +230,12 @@ def open_site_training(
         "batch_size": task.batch_size,
         "patch_size": task.patch_size,
         "learning_rate": task.learning_rate,
-        **_private_keys(task),
         **overrides,
     }
+    if task.private_noise is not None and task.private_clip is not None:
+        from monai_sr_bundle.training.private_step import private_training
+
+        keys |= private_training(task.private_noise, task.private_clip)
     if task.box_weight is not None or bundle.facts.get("box_weight"):
         weight = task.box_weight if task.box_weight is not None else bundle.facts["box_weight"]
         has_boxes = any(
@@ -276,12 +262,11 @@ def open_site_training(
     )
 
 
-def _private_keys(task: TrainingTask) -> dict[str, Any]:
-    if task.private_noise is None or task.private_clip is None:
-        return {}
-    from monai_sr_bundle.training.private_step import private_training
-
-    return private_training(task.private_noise, task.private_clip)
+def site_items(training: Training, settings: SiteSettings, split: str) -> list[dict[Any, Any]]:
+    """Return the images of a site in a split, as `pair_items` lists them for a training."""
+    facts = training.bundle.facts
+    share = float(facts.get("validation_share", 0.0))
+    return pair_items(str(settings.data), str(facts["modality"]), split, sets=facts["sets"], validation_share=share)
 
 
 def _own_image_sets(bundle: Bundle, settings: SiteSettings) -> dict[str, Any]:
