@@ -40,7 +40,6 @@ def draw_privacy_curve(
     sites: int | None = None,
     quick: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    **changes: Any,
 ) -> str:
     """Train a study without protection and with each noise, and measure every global model at every site.
 
@@ -51,7 +50,6 @@ def draw_privacy_curve(
         noises: noise multipliers.
         sites, quick: see `read_simulated_study` and `write_simulated_sites`.
         progress: called after every model with the number of finished ones and of all.
-        changes: keys of the study with other values.
 
     Returns:
         The table for the terminal.
@@ -61,7 +59,7 @@ def draw_privacy_curve(
         OutputError: `out` is not empty.
         SuperResolutionError: see `simulate_job`.
     """
-    study = read_simulated_study(name, sites, quick=quick, **changes, personal_rounds=0)
+    study = read_simulated_study(name, sites, quick=quick)
     if study.privacy.protect is None:
         raise InputError(f"study {study.name} has no privacy section. State there what is protected, clip and delta.")
     if out.is_dir() and any(out.iterdir()):

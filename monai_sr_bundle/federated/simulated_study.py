@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.privacy import Privacy
@@ -13,25 +12,22 @@ from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import Study, read_study
 
-_QUICK = {"rounds": 2, "iterations": 30, "epochs": None}
+_QUICK = {"rounds": 2, "iterations": 30, "epochs": None, "personal_rounds": 1}
 _QUICK_IMAGES = 12
 
 
-def read_simulated_study(name: str, sites: int | None, *, quick: bool, **changes: Any) -> Study:
+def read_simulated_study(name: str, sites: int | None, *, quick: bool) -> Study:
     """Read a study, and choose its sites where it names none.
 
     Args:
         name: name or file of a study.
         sites: number of sites that share the patients, for a study that names none. Default 3.
         quick: two rounds of 30 iterations.
-        changes: keys of the study with other values.
 
     Raises:
         InputError: both the study and `sites` say which sites; see `read_study` and `usual_sites`.
     """
-    if quick:
-        changes |= _QUICK
-    study = read_study(name, **changes)
+    study = read_study(name, **(_QUICK if quick else {}))
     if study.sites and sites is not None:
         raise InputError(f"--sites {sites}: the study {study.name} names its sites. Leave the option out.")
     chosen = study.sites or usual_sites(study.task.require_bundle(), 3 if sites is None else sites)

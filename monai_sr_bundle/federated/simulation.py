@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms.transform import Transform
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.federated.comparison import describe, write_comparison
+from monai_sr_bundle.federated.comparison import compare, describe
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import SiteMeasures, measure_models
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
@@ -28,10 +28,8 @@ from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import open_site_training, site_seed
 from monai_sr_bundle.federated.start_weights import start_state
 from monai_sr_bundle.federated.study import Study
-from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.images.staging import staged, write_file
 from monai_sr_bundle.training.weights import read_weights
-
-logger = logging.getLogger(__name__)
 
 GLOBAL, POOLED, LOCAL, PERSONAL = "global", "pooled", "local", "personalised"
 
@@ -44,7 +42,6 @@ def simulate(
     sites: int | None = None,
     quick: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    **changes: Any,
 ) -> str:
     """Train a study on one machine: federated, at each site alone, personalised, and on the pooled images.
 
@@ -59,7 +56,6 @@ def simulate(
         sites: number of sites that share the patients, for a study that names none.
         quick: two rounds of 30 iterations on few images: shows that everything runs, and no more.
         progress: called after every part with the number of finished parts and of all.
-        changes: keys of the study with other values.
 
     Returns:
         The table for the terminal.
@@ -69,9 +65,7 @@ def simulate(
         OutputError: `out` holds another study or another version of it.
         SuperResolutionError: see `simulate_job`.
     """
-    if quick:
-        changes["personal_rounds"] = 1
-    study = read_simulated_study(name, sites, quick=quick, **changes)
+    study = read_simulated_study(name, sites, quick=quick)
     if study.task.iterations is None:
         raise InputError("a simulation compares at equal iterations. State the length of a round by iterations.")
     # A run with a wrong --data leaves no study.json, which would refuse the right one.
@@ -81,14 +75,14 @@ def simulate(
     total = 2 + 3 * len(settings)
     finished = 0
 
-    def report(count: int) -> None:
+    def report_part() -> None:
         nonlocal finished
-        finished += count
+        finished += 1
         if progress is not None:
             progress(finished, total)
 
     federated = parts.train_federated()
-    report(1)
+    report_part()
     environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     os.environ.update(environment)  # of the processes below, which each have one thread
     workers = min(2, os.cpu_count() or 1)
@@ -99,18 +93,19 @@ def simulate(
         try:
             for future in futures:
                 future.result()
-                report(1)
+                report_part()
             measure_futures = {site: pool.submit(parts.measure, site) for site in settings}
             measures = {}
             for site, measured in measure_futures.items():
-                measures[site] = SiteMeasures(**measured.result())
-                report(1)
+                measures[site] = measured.result()
+                report_part()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # what runs is finished, and not begun again another time
             raise
-    record = json.loads((federated / ROUNDS_FILE).read_text(encoding="utf-8"))
-    write_comparison(study, measures, record, out / "comparison.json", quick=quick)
-    return describe(study, measures, quick=quick)
+    rounds = json.loads((federated / ROUNDS_FILE).read_text(encoding="utf-8"))
+    comparison = compare(study, measures, rounds, quick=quick)
+    write_file(out / "comparison.json", f"{json.dumps(comparison, indent=2)}\n".encode())
+    return describe(comparison)
 
 
 def _begin(study: Study, data: Path, out: Path, quick: bool) -> None:
@@ -160,11 +155,12 @@ class _Parts:
         sites = self.study.sites
         batch = len(sites) * (self.study.task.batch_size or int(self.bundle.facts["batch_size"]))
         of_site = {site.name: self._load_and_degrade(site) for site in sites}
+        by_site = f"{__name__}.BySited"
         overrides: dict[str, Any] = {
             "batch_size": batch,
             "sets": [site.name for site in sites],
-            "load": [{"_target_": BY_SITE, "transforms": {name: steps[0] for name, steps in of_site.items()}}],
-            "degrade": [{"_target_": BY_SITE, "transforms": {name: steps[1] for name, steps in of_site.items()}}],
+            "load": [{"_target_": by_site, "transforms": {name: steps[0] for name, steps in of_site.items()}}],
+            "degrade": [{"_target_": by_site, "transforms": {name: steps[1] for name, steps in of_site.items()}}],
         }
         self._train(POOLED, SiteSettings(self.out / "sites", self.out / "work"), POOLED, **overrides)
 
@@ -178,16 +174,15 @@ class _Parts:
         start = read_weights(self._model(f"{GLOBAL}_before_{PERSONAL}"))
         self._train(f"{PERSONAL}_{site}", self.settings[site], site, start=start, rounds_before=rounds)
 
-    def measure(self, site: str) -> dict[str, Any]:
+    def measure(self, site: str) -> SiteMeasures:
         """Measure all models on the test images of one site."""
         path = self.out / "measures" / f"{site}.json"
         if not path.is_file():
             names = [GLOBAL, POOLED, *(f"{kind}_{other}" for kind in (LOCAL, PERSONAL) for other in self.settings)]
             models = {name: read_weights(self._model(name)) for name in names}
             measures = measure_models(self.study, self.settings[site], models)
-            path.parent.mkdir(exist_ok=True)
             write_file(path, json.dumps(vars(measures)).encode())
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return SiteMeasures(**json.loads(path.read_text(encoding="utf-8")))
 
     def _train(
         self,
@@ -218,10 +213,8 @@ class _Parts:
         return self.out / "models" / f"{name}.pt"
 
     def _save(self, name: str, state: Mapping[str, torch.Tensor]) -> None:
-        path = self._model(name)
-        path.parent.mkdir(exist_ok=True)
-        torch.save(dict(state), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with staged(self._model(name), overwrite=True) as temporary:
+            torch.save(dict(state), temporary)
 
     def _load_and_degrade(self, site: SimulatedSite) -> Sequence[dict[str, Any]]:
         pairs = "monai_sr_bundle.transforms.pairs"
@@ -242,4 +235,16 @@ class _Parts:
         return load, degrade
 
 
-BY_SITE = "monai_sr_bundle.federated.by_site.BySited"
+class BySited(Transform):
+    """Treat an image as its site does.
+
+    Args:
+        transforms: transform of each site, by the name of the site, which is that of the folder two above the image's
+            file.
+    """
+
+    def __init__(self, transforms: Mapping[str, Callable[[Any], Any]]) -> None:
+        self.transforms = transforms
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Any:
+        return self.transforms[Path(data["path"]).parents[1].name](data)

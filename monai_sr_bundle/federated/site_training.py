@@ -88,7 +88,8 @@ class SiteTraining:
         self._validation_items = site_items(self.training, settings, "val")
         self.images = len(train_items)
         self.boxed_images = sum(bool(len(item[BOXES])) for item in train_items)
-        self._box_weight = getattr(self.training.objective, "box_weight", 0.0)
+        self._objective: Any = self.training.objective
+        self._box_weight = getattr(self._objective, "box_weight", 0.0)
         self._global: dict[str, torch.Tensor] = {}
         self._iterations_a_round = _round_iterations(task, self.training)
         if task.mu:
@@ -141,7 +142,7 @@ class SiteTraining:
         start = time.monotonic()
         self.training.budget.iterations = number * self._iterations_a_round
         if self._box_weight:
-            self.training.objective.box_weight = self._box_weight * box_factor
+            self._objective.box_weight = self._box_weight * box_factor
         privacy = self._spend()
         iterations = self.training.run(iterations=self._iterations_a_round)
         state = self.training.network.state_dict()

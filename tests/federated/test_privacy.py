@@ -69,9 +69,10 @@ def test_a_round_of_dp_sgd_is_paid_for_before_it_is_trained(sites, tmp_path):
 def test_the_curve_states_epsilon_and_psnr_of_every_noise(tmp_path):
     write_windows(tmp_path / "data", "drawn", {"train": 8, "val": 2, "test": 2}, size=128)
     text = tmp_path / "curve.yaml"
-    text.write_text(json.dumps({**TASK, "privacy": PRIVACY}))
+    text.write_text(json.dumps(TASK))
     with pytest.raises(InputError, match="has no privacy section"):
-        draw_privacy_curve(str(text), tmp_path / "data", tmp_path / "out", [2.0], privacy=None)
+        draw_privacy_curve(str(text), tmp_path / "data", tmp_path / "out", [2.0])
+    text.write_text(json.dumps({**TASK, "privacy": PRIVACY}))
     table = draw_privacy_curve(str(text), tmp_path / "data", tmp_path / "out", [2.0], sites=2)
     rows = json.loads((tmp_path / "out" / CURVE_FILE).read_text())["rows"]
     assert list(rows) == ["bicubic", "before training", "no noise", "noise 2"]

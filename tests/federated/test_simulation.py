@@ -175,7 +175,6 @@ def test_a_simulation_compares_and_goes_on_after_an_interruption(study_text, tmp
     monkeypatch.chdir(tmp_path)  # trainers run in folders of their own
     data, out = Path("data"), Path("out")
     write_phantom_set(data / "drawn", "CXR", size=64, train=4, val=2, test=2)
-    changes = {"iterations": 2, "rounds": 2}
 
     def killed(*_args, **_keys):
         raise KeyboardInterrupt
@@ -183,10 +182,10 @@ def test_a_simulation_compares_and_goes_on_after_an_interruption(study_text, tmp
     with monkeypatch.context() as patch:
         patch.setattr(simulation, "ProcessPoolExecutor", killed)
         with pytest.raises(KeyboardInterrupt):
-            simulation.simulate(str(study_text), data, out, sites=2, **changes)
+            simulation.simulate(str(study_text), data, out, sites=2)
     model = out / "models" / "global.pt"
     first = model.stat().st_mtime_ns
-    table = simulation.simulate(str(study_text), data, out, sites=2, **changes)
+    table = simulation.simulate(str(study_text), data, out, sites=2)
     assert model.stat().st_mtime_ns == first
     assert "mean over sites" in table
     content = json.loads((out / "comparison.json").read_text())
@@ -194,8 +193,10 @@ def test_a_simulation_compares_and_goes_on_after_an_interruption(study_text, tmp
         "bicubic", "local", "local_elsewhere", "global", "personalised", "personalised_elsewhere", "pooled",
     }  # fmt: skip
     assert len(content["differences"]) == 3
+    other_study = tmp_path / "drawn.yaml"
+    other_study.write_text(json.dumps(TASK | {"iterations": 3}))
     with pytest.raises(OutputError, match="holds another study"):
-        simulation.simulate(str(study_text), data, out, sites=2, iterations=3, rounds=2)
+        simulation.simulate(str(other_study), data, out, sites=2)
 
 
 def test_a_trainer_finds_the_folders_of_its_site_from_any_folder(tmp_path, monkeypatch):
@@ -223,8 +224,10 @@ def test_a_failed_simulation_says_why_its_trainers_ended(tmp_path):
 
 
 def test_a_simulation_without_iterations_or_sites_is_refused(study_text, tmp_path):
+    in_epochs = tmp_path / "epochs.yaml"
+    in_epochs.write_text(json.dumps(TASK | {"iterations": None, "epochs": 1}))
     with pytest.raises(InputError, match="State the length of a round by iterations"):
-        simulation.simulate(str(study_text), tmp_path, tmp_path / "out", iterations=None, epochs=1)
+        simulation.simulate(str(in_epochs), tmp_path, tmp_path / "out")
     with pytest.raises(InputError, match="--sites 1: expected at least 2"):
         simulation.simulate(str(study_text), tmp_path, tmp_path / "out", sites=1)
     with pytest.raises(InputError, match="names its sites. Leave the option out"):
