@@ -119,11 +119,10 @@ def write_calibration_job(
     bundle: Bundle,
     folder: Path,
     *,
-    alpha: float = 0.1,
-    split: str = "val",
-    limit: int | None = None,
-    minimum_sites: int = 2,
-    seconds: int = 3600,
+    alpha: float,
+    split: str,
+    limit: int | None,
+    minimum_sites: int,
     result_filters: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Write the job that calibrates a bundle's error bars at all sites, into a new folder inside `folder`.
@@ -132,8 +131,7 @@ def write_calibration_job(
         bundle: a bundle with error bars, installed at the sites.
         folder: folder for that of the job.
         alpha, split, limit: see `calibrate_sites` and `CalibrateExecutor`.
-        minimum_sites: sites that have to answer. Default 2.
-        seconds: longest wait for them. Default 3600.
+        minimum_sites: sites that have to answer.
         result_filters: see `write_job`.
 
     Returns:
@@ -148,7 +146,7 @@ def write_calibration_job(
     return write_configs(
         folder / f"calibrate_{bundle.name}",
         minimum_sites=minimum_sites,
-        workflow={"path": BROADCAST, "args": {"processor": "collector", "task_name": TASK, "timeout": seconds}},
+        workflow={"path": BROADCAST, "args": {"processor": "collector", "task_name": TASK, "timeout": 3600}},
         executor={"path": CALIBRATE_EXECUTOR, "args": measured | ({} if limit is None else {"limit": limit})},
         tasks=(TASK,),
         components=[{"id": "collector", **collector}],
@@ -183,7 +181,6 @@ def calibrate_sites(bundle: Bundle, curves_of_sites: Mapping[str, Sequence[LossC
     Raises:
         InputError: too few images or patients in all, or errors that do not follow their scale.
     """
-    require_share(alpha)
     sites = sorted(curves_of_sites)
     curves = [add_curves(same) for same in zip(*(curves_of_sites[site] for site in sites), strict=True)]
     return make_calibration(
@@ -228,10 +225,10 @@ class CalibrationCollector(ResponseProcessor):
     Args:
         bundle: name of the bundle.
         alpha: see `calibrate_sites`.
-        minimum_sites: sites that have to answer. Default 2.
+        minimum_sites: sites that have to answer.
     """
 
-    def __init__(self, bundle: str, alpha: float, minimum_sites: int = 2) -> None:
+    def __init__(self, bundle: str, alpha: float, minimum_sites: int) -> None:
         super().__init__()
         require_share(alpha)
         self.bundle, self.alpha, self.minimum_sites = bundle, alpha, minimum_sites

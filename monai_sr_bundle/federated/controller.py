@@ -28,6 +28,9 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.fedavg import FedAvg
 
+MAX_MISSED = 2
+"""Rounds in a row without an answer after which a site is no longer asked."""
+
 
 class FederatedAveraging(FedAvg):
     """Federated averaging over the sites that answer in time.
@@ -43,7 +46,6 @@ class FederatedAveraging(FedAvg):
         grace_seconds: how long others are waited for once `minimum_sites` have answered.
         start_round: rounds that earlier jobs of the study have done. Default 0.
         kept_rounds: numbers of rounds after which the global model is also kept in a file of its own. Default none.
-        max_missed: rounds in a row without an answer after which a site is no longer asked. Default 2.
     """
 
     def __init__(
@@ -54,11 +56,10 @@ class FederatedAveraging(FedAvg):
         grace_seconds: int,
         start_round: int = 0,
         kept_rounds: Sequence[int] = (),
-        max_missed: int = 2,
     ) -> None:
         super().__init__(num_rounds=num_rounds, start_round=start_round, ignore_result_error=True)
         self.minimum_sites, self.round_seconds, self.grace_seconds = minimum_sites, round_seconds, grace_seconds
-        self.kept_rounds, self.max_missed = tuple(kept_rounds), max_missed
+        self.kept_rounds = tuple(kept_rounds)
         self._missed: Counter[str] = Counter()
         self._asked: list[str] = []
         self._answers: dict[str, FLModel] = {}
@@ -75,7 +76,7 @@ class FederatedAveraging(FedAvg):
     def sample_clients(self, num_clients: int | None = None) -> list[str]:
         """Return the sites to ask: all but those that have missed too many rounds in a row."""
         sites = sorted(super().sample_clients(None))
-        present = [site for site in sites if self._missed[site] < self.max_missed]
+        present = [site for site in sites if self._missed[site] < MAX_MISSED]
         self._asked = present if len(present) >= self.minimum_sites else sites
         return self._asked
 

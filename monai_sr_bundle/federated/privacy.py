@@ -10,8 +10,11 @@ from typing import Any
 
 from monai_sr_bundle.errors import InputError
 
-FILTERS = "monai_sr_bundle.federated.filters"
-PROTECTED = ("training", "difference")
+LISTED_ONLY = "monai_sr_bundle.federated.filters.ListedOnly"
+CLIP_AND_NOISE = "monai_sr_bundle.federated.filters.ClipAndNoise"
+FILTERS = (LISTED_ONLY, CLIP_AND_NOISE)
+"""Filters of which every answer of a site passes one."""
+_PROTECTED = ("training", "difference")
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class Privacy:
             bundle: name of the bundle that is trained.
         """
         if self.protect != "difference":
-            return ({"path": f"{FILTERS}.ListedOnly", "args": {"bundle": bundle}},)
+            return ({"path": LISTED_ONLY, "args": {"bundle": bundle}},)
         arguments = {"bundle": bundle, "clip": self.clip, "noise_multiplier": self.noise_multiplier}
-        return ({"path": f"{FILTERS}.ClipAndNoise", "args": arguments},)
+        return ({"path": CLIP_AND_NOISE, "args": arguments},)
 
 
 def parse_privacy(content: object) -> Privacy:
@@ -66,8 +69,8 @@ def parse_privacy(content: object) -> Privacy:
     if not isinstance(content, Mapping) or not {"protect"} <= set(content) <= set(keys):
         raise InputError(f"privacy is {content!r}, expected protect and perhaps {', '.join(keys[1:])}.")
     values: dict[str, Any] = dict(content)
-    if values["protect"] not in PROTECTED:
-        raise InputError(f"privacy: protect is {values['protect']!r}, expected {' or '.join(PROTECTED)}.")
+    if values["protect"] not in _PROTECTED:
+        raise InputError(f"privacy: protect is {values['protect']!r}, expected {' or '.join(_PROTECTED)}.")
     for key in keys[1:]:
         if isinstance(values.get(key), str):  # as YAML reads 1e-5
             with suppress(ValueError):

@@ -44,8 +44,8 @@ def simulate_job(
     local = workspace / "local"
     for name, settings in sites.items():
         write_site_settings(settings, local / SIMULATED_SETTINGS / f"{name}.yaml")
-    filters = [f"{FILTERS}.ListedOnly", f"{FILTERS}.ClipAndNoise"]  # at a real site, they are its own
-    allowed = [*DEFAULT_CLASS_ALLOW_LIST, *SERVER_CLASSES, *SITE_CLASSES, *filters]
+    # At a real site, the filters are its own, and no job builds them.
+    allowed = [*DEFAULT_CLASS_ALLOW_LIST, *SERVER_CLASSES, *SITE_CLASSES, *FILTERS]
     resources = {"format_version": 2, "class_allow_list": allowed}
     (local / "resources.json").write_text(json.dumps(resources), encoding="utf-8")
     # Numbers of threads: all sites share this machine's processors.

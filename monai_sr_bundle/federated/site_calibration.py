@@ -29,10 +29,10 @@ def simulate_calibration(
     data: Path,
     out: Path,
     *,
-    sites: int = 3,
-    split: str = "val",
-    alpha: float = 0.1,
-    limit: int | None = None,
+    sites: int,
+    split: str,
+    alpha: float,
+    limit: int | None,
 ) -> str:
     """Calibrate a bundle's error bars at sites that share the patients of one data set.
 
@@ -40,7 +40,7 @@ def simulate_calibration(
         name: name of a bundle with error bars.
         data: folder with a manifest, or of such folders.
         out: new folder for `calibration.json`, `coverage.json` and what the sites write.
-        sites: number of sites. Default 3.
+        sites: number of sites.
         split, alpha, limit: see `write_calibration_job`; the limit is that of each site.
 
     Returns:
@@ -74,10 +74,10 @@ def calibrate_federation(
     name: str,
     out: Path,
     *,
-    sites: int = 3,
-    split: str = "val",
-    alpha: float = 0.1,
-    limit: int | None = None,
+    sites: int,
+    split: str,
+    alpha: float,
+    limit: int | None,
     report: Callable[[str], None] = print,
 ) -> str:
     """Calibrate a bundle's error bars at the sites of a federation.
@@ -86,7 +86,7 @@ def calibrate_federation(
         session: see `submit.open_session`.
         name: name of a bundle with error bars that is installed at the sites.
         out: new folder for `calibration.json` and `coverage.json`.
-        sites: sites that have to answer. Default 3.
+        sites: sites that have to answer.
         split, alpha, limit: see `write_calibration_job`; the limit is that of each site.
         report: called with a line for the person who waits. Default: print.
 

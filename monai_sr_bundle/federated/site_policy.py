@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.privacy import CLIP_AND_NOISE, FILTERS
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.shipped_bundles import configs_dir
 
@@ -21,9 +22,6 @@ FORBIDDEN_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
 """Rights that no role may have: to bring code, read files of the site, or start other software."""
 _FILES = ("resources.json", "authorization.json", "privacy.json")
 _STORAGE, _BUNDLE = "{storage}", "{bundle}"
-CLIP_AND_NOISE = "monai_sr_bundle.federated.filters.ClipAndNoise"
-FILTERS = ("monai_sr_bundle.federated.filters.ListedOnly", CLIP_AND_NOISE)
-"""Filters of which every answer of a site passes one."""
 
 
 def policy_folder(role: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import BINS, INTENSITY, MINIMUM_IMAGES, RANGES, ImageStatistics
 from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
-from monai_sr_bundle.federated.submit import explain_loss, run_to_result
+from monai_sr_bundle.federated.submit import connected_sites, explain_loss, run_to_result
 from monai_sr_bundle.images.staging import write_file
 from nvflare.fuel.flare_api.flare_api import Session
 
@@ -84,7 +84,7 @@ def collect_statistics(
         InputError: no hospital is connected, or the job fails, as where none has enough images.
     """
     with explain_loss("Run this again when it is up."):
-        sites = sorted(client.name for client in session.get_system_info().client_info)
+        sites = sorted(connected_sites(session))
     if not sites:
         raise InputError("no hospital is connected. Ask them to start their kits.")
     with tempfile.TemporaryDirectory() as temporary:

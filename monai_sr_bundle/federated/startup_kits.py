@@ -208,7 +208,7 @@ def is_server(kit: Path) -> bool:
     return (kit / _STARTUP / "fed_server.json").is_file()
 
 
-def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True) -> datetime:
+def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True) -> None:
     """Refuse a startup kit that is not the coordinator's, was changed, or does not hold now.
 
     Args:
@@ -217,9 +217,6 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
         now: time of this machine, with its time zone.
         signed: expect the coordinator's signature over all files. A kit that was put together at the hospital from a
             signed certificate has none. Default True.
-
-    Returns:
-        The end of its certificate.
 
     Raises:
         InputError: the kit is refused; the message says why.
@@ -274,7 +271,6 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
                 f"{kit.name}: its {name} expired on {_date(each.not_valid_after_utc)}; the clock of this "
                 f"machine says {_date(now)}. Ask the coordinator for a new kit."
             )
-    return min(root.not_valid_after_utc, certificate.not_valid_after_utc)
 
 
 def _check_contents(folder: Path) -> None:

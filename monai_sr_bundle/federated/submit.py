@@ -20,7 +20,7 @@ from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.start_weights import START_FILE
 from monai_sr_bundle.federated.study import Study
-from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.images.staging import staged, write_file
 from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
@@ -34,7 +34,6 @@ from nvflare.fuel.flare_api.api_spec import (
 )
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-ROUNDS_A_JOB = 10
 JOBS_FILE = "jobs.json"
 """File in the folder of a study with the end of each of its jobs."""
 ABSENT = "absent"
@@ -138,7 +137,7 @@ def run_study(
     study: Study,
     out: Path,
     *,
-    rounds_a_job: int = ROUNDS_A_JOB,
+    rounds_a_job: int = 10,
     continued: Path | None = None,
     report: Callable[[str], None] = print,
 ) -> JobEnd:
@@ -163,8 +162,6 @@ def run_study(
         InputError: nothing to go on from, rounds without a record, no round left, or the server refuses the job.
         OutputError: `out` holds another study.
     """
-    if rounds_a_job < 1:
-        raise InputError(f"--rounds-a-job {rounds_a_job}: expected at least 1.")
     if continued is None and (out / GLOBAL_MODEL).exists():
         raise OutputError(f"{out} holds a study. Name another folder with --out, or go on with --continue {out}.")
     model, rounds, jobs = _read_state(continued, out) if continued else (None, [], [])
@@ -202,7 +199,7 @@ def run_study(
 
 def _require_sites(session: Session, study: Study, out: Path | None) -> None:
     """Refuse to submit a job that NVFlare would not begin."""
-    sites = _connected_sites(session)
+    sites = connected_sites(session)
     if len(sites) < study.minimum_sites:
         raise StudyEnded(
             f"{len(sites)} hospitals are connected ({', '.join(sorted(sites)) or 'none'}), but the study needs "
@@ -211,7 +208,8 @@ def _require_sites(session: Session, study: Study, out: Path | None) -> None:
         )
 
 
-def _connected_sites(session: Session) -> set[str]:
+def connected_sites(session: Session) -> set[str]:
+    """Return the names of the hospitals that are connected to the server."""
     return {client.name for client in session.get_system_info().client_info}
 
 
@@ -251,9 +249,8 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[str, str]]) -> None:
-    temporary = out / f"{GLOBAL_MODEL}.part"
-    shutil.copyfile(model, temporary)
-    temporary.replace(out / GLOBAL_MODEL)
+    with staged(out / GLOBAL_MODEL, overwrite=True) as temporary:
+        shutil.copyfile(model, temporary)
     start = model.with_name(START_FILE)
     # A later job begins with the model of the one before it, and not with what the study began with.
     is_first = _read_records(model.with_name(ROUNDS_FILE))[0]["round"] == 0
@@ -370,7 +367,7 @@ def fetch_end(
         gone: set[str] = set()
         if status == RunStatus.FINISHED_ABNORMAL:
             with suppress(*_LOST):
-                gone = sites_of(rounds) - _connected_sites(session)
+                gone = sites_of(rounds) - connected_sites(session)
         explanation = _describe_losses(rounds, gone) or explanation
     model = folder / GLOBAL_MODEL if folder and (folder / GLOBAL_MODEL).is_file() else None
     return JobEnd(job, status, explanation, rounds, model)

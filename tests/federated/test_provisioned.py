@@ -161,7 +161,10 @@ def test_error_bars_are_calibrated_for_the_patients_of_all_hospitals(federation,
         for number, site in enumerate(federation.sites)
     }
     with other_images(federation, folders):
-        table = calibrate_federation(session, STUDY["bundle"], tmp_path / "out", report=lambda line: None)
+        table = calibrate_federation(
+            session, STUDY["bundle"], tmp_path / "out",
+            sites=3, split="val", alpha=0.1, limit=None, report=lambda line: None,
+        )  # fmt: skip
     bundle = find_bundle(STUDY["bundle"])
     curves = {site: measure_losses(bundle, folder) for site, folder in folders.items()}
     in_one_place = calibrate_sites(bundle, curves, 0.1)

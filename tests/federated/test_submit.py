@@ -64,11 +64,6 @@ def test_a_study_that_has_all_its_rounds_does_not_go_on(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_job_without_rounds_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--rounds-a-job 0: expected at least 1"):
-        run_study(None, study(), tmp_path / "out", rounds_a_job=0)
-
-
 @pytest.mark.parametrize(("text", "words"), [('[{"round": 0', "cannot be read "), ("[1]", "is no list of records")])
 def test_a_damaged_record_is_named(tmp_path, text, words):
     (tmp_path / GLOBAL_MODEL).write_bytes(b"weights")
