@@ -16,7 +16,7 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated import startup_kits
-from monai_sr_bundle.federated.join import install_kit, join
+from monai_sr_bundle.federated.join import install_kit, join, run_nvflare
 from monai_sr_bundle.federated.site_policy import policy_folder
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
@@ -33,7 +33,7 @@ from nvflare.lighter.utils import (
     sign_folders,
 )
 
-from tests.drawn_data import write_radiographs, write_volumes
+from tests.drawn_data import write_radiographs
 
 
 def now() -> datetime:
@@ -104,7 +104,8 @@ def test_private_keys_are_closed_from_the_first_moment_on(tmp_path, monkeypatch)
 
 def test_the_coordinators_kit_is_accepted(kit, provisioned):
     assert kit_name(kit) == "hospital-1"
-    assert check_kit(kit, provisioned.fingerprint, now()) == kit_expires(kit) >= provisioned.kits_expire
+    assert kit_expires(kit) >= provisioned.kits_expire
+    check_kit(kit, provisioned.fingerprint, now())
     check_kit(provisioned.folder / "server.example.org", provisioned.fingerprint, now())
 
 
@@ -130,33 +131,17 @@ def test_a_second_run_keeps_the_root_certificate_and_adds_a_hospital(provisioned
 def test_a_hospital_can_keep_its_private_key(provisioned, tmp_path, monkeypatch):
     """The two commands of NVFlare, with what `provision` wrote for them."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    root, request = provisioned.folder.parent, tmp_path / "request"
-
-    def nvflare(*arguments):
-        command = [
-            sys.executable,
-            "-c",
-            "from nvflare.cli import main; main()",
-            "--format",
-            "json",
-            *map(str, arguments),
-        ]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout + result.stderr
-
-    nvflare("cert", "request", "-p", root / "hospital-3.participant.yaml", "--out", request)
-    signed = tmp_path / "hospital-3.signed.zip"
-    nvflare(
-        *("cert", "approve", request / "hospital-3.request.zip", "-c", root / "ca"),
-        *("--profile", root / "profile.yaml", "--out", signed),
+    root, request, signed = provisioned.folder.parent, tmp_path / "request", tmp_path / "hospital-3.signed.zip"
+    run_nvflare("cert", "request", "-p", str(root / "hospital-3.participant.yaml"), "--out", str(request))
+    run_nvflare(
+        *("cert", "approve", str(request / "hospital-3.request.zip"), "-c", str(root / "ca")),
+        *("--profile", str(root / "profile.yaml"), "--out", str(signed)),
     )
-    nvflare("package", signed, "--request-dir", request, "-w", tmp_path, "--fingerprint", provisioned.fingerprint)
-    kit = tmp_path / "chest_sr" / "prod_00" / "hospital-3"
-    assert check_kit(kit, provisioned.fingerprint, now(), signed=False) > now() + timedelta(days=1000)
-    key = (kit / "startup" / "client.key").read_bytes()
+    installed = install_kit(signed, tmp_path / "kits", provisioned.fingerprint, request=request)
+    assert kit_expires(installed) > now() + timedelta(days=1000)
+    key = (installed / "startup" / "client.key").read_bytes()
     sent = [path for path in root.rglob("*") if path.is_file() and key in path.read_bytes()]
     assert sent == []  # the coordinator has never seen it
-    installed = install_kit(signed, tmp_path / "kits", provisioned.fingerprint, request=request)
     assert install_kit(installed, tmp_path / "kits", provisioned.fingerprint, request=request) == installed
     # Only a kit that was put together here goes without the coordinator's signature.
     other = next(path for path in provisioned.folder.rglob("hospital-1") if (path / "startup").is_dir())
@@ -210,21 +195,9 @@ def test_a_private_key_of_another_certificate_is_refused(kit, provisioned):
         check_kit(kit, provisioned.fingerprint, now())
 
 
-def test_an_expired_certificate_is_refused_with_its_date(kit, provisioned):
-    ended = now() - timedelta(days=2)
-    reissue(kit, provisioned, not_valid_before=ended - timedelta(days=9), not_valid_after=ended)
-    with pytest.raises(InputError, match=f"expired on {ended:%Y-%m-%d}"):
-        check_kit(kit, provisioned.fingerprint, now())
-
-
-def test_a_clock_that_is_late_is_refused(kit, provisioned):
-    with pytest.raises(InputError, match="Set the clock"):
-        check_kit(kit, provisioned.fingerprint, now() - timedelta(hours=3))
-
-
 @pytest.mark.parametrize(
     ("begins", "ends", "reason"),
-    [(1, 9, "Set the clock"), (-9, -1, "Ask the coordinator for a new kit")],
+    [(1, 9, "holds from {0:%Y-%m-%d} .* Set the clock"), (-9, -1, "expired on {1:%Y-%m-%d} .* for a new kit")],
     ids=["clock late", "expired"],
 )
 def test_join_refuses_a_kit_that_does_not_hold_now_and_installs_nothing(
@@ -232,24 +205,17 @@ def test_join_refuses_a_kit_that_does_not_hold_now_and_installs_nothing(
 ):
     days = [now() + timedelta(days=count) for count in (begins, ends)]
     reissue(kit, provisioned, not_valid_before=days[0], not_valid_after=days[1])
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(InputError, match=reason.format(*days)):
         join(kit, tmp_path / "machine", provisioned.fingerprint)
     assert [*(tmp_path / "machine").iterdir()] == []
 
 
-@pytest.mark.parametrize("fault", ["a file is missing", "a patient in two splits", "other modality"])
-def test_join_starts_nothing_where_the_images_do_not_fit(kit, provisioned, tmp_path, fault):
+def test_join_starts_nothing_where_the_images_do_not_fit(kit, provisioned, tmp_path):
     data = write_radiographs(tmp_path / "data", size=96, counts=(("train", 3), ("val", 2)))
-    if fault == "a file is missing":
-        (data / "drawn" / "images" / "train1.png").unlink()
-    elif fault == "a patient in two splits":
-        manifest = data / "drawn" / "manifest.csv"
-        manifest.write_text(manifest.read_text().replace("patient-3", "patient-0"))
-    else:
-        data = write_volumes(tmp_path / "volumes", splits=("train", "val"))
+    (data / "drawn" / "images" / "train1.png").unlink()
     study = parse_study("drawn", {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}, "test")
     lines = []
-    with pytest.raises(InputError, match=r"missing|more than one split|no cxr train image"):
+    with pytest.raises(InputError, match=r"1 of 3 files of the manifest are missing"):
         join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=data, report=lines.append)
     assert len(lines) == 1  # the kit was accepted
     assert [*(tmp_path / "machine").iterdir()] == []  # and not kept: it holds a private key
@@ -350,23 +316,13 @@ def test_a_project_file_that_cannot_be_used_is_refused(tmp_path, changes, messag
         provision(write_project(tmp_path / "project.yaml", **changes), tmp_path / "kits")
 
 
-@pytest.mark.parametrize("damage", ["compressed data", "cut off", "compression method", "password"])
-def test_a_damaged_zip_is_refused_in_a_sentence_and_leaves_nothing(tmp_path, damage):
+def test_a_damaged_zip_is_refused_in_a_sentence_and_leaves_nothing(tmp_path):
     source, folder = tmp_path / "kit.zip", tmp_path / "kits"
     with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("kit/startup/start.sh", "echo\n" * 200)
     content = bytearray(source.read_bytes())
-    directory = content.index(b"PK\1\2")
     start = 30 + len("kit/startup/start.sh")
-    if damage == "compressed data":
-        content[start : start + 8] = b"\xff" * 8
-    elif damage == "cut off":
-        del content[directory:]
-    elif damage == "compression method":
-        content[8], content[directory + 10] = 77, 77
-    else:
-        content[6] |= 1
-        content[directory + 8] |= 1
+    content[start : start + 8] = b"\xff" * 8  # of the compressed data
     source.write_bytes(content)
     with pytest.raises(InputError, match=r"kit\.zip cannot be unpacked .+ Ask the coordinator"):
         install_kit(source, folder, "")
