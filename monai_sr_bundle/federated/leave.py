@@ -8,6 +8,7 @@ from pathlib import Path
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.join import stop
 from monai_sr_bundle.federated.startup_kits import kit_expires, kit_name
+from monai_sr_bundle.federated.submit import connected_sites, explain_loss
 from nvflare.fuel.flare_api.flare_api import Session
 
 AUDIT = "audit.log"
@@ -61,11 +62,17 @@ def revoke(session: Session, site: str) -> list[str]:
 
     Raises:
         InputError: the server refuses.
+        StudyEnded: the server is gone.
     """
-    answer = session.disable_client(site)
-    if not answer:
-        raise InputError(f"the server did not disable {site}.")
+    with explain_loss("Run this again when it is up."):
+        connected = connected_sites(session)
+        session.disable_client(site)
+    remarks = []
+    if site not in connected:  # NVFlare takes any name
+        names = ", ".join(sorted(connected)) or "none"
+        remarks.append(f"No hospital {site} was connected, but {names}. A wrong name refuses nobody: check it.")
     return [
+        *remarks,
         f"The server refuses {site} from now on; `nvflare system enable-client {site} --startup-kit KIT` undoes it.",
         "NVFlare has no list of revoked certificates: a new server for the same root certificate has to be told again.",
     ]

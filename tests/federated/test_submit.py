@@ -1,4 +1,4 @@
-"""Refusals of `monai-sr federated submit` before it asks the server, and its words on jobs that have ended."""
+"""Refusals of `monai-sr federated submit` and `leave --revoke`, and the words on jobs that have ended."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,11 @@ import pytest
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.leave import revoke
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL
 from monai_sr_bundle.federated.start_weights import START_FILE
 from monai_sr_bundle.federated.submit import StudyEnded, describe_rounds, fetch_end, run_study, run_to_result
-from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, MonitorReturnCode, NoReply
+from nvflare.fuel.flare_api.api_spec import AuthorizationError, InvalidJobDefinition, MonitorReturnCode, NoReply
 
 from tests.federated.conftest import study
 
@@ -214,3 +215,22 @@ def test_an_interrupted_submit_says_that_its_job_goes_on(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_to_result(server, tmp_path, tmp_path / "result", lines.append)
     assert "job 17 goes on at the server. `nvflare job abort 17" in lines[-1]
+
+
+def test_a_hospital_that_is_revoked_by_a_name_that_nobody_has_is_remarked(tmp_path):
+    server = Server(tmp_path / "job", [], ["hospital-1", "hospital-2"])
+    server.disable_client = lambda site: None
+    assert revoke(server, "hospital-2")[0].startswith("The server refuses hospital-2 from now on")
+    remark, done, _ = revoke(server, "hospitl-1")
+    assert remark.startswith("No hospital hospitl-1 was connected, but hospital-1, hospital-2. A wrong name")
+    assert done.startswith("The server refuses hospitl-1 from now on")
+
+
+def test_a_server_that_does_not_revoke_says_so_in_a_sentence(tmp_path):
+    def refuse(site):
+        raise AuthorizationError("user not authorized")
+
+    server = Server(tmp_path / "job", [])
+    server.disable_client = refuse
+    with pytest.raises(InputError, match="the server refuses: user not authorized"):
+        revoke(server, "hospital-1")
