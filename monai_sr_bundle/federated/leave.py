@@ -64,7 +64,7 @@ def revoke(session: Session, site: str) -> list[str]:
         InputError: the server refuses.
         StudyEnded: the server is gone.
     """
-    with explain_loss("Run this again when it is up."):
+    with explain_loss():
         connected = connected_sites(session)
         session.disable_client(site)
     remarks = []

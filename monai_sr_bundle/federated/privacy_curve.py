@@ -14,7 +14,7 @@ from monai_sr_bundle import __version__
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.job import write_job
-from monai_sr_bundle.federated.measurement import BICUBIC, SiteMeasures, measure_models
+from monai_sr_bundle.federated.measurement import BICUBIC, measure_models
 from monai_sr_bundle.federated.messages import EPSILON, GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.privacy import Privacy
 from monai_sr_bundle.federated.simulated_study import read_simulated_study, with_budget, write_simulated_sites
@@ -67,7 +67,7 @@ def draw_privacy_curve(
     study = dataclasses.replace(study, minimum_sites=len(study.sites))
     settings = write_simulated_sites(study, data, out, quick=quick)
     models = {START: start_state(study.task.require_bundle(), study.start, study.task.seed)}
-    epsilons: dict[str, dict[str, float]] = {START: {}, PLAIN: {}}
+    epsilons: dict[str, dict[str, float]] = {}
     protections = {PLAIN: Privacy()} | {
         f"noise {noise:g}": dataclasses.replace(study.privacy, noise_multiplier=noise, epsilon=_ANY_EPSILON)
         for noise in noises
@@ -79,7 +79,13 @@ def draw_privacy_curve(
         if progress is not None:
             progress(number + 1, len(protections))
     measures = {site: measure_models(study, each, models) for site, each in settings.items()}
-    rows = {label: _row(label, measures, epsilons.get(label, {})) for label in (BICUBIC, *models)}
+    rows = {
+        label: {
+            "psnr": {site: float(np.mean(each.psnr[label])) for site, each in measures.items()},
+            "epsilon": epsilons.get(label, {}),
+        }
+        for label in (BICUBIC, *models)
+    }
     content = {
         "study": study.name,
         "title": study.title,
@@ -119,11 +125,6 @@ def _epsilons_of(results: Path) -> dict[str, float]:
     """Return the epsilon of every site after the last round."""
     rounds = json.loads((results / ROUNDS_FILE).read_text(encoding="utf-8"))
     return {site: answer[EPSILON] for each in rounds for site, answer in each["sites"].items() if answer.get(EPSILON)}
-
-
-def _row(label: str, measures: dict[str, SiteMeasures], epsilons: dict[str, float]) -> dict[str, Any]:
-    psnr = {site: float(np.mean(each.psnr[label])) for site, each in measures.items()}
-    return {"psnr": psnr, "epsilon": epsilons}
 
 
 def _describe(study: Study, rows: dict[str, dict[str, Any]], *, quick: bool) -> str:

@@ -21,7 +21,6 @@ class SimulatedSite:
         folder: image set of the data that its images come from. Default: all, of which each site gets its share.
         view: only radiographs of this view, as "PA". Default: all.
         files: pattern of the file names, as "nih-*". Default: all.
-        boxes: whether it has the boxes that are drawn on its images. Default True.
     """
 
     name: str
@@ -30,7 +29,6 @@ class SimulatedSite:
     folder: str | None = None
     view: str | None = None
     files: str = "*"
-    boxes: bool = True
 
 
 def parse_sites(content: object) -> tuple[SimulatedSite, ...]:
@@ -52,9 +50,8 @@ def _parse_site(number: int, entry: Any) -> SimulatedSite:
     field_types = {field.name: str(field.type) for field in fields(SimulatedSite)}
     if not isinstance(entry, Mapping) or "name" not in entry or set(entry) - set(field_types):
         raise InputError(f"site {number} is {entry!r}, expected a name and perhaps {', '.join(list(field_types)[1:])}.")
-    kinds: dict[str, type] = {"int": int, "bool": bool}
     for key, value in entry.items():
-        kind = kinds.get(field_types[key].split(" ")[0], str)
+        kind = int if field_types[key].startswith("int") else str
         if type(value) is not kind:
             raise InputError(f"site {number}: {key} is {value!r}, expected {kind.__name__}.")
     site = SimulatedSite(**entry)

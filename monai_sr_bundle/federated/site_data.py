@@ -96,7 +96,7 @@ def write_site_data(
         linked = {record: _link(record, out / site.name) for record in of_site}
         write_manifest(linked.values(), out / site.name)
         with_boxes = {linked[record].file: boxes[record.file] for record in of_site if record.file in boxes}
-        if site.boxes and with_boxes:
+        if with_boxes:
             write_boxes(with_boxes, out / site.name)
 
 

@@ -83,7 +83,7 @@ def collect_statistics(
     Raises:
         InputError: no hospital is connected, or the job fails, as where none has enough images.
     """
-    with explain_loss("Run this again when it is up."):
+    with explain_loss():
         sites = sorted(connected_sites(session))
     if not sites:
         raise InputError("no hospital is connected. Ask them to start their kits.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.training.weights import load_state, read_weights
 
 SHIPPED, RANDOM = "shipped", "random"
@@ -36,12 +36,5 @@ def start_state(bundle: Bundle, start: str, seed: int = 0) -> dict[str, torch.Te
         weights = {
             key: value.float() if value.is_floating_point() else value for key, value in read_weights(path).items()
         }
-        try:
-            load_state(network, weights, f"{path}:", f"the network of {bundle.name}")
-        except BundleError:
-            if start != SHIPPED:
-                raise
-            raise BundleError(
-                f"the shipped weights of {bundle.name} lack parts of the network that is trained."
-            ) from None
+        load_state(network, weights, f"{path}:", f"the network of {bundle.name}")
     return {key: value.detach().clone() for key, value in network.state_dict().items()}

@@ -54,6 +54,10 @@ _LOST = (AuthenticationError, ConnectionError, InternalError, NoReply, RuntimeEr
 
 
 _AGAIN = "Run this again when it is up."
+_SERVER_LOST = (
+    "When it is up again, run this again with --continue and the folder {job}/app_server in the server's kit: it has "
+    "the model of the last round."
+)
 _ARCHIVED = (
     " A server that still runs archives the job as soon as it has room, and removes that folder: then fetch it with "
     "`nvflare job download {job} --startup-kit KIT`, and go on with --continue and the folder app_server in it."
@@ -117,7 +121,7 @@ def open_session(admin_kit: Path) -> Iterator[Session]:
 
 
 @contextmanager
-def explain_loss(advice: str) -> Iterator[None]:
+def explain_loss(advice: str = _AGAIN) -> Iterator[None]:
     """Say what to do where NVFlare's session fails in the `with` block.
 
     Raises:
@@ -179,8 +183,10 @@ def run_study(
             length = min(rounds_a_job, study.task.rounds - done)
             start = None if model is None else str(model)
             folder = write_job(study, Path(temporary), start=start, start_round=done, rounds=length)
+            advice = _SERVER_LOST + (f" If it has none, go on with --continue {out}." if rounds else "") + _ARCHIVED
             with explain_loss(go_on):
-                end = _run_job(session, folder, Path(temporary) / "result", report, rounds, out)
+                job, meta = _wait_for_job(session, folder, report, advice)
+                end = fetch_end(session, job, meta, Path(temporary) / "result", sites_of(rounds))
             # What earlier jobs measured of the model that this one began with is measured again by its first round.
             rounds = [record for record in rounds if "missing" in record] + end.rounds
             jobs.append({"job": end.job, "status": end.status, "explanation": end.explanation})
@@ -260,28 +266,6 @@ def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[
     write_file(out / JOBS_FILE, f"{json.dumps(jobs, indent=2)}\n".encode())
 
 
-def _run_job(
-    session: Session,
-    folder: Path,
-    result: Path,
-    report: Callable[[str], None],
-    rounds: list[dict[str, Any]],
-    out: Path,
-) -> JobEnd:
-    """Submit a job of a study, wait for its end and fetch its result."""
-    without_model = f" If it has none, go on with --continue {out}." if rounds else ""
-
-    def server_lost(job: str) -> StudyEnded:
-        return StudyEnded(
-            f"the server was lost while it ran job {job}. When it is up again, run this again with --continue and the "
-            f"folder {job}/app_server in the server's kit: it has the model of the last round.{without_model}"
-            + _ARCHIVED.format(job=job)
-        )
-
-    job, meta = _wait_for_job(session, folder, report, server_lost)
-    return fetch_end(session, job, meta, result, sites_of(rounds))
-
-
 def run_to_result(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> Path:
     """Submit a job that is no training, wait for its end and fetch its result.
 
@@ -298,10 +282,8 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
         InputError: the job ended otherwise than completed.
         StudyEnded: the server was lost.
     """
-    with explain_loss(_AGAIN):
-        job, meta = _wait_for_job(
-            session, folder, report, lambda job: StudyEnded(f"the server was lost while it ran job {job}. {_AGAIN}")
-        )
+    with explain_loss():
+        job, meta = _wait_for_job(session, folder, report, _AGAIN)
     status = str(meta.get(JobMetaKey.STATUS.value))
     if status != RunStatus.FINISHED_COMPLETED:
         raise InputError(
@@ -312,11 +294,12 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
 
 
 def _wait_for_job(
-    session: Session, folder: Path, report: Callable[[str], None], lost: Callable[[str], StudyEnded]
+    session: Session, folder: Path, report: Callable[[str], None], advice: str
 ) -> tuple[str, dict[str, Any]]:
-    """Submit a job and wait for its end; `lost` explains the loss of the server in a job."""
+    """Submit a job and wait for its end; `advice` says what to do if the server is lost meanwhile, at ``{job}``."""
     job = session.submit_job(str(folder))
     report(f"job {job} submitted")
+    server_lost = StudyEnded(f"the server was lost while it ran job {job}. {advice.replace('{job}', job)}")
 
     def is_same_server(session: Session, job: str, meta: dict[str, Any]) -> bool:
         # A server that was restarted calls the job RUNNING for ever.
@@ -326,7 +309,7 @@ def _wait_for_job(
         server_start = session.get_system_info().server_info.start_time
         code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
     except _LOST as error:
-        raise lost(job) from error
+        raise server_lost from error
     except KeyboardInterrupt:  # SIGTERM as well
         report(
             f"job {job} goes on at the server. `nvflare job abort {job} --startup-kit KIT` ends it; after its end, "
@@ -334,7 +317,7 @@ def _wait_for_job(
         )
         raise
     if code != MonitorReturnCode.JOB_FINISHED:
-        raise lost(job)
+        raise server_lost
     return job, dict(meta or {})
 
 

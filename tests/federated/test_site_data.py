@@ -33,13 +33,6 @@ def test_every_patient_belongs_to_one_site(data, tmp_path):
     write_site_data(sites, find_bundle(SRCNN), data, tmp_path)  # again, as when a killed run goes on
 
 
-def test_a_site_may_have_no_boxes(data, tmp_path):
-    sites = (SimulatedSite("with"), SimulatedSite("without", boxes=False))
-    write_site_data(sites, find_bundle(SRCNN), data, tmp_path)
-    assert (tmp_path / "with" / "boxes.csv").is_file()
-    assert not (tmp_path / "without" / "boxes.csv").exists()
-
-
 @pytest.mark.parametrize(
     ("site", "message"),
     [
