@@ -290,7 +290,8 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
             f"job {job}: {_ENDINGS.get(status, status)}. Why is in error_log.txt: of the server in what `nvflare "
             f"job download {job} --startup-kit KIT` fetches, of each hospital in the folder {job} of its kit."
         )
-    return Path(session.download_job_result(job, str(result)))
+    with explain_loss():
+        return Path(session.download_job_result(job, str(result)))
 
 
 def _wait_for_job(

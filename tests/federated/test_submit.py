@@ -205,6 +205,16 @@ def test_a_job_without_losses_is_completed(tmp_path):
     assert (end.explanation, "absent" in end.rounds[0]) == ("completed", False)
 
 
+def test_a_server_that_is_lost_before_a_result_is_fetched_is_no_traceback(tmp_path):
+    def lose(*_args):
+        raise NoReply("no reply")
+
+    server = Jobs(tmp_path / "job")
+    server.submit_job, server.download_job_result = lambda folder: "17", lose
+    with pytest.raises(StudyEnded, match=r"the server does not answer \(NoReply: no reply\)\. Run this again"):
+        run_to_result(server, tmp_path, tmp_path / "result", print)
+
+
 def test_an_interrupted_submit_says_that_its_job_goes_on(tmp_path):
     def interrupt(*_args, **_keys):
         raise KeyboardInterrupt
