@@ -14,7 +14,7 @@ from typing import Any
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibrate import calibration_runs, make_calibration, measure_losses, require_share
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, add_curves
-from monai_sr_bundle.errors import BundleError, InputError, SuperResolutionError
+from monai_sr_bundle.errors import BundleError, InputError, SuperResolutionError, require_count
 from monai_sr_bundle.federated.job import BROADCAST, CALIBRATE_EXECUTOR, COLLECTOR, write_configs
 from monai_sr_bundle.federated.messages import CALIBRATION_CURVE, CALIBRATION_NUMBERS, LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
@@ -58,8 +58,8 @@ class CalibrateExecutor(Executor):
             raise InputError(f"bundle is {bundle!r}, expected the name of an installed bundle.")
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}.")
-        if limit is not None and (type(limit) is not int or limit < 1):
-            raise InputError(f"limit is {limit!r}, expected a whole number above 0.")
+        if limit is not None:
+            require_count("limit", limit)
         self.bundle, self.weights_sha256, self.split, self.limit = bundle, weights_sha256, split, limit
         self._settings_file = Path()
 

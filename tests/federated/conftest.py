@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
-from monai_sr_bundle.federated.site_settings import SiteSettings
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
 from monai_sr_bundle.federated.study import parse_study
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.workspace import Workspace
 
 from tests.random_backbone import write_squeezenet
 
@@ -29,6 +32,15 @@ def draw_sites(folder: Path, modality: str = "CXR", names: tuple[str, ...] = ("n
         operator = f"area_x{scale}+noise3" if number else None
         sites[name] = SiteSettings(folder / name, folder / "work" / name, operator, reduce=1)
     return sites
+
+
+def site_context(folder: Path, settings: SiteSettings):
+    """NVFlare's context at a site, whose kit is a folder with these settings."""
+    (folder / "startup").mkdir(exist_ok=True)
+    write_site_settings(settings, folder / "local" / SETTINGS_FILE)
+    context = FLContext()
+    context.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(str(folder)), private=True)
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -13,15 +13,9 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.federated import contract
 from monai_sr_bundle.federated.contract import SiteData, check_contract
 from monai_sr_bundle.federated.site_settings import SiteSettings
-from monai_sr_bundle.federated.study import parse_study
 
 from tests.drawn_data import write_radiographs, write_volumes
-
-STUDY = {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1, "patch_size": 8, "batch_size": 2}
-
-
-def study(**changes):
-    return parse_study("drawn", STUDY | changes, "test")
+from tests.federated.conftest import study
 
 
 @pytest.fixture

@@ -10,19 +10,18 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.filters import ClipAndNoise, ListedOnly, RefusedMessageError
 from monai_sr_bundle.federated.ledger import BudgetSpentError, Ledger, Release, compute_epsilon
 from monai_sr_bundle.federated.messages import EPSILON, LEAST_PATIENTS_OF_SITE, same_process
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.apis.workspace import Workspace
-from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, HistogramType
 from nvflare.app_common.app_constant import AppConstants, StatisticsConstants
-from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
+
+from tests.federated.conftest import site_context
 
 BUNDLE = "chest_xray_srcnn_x4"
 SECRET = "PatientName^Doe /data/hospital/00000017_002.png"
@@ -64,11 +63,7 @@ def site(tmp_path):
 
 def site_with(folder, **changes):
     settings = {"ledger": folder / "ledger.jsonl", "epsilon": 8.0, "delta": 1e-5} | changes
-    (folder / "startup").mkdir(exist_ok=True)
-    write_site_settings(SiteSettings(folder, folder, **settings), folder / "local" / SETTINGS_FILE)
-    context = FLContext()
-    context.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(str(folder)), private=True)
-    return context
+    return site_context(folder, SiteSettings(folder, folder, **settings))
 
 
 def ledger_of(folder):
@@ -149,12 +144,10 @@ def test_figures_and_curves_of_enough_patients_leave(listed_only):
         np.testing.assert_equal(from_shareable(listed_only.process(message(data, kind), FLContext())).data, data)
 
 
-def test_histograms_leave_without_any_other_name(listed_only):
-    fobs_registration()
-    histogram = Histogram(HistogramType.STANDARD, [Bin(start / 20, (start + 1) / 20, 7) for start in range(20)])
+def test_statistics_leave_without_any_other_name(listed_only):
+    task = StatisticsConstants.STATS_2nd_STATISTICS
     for name, is_listed in (("intensity", True), (SECRET, False)):
-        counted = {"count": {"train": {name: 12}}, "histogram": {"train": {name: histogram}}}
-        task = StatisticsConstants.STATS_2nd_STATISTICS
+        counted = {"count": {"train": {name: 12}}}
         answer = DXO(
             DataKind.STATISTICS, {StatisticsConstants.STATISTICS_TASK_KEY: task, task: fobs.dumps(counted)}
         ).to_shareable()

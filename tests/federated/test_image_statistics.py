@@ -8,28 +8,17 @@ import pytest
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
 from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS, ImageStatistics, list_statistics
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
+from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_statistics import write_statistics_job
-from nvflare.apis.fl_constant import FLContextKey
-from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, HistogramType
 from nvflare.app_common.app_constant import StatisticsConstants as StC
 from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
 
 from tests.drawn_data import write_radiographs, write_volumes
+from tests.federated.conftest import site_context
 
 fobs_registration()  # as NVFlare's part of a job does
-
-
-class Workspace:
-    """The one thing of NVFlare's workspace that is asked for."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def get_site_config_dir(self):
-        return str(self.folder)
 
 
 def initialized(folder, images):
@@ -38,11 +27,8 @@ def initialized(folder, images):
 
 
 def initialized_with(folder, data, bundle):
-    write_site_settings(SiteSettings(data, folder / "work"), folder / "local" / SETTINGS_FILE)
-    fl_ctx = FLContext()
-    fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(folder / "local"))
     statistics = ImageStatistics(bundle)
-    statistics.initialize(fl_ctx)
+    statistics.initialize(site_context(folder, SiteSettings(data, folder / "work")))
     return statistics
 
 

@@ -20,7 +20,6 @@ from monai_sr_bundle.federated.join import install_kit, join, run_nvflare
 from monai_sr_bundle.federated.site_policy import policy_folder
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
-from monai_sr_bundle.federated.study import parse_study
 from monai_sr_bundle.shipped_bundles import configs_dir
 from nvflare.lighter.utils import (
     Identity,
@@ -34,6 +33,7 @@ from nvflare.lighter.utils import (
 )
 
 from tests.drawn_data import write_radiographs
+from tests.federated.conftest import study
 
 
 def now() -> datetime:
@@ -213,10 +213,9 @@ def test_join_refuses_a_kit_that_does_not_hold_now_and_installs_nothing(
 def test_join_starts_nothing_where_the_images_do_not_fit(kit, provisioned, tmp_path):
     data = write_radiographs(tmp_path / "data", size=96, counts=(("train", 3), ("val", 2)))
     (data / "drawn" / "images" / "train1.png").unlink()
-    study = parse_study("drawn", {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}, "test")
     lines = []
     with pytest.raises(InputError, match=r"1 of 3 files of the manifest are missing"):
-        join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=data, report=lines.append)
+        join(kit, tmp_path / "machine", provisioned.fingerprint, study=study(), data=data, report=lines.append)
     assert len(lines) == 1  # the kit was accepted
     assert [*(tmp_path / "machine").iterdir()] == []  # and not kept: it holds a private key
 
@@ -230,9 +229,8 @@ def test_a_refused_join_keeps_a_kit_that_was_there(kit, provisioned, tmp_path):
 
 
 def test_join_refuses_an_impossible_budget(kit, provisioned, tmp_path):
-    study = parse_study("drawn", {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}, "test")
     with pytest.raises(InputError, match="the privacy budget is epsilon 8 and delta 2"):
-        join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=tmp_path, budget=(8, 2))
+        join(kit, tmp_path / "machine", provisioned.fingerprint, study=study(), data=tmp_path, budget=(8, 2))
     assert not (tmp_path / "machine" / "hospital-1" / "local" / SETTINGS_FILE).exists()
 
 
@@ -250,12 +248,11 @@ def test_join_refuses_a_study_whose_differences_would_leave_without_their_noise(
 ):
     folder = Path(shutil.copytree(policy_folder("site"), tmp_path / "policy"))
     (folder / "privacy.json").write_text((folder / "privacy.json").read_text().replace("ListedOnly", policy))
-    content = {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}
-    study = parse_study("drawn", content | ({"privacy": {"protect": privacy}} if privacy else {}), "test")
+    of_study = study(privacy={"protect": privacy} if privacy else None)
     with pytest.raises(InputError, match=reason):
         join(
             kit, tmp_path / "machine", provisioned.fingerprint,
-            study=study, data=tmp_path, policy=folder, budget=budget,
+            study=of_study, data=tmp_path, policy=folder, budget=budget,
         )  # fmt: skip
     assert [*(tmp_path / "machine").iterdir()] == []
 
@@ -268,10 +265,9 @@ def test_join_changes_nothing_of_a_kit_that_runs(kit, provisioned, tmp_path):
     ) as supervisor:
         (installed / "daemon_pid.fl").write_text(str(supervisor.pid))
         before = sorted(installed.rglob("*"))
-        study = parse_study("drawn", {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}, "test")
         try:
             with pytest.raises(InputError, match="runs already"):
-                join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=tmp_path)
+                join(kit, tmp_path / "machine", provisioned.fingerprint, study=study(), data=tmp_path)
             assert sorted(installed.rglob("*")) == before
         finally:
             supervisor.kill()
