@@ -42,25 +42,21 @@ def write_simulated_sites(
     Args:
         study: from `read_simulated_study`.
         data: folder with a manifest, or of such folders.
-        out: folder of the simulation; the sites get theirs in its `sites`, and their ledgers in `ledgers`.
+        out: see `write_site_data`; ledgers will be in its `ledgers`.
         quick: few images of each site.
         before_writing: see `write_site_data`.
 
     Raises:
         InputError, OutputError: see `write_site_data`.
     """
-    write_site_data(
+    settings = write_site_data(
         study.sites,
         study.task.require_bundle(),
         data,
-        out / "sites",
+        out,
         limit=_QUICK_IMAGES if quick else None,
         before_writing=before_writing,
     )
-    settings = {
-        site.name: SiteSettings(out / "sites" / site.name, out / "work" / site.name, site.operator, site.reduce)
-        for site in study.sites
-    }
     return {
         name: with_budget(each, study.privacy, out / "ledgers" / f"{name}.jsonl") for name, each in settings.items()
     }

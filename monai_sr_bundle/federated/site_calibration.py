@@ -16,7 +16,6 @@ from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.privacy import Privacy
 from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
-from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.submit import run_to_result
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.shipped_bundles import find_bundle
@@ -53,9 +52,7 @@ def simulate_calibration(
     bundle = find_bundle(name)
     require_share(alpha)  # before anything is written
     _require_empty(out)
-    chosen = usual_sites(bundle, sites)
-    write_site_data(chosen, bundle, data, out / "sites")
-    settings = {site.name: SiteSettings(out / "sites" / site.name, out / "work" / site.name) for site in chosen}
+    settings = write_site_data(usual_sites(bundle, sites), bundle, data, out)
     job = write_calibration_job(
         bundle,
         out / "job",

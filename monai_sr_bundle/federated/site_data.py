@@ -15,6 +15,7 @@ from monai_sr_bundle.datasets.manifest import Record, read_boxes, read_manifest
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.simulated_site import SimulatedSite
+from monai_sr_bundle.federated.site_settings import SiteSettings
 
 _KINDS_OF_LOSS = ("{0}", "area_x{1}+noise3", "{0}+blur1.2", "bilinear_antialias_x{1}+noise1.5")
 
@@ -46,10 +47,10 @@ def write_site_data(
     *,
     limit: int | None = None,
     before_writing: Callable[[], None] = lambda: None,
-) -> None:
-    """Write a folder with a manifest for each site; its images are links to those of the data set.
+) -> dict[str, SiteSettings]:
+    """Write a folder with a manifest for each site, and return the settings of each by its name.
 
-    Nothing is written before all of the data are checked.
+    The images are links to those of the data set. Nothing is written before all of the data are checked.
 
     A patient belongs to one site. Where several sites could have a patient, its name decides. If there are fewer
     validation or test patients than sites, several sites have the same ones.
@@ -58,7 +59,7 @@ def write_site_data(
         sites: the sites.
         bundle: bundle that they train; its modality decides which images.
         data: folder with a manifest, or of such folders.
-        out: folder for those of the sites.
+        out: folder of the simulation; the sites get theirs in its `sites`, and checkpoints will be in its `work`.
         limit: most images of a site in each split. Default: all.
         before_writing: called once the data are checked. Default: nothing.
 
@@ -91,13 +92,18 @@ def write_site_data(
                 f"site {site.name} has no {' and no '.join(missing)} image. Take fewer sites, or other images for it."
             )
     before_writing()
-    for site in sites:
-        of_site = of_sites[site.name]
-        linked = {record: _link(record, out / site.name) for record in of_site}
-        write_manifest(linked.values(), out / site.name)
+    settings = {
+        site.name: SiteSettings(out / "sites" / site.name, out / "work" / site.name, site.operator, site.reduce)
+        for site in sites
+    }
+    for name, of_site in of_sites.items():
+        folder = settings[name].data
+        linked = {record: _link(record, folder) for record in of_site}
+        write_manifest(linked.values(), folder)
         with_boxes = {linked[record].file: boxes[record.file] for record in of_site if record.file in boxes}
         if with_boxes:
-            write_boxes(with_boxes, out / site.name)
+            write_boxes(with_boxes, folder)
+    return settings
 
 
 def _divide(records: Sequence[Record], sites: Sequence[SimulatedSite], *, may_share: bool) -> dict[str, list[Record]]:

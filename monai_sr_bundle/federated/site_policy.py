@@ -76,17 +76,13 @@ def check_policy(folder: Path, role: str) -> None:
         raise InputError(
             f"{folder / 'resources.json'}: allow_log_streaming must be false. Logs can name files and patients."
         )
-    shipped_rights = {
-        right for rights in _read(shipped / "authorization.json")["permissions"].values() for right in rights
-    }
+    shipped_permissions = _read(shipped / "authorization.json")["permissions"]
+    harmless = {right for rights in shipped_permissions.values() for right in rights} - set(FORBIDDEN_RIGHTS)
     permissions = _read(folder / "authorization.json").get("permissions")
     for name, rights in permissions.items() if isinstance(permissions, dict) else ():
-        given = [
-            right for right in FORBIDDEN_RIGHTS if not isinstance(rights, dict) or rights.get(right, "none") != "none"
-        ]
+        named = rights if isinstance(rights, dict) else dict.fromkeys(FORBIDDEN_RIGHTS, "any")
         # NVFlare lets the right to a single command, as cat, override that to its category.
-        named = rights.items() if isinstance(rights, dict) else ()
-        given += sorted(right for right, who in named if right not in shipped_rights and who != "none")
+        given = [right for right, who in named.items() if right not in harmless and who != "none"]
         if given:
             raise InputError(
                 f"{folder / 'authorization.json'}: role {name} has the right {given[0]}, expected none: no job may "

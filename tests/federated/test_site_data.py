@@ -24,12 +24,13 @@ def patients(folder, split):
 
 def test_every_patient_belongs_to_one_site(data, tmp_path):
     sites = usual_sites(find_bundle(SRCNN), 3)
-    write_site_data(sites, find_bundle(SRCNN), data, tmp_path)
-    trained = [patients(tmp_path / site.name, "train") for site in sites]
+    settings = write_site_data(sites, find_bundle(SRCNN), data, tmp_path)
+    folders = [settings[site.name].data for site in sites]
+    trained = [patients(folder, "train") for folder in folders]
     assert sorted(map(len, trained)) == [2, 2, 3]
     assert len(set().union(*trained)) == 7
-    assert [patients(tmp_path / site.name, "val") for site in sites] == [patients(data, "val")] * 3
-    assert all(len(read_boxes(tmp_path / site.name)) == len(read_manifest(tmp_path / site.name)) for site in sites)
+    assert [patients(folder, "val") for folder in folders] == [patients(data, "val")] * 3
+    assert all(len(read_boxes(folder)) == len(read_manifest(folder)) for folder in folders)
     write_site_data(sites, find_bundle(SRCNN), data, tmp_path)  # again, as when a killed run goes on
 
 
