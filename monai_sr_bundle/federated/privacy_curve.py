@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from monai_sr_bundle import __version__
 from monai_sr_bundle.datasets.manifest import read_manifest
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import BICUBIC, measure_models
 from monai_sr_bundle.federated.messages import EPSILON, GLOBAL_MODEL, ROUNDS_FILE
@@ -22,7 +22,7 @@ from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.start_weights import start_state
 from monai_sr_bundle.federated.study import Study
-from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.images.staging import require_empty, write_file
 from monai_sr_bundle.training.weights import read_weights
 
 START, PLAIN = "before training", "no noise"
@@ -62,8 +62,7 @@ def draw_privacy_curve(
     study = read_simulated_study(name, sites, quick=quick)
     if study.privacy.protect is None:
         raise InputError(f"study {study.name} has no privacy section. State there what is protected, clip and delta.")
-    if out.is_dir() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty. Choose another --out.")
+    require_empty(out)
     study = dataclasses.replace(study, minimum_sites=len(study.sites))
     settings = write_simulated_sites(study, data, out, quick=quick)
     models = {START: start_state(study.task.require_bundle(), study.start, study.task.seed)}

@@ -120,7 +120,6 @@ def _begin(study: Study, data: Path, out: Path, quick: bool) -> None:
     elif out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty and holds no study. Choose another --out.")
     else:
-        out.mkdir(parents=True, exist_ok=True)
         write_file(note, text.encode())
 
 

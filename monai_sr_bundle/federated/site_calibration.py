@@ -10,14 +10,14 @@ from pathlib import Path
 
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibrate import require_share
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.calibration import COVERAGE_FILE, describe_coverage, write_calibration_job
 from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.privacy import Privacy
 from monai_sr_bundle.federated.simulator import simulate_job
 from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
 from monai_sr_bundle.federated.submit import run_to_result
-from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.images.staging import require_empty
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, read_calibration
 from nvflare.fuel.flare_api.flare_api import Session
@@ -51,7 +51,7 @@ def simulate_calibration(
     """
     bundle = find_bundle(name)
     require_share(alpha)  # before anything is written
-    _require_empty(out)
+    require_empty(out)
     settings = write_site_data(usual_sites(bundle, sites), bundle, data, out)
     job = write_calibration_job(
         bundle,
@@ -95,7 +95,7 @@ def calibrate_federation(
         BundleError, OutputError: see `write_calibration_job`.
     """
     bundle = find_bundle(name)
-    _require_empty(out)
+    require_empty(out)
     with tempfile.TemporaryDirectory() as temporary:
         job = write_calibration_job(bundle, Path(temporary), alpha=alpha, split=split, limit=limit, minimum_sites=sites)
         location = run_to_result(session, job, Path(temporary) / "result", report)
@@ -106,12 +106,6 @@ def calibrate_federation(
                 "the same weights, or all have too few together. The log of the server's job says which."
             )
         return _keep_result(bundle, results, out)
-
-
-def _require_empty(out: Path) -> None:
-    require_free(out, overwrite=False)
-    if out.is_dir() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty. Choose another --out.")
 
 
 def _keep_result(bundle: Bundle, results: Path, out: Path) -> str:

@@ -10,7 +10,7 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.calibrate.calibrate import calibrate, measure_losses
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.calibration import (
     COVERAGE_FILE,
     TASK,
@@ -21,6 +21,7 @@ from monai_sr_bundle.federated.calibration import (
     measure_coverage,
 )
 from monai_sr_bundle.federated.filters import ListedOnly
+from monai_sr_bundle.federated.site_calibration import simulate_calibration
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, bundle_sha256, read_calibration
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
@@ -125,6 +126,18 @@ def test_other_weights_are_refused_with_a_code_alone():
         .get_return_code()
         == ReturnCode.TASK_UNKNOWN
     )
+
+
+def test_a_folder_for_results_may_be_there_if_it_is_empty(tmp_path):
+    arguments = {"sites": 2, "split": "val", "alpha": 0.1, "limit": None}
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="holds no manifest.csv"):  # what is checked next
+        simulate_calibration(BUNDLE, tmp_path / "out", tmp_path / "out", **arguments)
+    (tmp_path / "out" / "file").touch()
+    with pytest.raises(OutputError, match=r"out is not empty\. Choose another --out"):
+        simulate_calibration(BUNDLE, tmp_path, tmp_path / "out", **arguments)
+    with pytest.raises(OutputError, match=r"file is not a folder\. Choose another folder"):
+        simulate_calibration(BUNDLE, tmp_path, tmp_path / "out" / "file", **arguments)
 
 
 @pytest.mark.slow
