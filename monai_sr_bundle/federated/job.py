@@ -57,10 +57,10 @@ def write_job(
     job = folder / study.name
     task = study.task
     start = study.start if start is None else start
-    if start not in (SHIPPED, RANDOM) and not Path(start).is_file():
-        raise InputError(f"start is {start!r}, expected shipped, random or a file.")
     persistor = {"bundle": task.bundle, "start": start, "seed": task.seed}
     if start not in (SHIPPED, RANDOM):
+        if not Path(start).is_file():
+            raise InputError(f"start is {start!r}, expected shipped, random or a file.")
         persistor |= {"start": START_FILE, "start_sha256": sha256_of(Path(start))}
     controller = {
         "num_rounds": task.rounds - start_round if rounds is None else rounds,

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.federated.site_settings import SiteSettings
 
@@ -130,9 +130,7 @@ class Ledger:
                         f"site is {self.epsilon:g} (delta {self.delta:g}). Nothing more leaves it."
                     )
                 self._append({**asdict(release), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
-        except (OSError, Timeout) as error:
-            if isinstance(error, SuperResolutionError):
-                raise
+        except OSError as error:  # that of a lock that is taken, too
             raise OutputError(
                 f"{self.path}: the privacy ledger cannot be written ({error}). Nothing leaves the site without it: "
                 "make its folder writable."

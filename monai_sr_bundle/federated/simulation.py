@@ -83,8 +83,8 @@ def simulate(
 
     federated = parts.train_federated()
     report_part()
-    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    os.environ.update(environment)  # of the processes below, which each have one thread
+    # Of the processes below, which each have one thread.
+    os.environ.update({"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"})
     workers = min(2, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(parts.train_pooled)]

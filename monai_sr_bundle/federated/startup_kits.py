@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate
 from monai_sr_bundle.errors import InputError, OutputError
 from nvflare.lighter.constants import CtxKey, ParticipantType, ProvFileName
@@ -257,7 +256,7 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
         verify_cert(certificate, root.public_key())
     except Exception as error:
         raise InputError(f"{kit.name}: its certificate was not signed by the federation's root certificate.") from error
-    if _public_bytes(certificate.public_key()) != _public_bytes(own_key):
+    if certificate.public_key() != own_key:
         raise InputError(f"{kit.name}: its private key does not belong to its certificate.")
     _check_contents(folder)
     for name, each in (("root certificate", root), ("certificate", certificate)):
@@ -293,10 +292,6 @@ def _check_contents(folder: Path) -> None:
             raise InputError(
                 f"{file} has {', '.join(sorted(keys - _KIT_KEYS))}, expected the addresses of a server only."
             )
-
-
-def _public_bytes(key: Any) -> bytes:
-    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _date(time: datetime) -> str:
