@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,23 +25,11 @@ CHECKED_FILES = 200
 _TRIAL_IMAGES = 8
 
 
-@dataclass(frozen=True)
-class SiteData:
-    """Numbers of the images and patients with which a site takes part in a study.
-
-    Attributes:
-        training_images, validation_images, patients: how many there are.
-        images_with_boxes: training images with boxes of anomalies.
-    """
-
-    training_images: int
-    validation_images: int
-    patients: int
-    images_with_boxes: int
-
-
-def check_contract(study: Study, settings: SiteSettings) -> SiteData:
+def check_contract(study: Study, settings: SiteSettings) -> str:
     """Refuse a site that cannot take part in a study.
+
+    Returns:
+        One line with the numbers of its images.
 
     Raises:
         InputError, BundleError: it cannot; the message says why.
@@ -61,12 +48,12 @@ def check_contract(study: Study, settings: SiteSettings) -> SiteData:
         )
     if study.task.private_noise is not None:
         require_ledger(settings)
-    site_data = _check_images(bundle, settings.data)
+    numbers = _check_images(bundle, settings.data)
     _try_training(study, bundle, settings)
-    return site_data
+    return numbers
 
 
-def _check_images(bundle: Bundle, data: Path) -> SiteData:
+def _check_images(bundle: Bundle, data: Path) -> str:
     from monai_sr_bundle.training.image_sets import with_image_sets
 
     kind: Kind = "ct" if bundle.modality == "CT" else "cxr"
@@ -78,11 +65,11 @@ def _check_images(bundle: Bundle, data: Path) -> SiteData:
         validation = read_manifest(data, kind=kind, split="val", sets=sets)
     _check_files([*training, *validation])
     boxes = read_boxes(data, sets=sets)
-    return SiteData(
-        len(training),
-        len(validation),
-        len({record.patient_id for record in training}),
-        sum(record.file in boxes for record in training),
+    patients = len({record.patient_id for record in training})
+    with_boxes = sum(record.file in boxes for record in training)
+    return (
+        f"images: {len(training)} to train on, of {patients} patients, {with_boxes} with boxes; {len(validation)} to "
+        "validate on"
     )
 
 

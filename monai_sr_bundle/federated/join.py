@@ -111,12 +111,9 @@ def _check_site(
         settings = replace(settings, ledger=ledger, epsilon=budget[0], delta=budget[1])
         require_ledger(settings)
     _check_noise(study, settings, settings_file)
-    site_data = check_contract(study, settings)
+    numbers = check_contract(study, settings)
     write_site_settings(settings, settings_file)
-    report(
-        f"images: {site_data.training_images} to train on, of {site_data.patients} patients, "
-        f"{site_data.images_with_boxes} with boxes; {site_data.validation_images} to validate on"
-    )
+    report(numbers)
 
 
 def _check_noise(study: Study, settings: SiteSettings, settings_file: Path) -> None:

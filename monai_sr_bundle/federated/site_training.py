@@ -239,11 +239,8 @@ def open_site_training(
         keys |= private_training(task.private_noise, task.private_clip)
     if task.box_weight is not None or bundle.facts.get("box_weight"):
         weight = task.box_weight if task.box_weight is not None else bundle.facts["box_weight"]
-        has_boxes = any(
-            path.is_file() for path in (*settings.data.glob("boxes.csv"), *settings.data.glob("*/boxes.csv"))
-        )
-        keys |= {"box_weight": weight if has_boxes else 0.0}
-        keys |= {} if has_boxes else {"box_repeats": 1}
+        boxes = [*settings.data.glob("boxes.csv"), *settings.data.glob("*/boxes.csv")]
+        keys |= {"box_weight": weight} if boxes else {"box_weight": 0.0, "box_repeats": 1}
     keys |= _own_image_sets(bundle, settings)
     is_first = task.stage is None or task.stage == next(iter(training_stages(bundle)))
     if task.iterations is not None:
