@@ -76,9 +76,9 @@ def _read_rounds(path: Path) -> list[dict[str, Any]]:
     """Return the records of the rounds that trained, with that of the last measurement at the end."""
     try:
         rounds = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(rounds, list)
-        assert rounds
-    except (OSError, ValueError, AssertionError) as error:
+        if not isinstance(rounds, list) or not rounds:
+            raise ValueError("it is no list of rounds")
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as the record of a job's rounds. Name the model in the folder that the job's "
             "results were downloaded to."

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -244,22 +242,6 @@ def test_the_server_refuses_a_certificate_that_join_would_refuse(federation, tmp
         (kit / "startup" / "client.key").write_bytes(serialize_pri_key(key))
     with pytest.raises(InputError, match="does not accept this kit's certificate"):
         check_connection(kit)
-
-
-def test_join_from_the_command_line_refuses_with_one_sentence(federation, tmp_path):
-    """The kit of another federation, at a hospital's machine."""
-    other = provision(federation.root / "project.yaml", tmp_path / "other")
-    command = [
-        *(sys.executable, "-m", "monai_sr_bundle", "federated", "join", str(other.folder / "hospital-1.zip")),
-        *("--fingerprint", federation.kits.fingerprint, "--study", "study.yaml", "--data", "data"),
-        *("--folder", str(tmp_path / "machine")),
-    ]
-    (tmp_path / "study.yaml").write_text(json.dumps({"bundle": STUDY["bundle"], "rounds": 1, "epochs": 1}))
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert result.returncode == 3
-    assert result.stderr.startswith("monai-sr: error: hospital-1: its root certificate is SHA256:")
-    assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "machine" / "hospital-1").exists()
 
 
 def test_a_hospital_leaves(federation, session, tmp_path):

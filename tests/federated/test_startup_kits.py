@@ -14,6 +14,7 @@ import yaml
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
+from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated import startup_kits
 from monai_sr_bundle.federated.join import install_kit, join, run_nvflare
@@ -33,7 +34,7 @@ from nvflare.lighter.utils import (
 )
 
 from tests.drawn_data import write_radiographs
-from tests.federated.conftest import study
+from tests.federated.conftest import TASK, study
 
 
 def now() -> datetime:
@@ -172,10 +173,18 @@ def test_a_kit_without_a_signature_is_refused_unless_the_hospital_made_its_key(k
     check_kit(kit, provisioned.fingerprint, now(), signed=False)
 
 
-def test_a_kit_of_another_federation_is_refused(provisioned, tmp_path):
+def test_join_refuses_a_kit_of_another_federation_with_one_sentence(provisioned, tmp_path, capsys):
     other = provision(write_project(tmp_path / "project.yaml"), tmp_path / "kits")
-    with pytest.raises(InputError, match="another federation"):
-        check_kit(other.folder / "hospital-1", provisioned.fingerprint, now())
+    (tmp_path / "study.yaml").write_text(json.dumps(TASK))
+    arguments = [
+        *("federated", "join", str(other.folder / "hospital-1.zip"), "--fingerprint", provisioned.fingerprint),
+        *("--study", str(tmp_path / "study.yaml"), "--data", str(tmp_path), "--folder", str(tmp_path / "machine")),
+    ]
+    assert main(arguments) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("monai-sr: error: hospital-1: its root certificate is SHA256:")
+    assert "another federation" in line
+    assert not (tmp_path / "machine" / "hospital-1").exists()
 
 
 def test_a_foreign_certificate_under_the_right_root_is_refused(kit, provisioned, tmp_path):
