@@ -54,12 +54,9 @@ def federation(tmp_path_factory):
     pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
     from tests.federated.federation import Federation
 
-    federation = Federation(tmp_path_factory.mktemp("federation"), ("hospital-1", "hospital-2", "hospital-3"))
-    try:
-        federation.start()
+    sites = ("hospital-1", "hospital-2", "hospital-3")
+    with Federation(tmp_path_factory.mktemp("federation"), sites).running() as federation:
         yield federation
-    finally:
-        federation.stop()
 
 
 @pytest.fixture(scope="session")

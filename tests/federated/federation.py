@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import yaml
-from monai_sr_bundle.federated.join import check_connection, install_kit, is_running, start, stop
+from monai_sr_bundle.federated.join import check_connection, install_kit, start, stop
 from monai_sr_bundle.federated.site_policy import install_policy
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
 from monai_sr_bundle.federated.startup_kits import ProvisionedKits, is_server, provision
@@ -65,6 +67,15 @@ class Federation:
     def site(self, name: str) -> Path:
         return self.root / "machines" / name / name
 
+    @contextmanager
+    def running(self) -> Iterator[Federation]:
+        """Let all of it run in a `with` block."""
+        try:
+            self.start()
+            yield self
+        finally:
+            for_all(end, [self.server, *map(self.site, self.sites)])
+
     def start(self) -> None:
         """Start all of it: first the server, which the hospitals look for, then these together."""
         check_connection(self.server)
@@ -72,19 +83,20 @@ class Federation:
         self.start_sites(self.sites)
 
     def start_sites(self, names: tuple[str, ...]) -> None:
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(lambda name: start(self.site(name)), names))
+        for_all(start, map(self.site, names))
 
-    def stop(self) -> None:
-        kits = [self.server, *map(self.site, self.sites)]
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(self._end, kits))
 
-    @staticmethod
-    def _end(kit: Path) -> None:
-        if is_running(kit):
-            stop(kit)
-        for process in processes_of(kit):  # trainers of jobs that were killed on purpose
+def for_all(action: Callable[[Path], None], kits: Iterable[Path]) -> None:
+    """Start or end several kits at the same time."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(action, kits))
+
+
+def end(kit: Path) -> None:
+    """Stop a kit, and kill what it leaves, as trainers of jobs that were killed on purpose."""
+    stop(kit)
+    for process in processes_of(kit):
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 

@@ -44,9 +44,8 @@ def measure(bundle: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(Path(folder), ("hospital-1", "hospital-2", "hospital-3"), bundle)
         watch = ProcessWatch(federation.root)
-        try:
-            start = time.monotonic()
-            federation.start()
+        start = time.monotonic()
+        with federation.running():
             print(f"federation up in {time.monotonic() - start:.1f} s; {watch.processor_seconds:.0f} s of processors")
             study = parse_study(
                 "measure",
@@ -57,9 +56,7 @@ def measure(bundle: str) -> None:
             with open_session(federation.admin) as session:
                 end = run_study(session, study, federation.root / "out")
             seconds = time.monotonic() - start
-        finally:
             watch.is_over = True
-            federation.stop()
     training = sum(max(site["seconds"] for site in record["sites"].values()) for record in end.rounds[:3])
     print(describe_rounds(end.rounds))
     print(f"{bundle}, three rounds from submit to the model here: {seconds:.1f} s, of it {training:.1f} s of training")

@@ -1,12 +1,8 @@
 """NVFlare's homomorphic encryption: the server adds what it cannot read, and the sites decrypt the mean."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -14,6 +10,7 @@ pytest.importorskip("nvflare", reason="federated training: nvflare is not instal
 pytest.importorskip("tenseal", reason="secure aggregation: tenseal is not installed (extra [dev])")
 
 import tenseal
+from monai_sr_bundle.federated.join import start
 from monai_sr_bundle.federated.site_settings import SiteSettings, write_site_settings
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.weights import read_weights
@@ -30,7 +27,7 @@ from nvflare.lighter.provisioner import Provisioner
 from nvflare.recipe import ProdEnv
 
 from tests.federated.conftest import study
-from tests.federated.federation import free_port, processes_of, wait_for
+from tests.federated.federation import end, for_all, free_port
 from tests.with_error_bars import write_windows
 
 BUNDLE, ADMIN = "chest_xray_srcnn_x4", "admin@example.org"
@@ -55,21 +52,13 @@ def kits(tmp_path):
     ]
     Provisioner(str(tmp_path / "provisioned"), builders).provision(project)
     folder = tmp_path / "provisioned" / "encrypted" / "prod_00"
-    names = ("localhost", *SITES)
-    # NVFlare's scripts call python3, whichever is the first.
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    for name in names:
-        script = folder / name / "startup" / "start.sh"
-        subprocess.run([script], check=True, stdout=subprocess.DEVNULL, env=environment)
-    yield folder
-    for name in names:
-        (folder / name / "shutdown.fl").touch()
-    for name in names:
-        for process in processes_of(folder / name):
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+    server, sites = folder / "localhost", [folder / site for site in SITES]
+    try:
+        start(server)
+        for_all(start, sites)
+        yield folder
+    finally:
+        for_all(end, [server, *sites])
 
 
 @pytest.mark.slow
@@ -79,12 +68,12 @@ def test_the_decrypted_mean_is_the_plain_one_and_the_server_cannot_read_it(kits,
     for seed, site in enumerate(SITES):
         data = write_windows(tmp_path / "data" / site, "own", {"train": 4 + seed, "val": 1}, seed=seed)
         write_site_settings(SiteSettings(data, tmp_path / "work" / site, reduce=1), tmp_path / f"{site}.yaml")
-    start = find_bundle(BUNDLE).weights("model.pt")[0]
+    shipped = find_bundle(BUNDLE).weights("model.pt")[0]
     monkeypatch.chdir(tmp_path)
     recipe = FedAvgRecipeWithHE(
         name="encrypted",
         model={"class_path": "monai_sr_bundle.networks.srcnn.SRCNN", "args": {"scale": 4}},
-        initial_ckpt=str(start),
+        initial_ckpt=str(shipped),
         min_clients=3,
         num_rounds=1,
         train_script=str(Path(__file__).with_name("encrypted_site.py")),
@@ -93,14 +82,13 @@ def test_the_decrypted_mean_is_the_plain_one_and_the_server_cannot_read_it(kits,
         server_expected_format=ExchangeFormat.NUMPY,
         params_transfer_type=TransferType.DIFF,
     )
-    wait_for(lambda: all((kits / site / "pid.fl").exists() for site in SITES), 120, "the start of all sites")
     run = recipe.execute(ProdEnv(startup_kit_location=str(kits / ADMIN), login_timeout=120, username=ADMIN))
     result = Path(run.get_result(timeout=400))
     logs = [path.read_text() for path in kits.glob("*/*/log.txt")]
     errors = [line for log in logs for line in log.splitlines() if "ERROR" in line]
     assert run.get_status() == "FINISHED:COMPLETED", errors
 
-    weights = {key: value.numpy().astype(np.float64) for key, value in read_weights(start).items()}
+    weights = {key: value.numpy().astype(np.float64) for key, value in read_weights(shipped).items()}
     sent = [torch.load(tmp_path / f"{site}.pt", weights_only=True) for site in SITES]
     images = [each["images"] for each in sent]
     assert images == [4, 5, 6]

@@ -19,9 +19,8 @@ def federation(tmp_path_factory):
     federation = Federation(root, ("hospital-1", "hospital-2", "hospital-3"))
     federation.small_disk = small_disk
     try:
-        federation.start()
-        yield federation
+        with federation.running():
+            yield federation
     finally:
-        federation.stop()
         if small_disk:
             subprocess.run(["umount", "-l", str(disk)], check=False)
