@@ -1,4 +1,4 @@
-"""The contract of a study with a site: which software, bundle and images a site must have to take part.
+"""The contract of a study with a site: which bundle and images a site must have to take part.
 
 The images are those of the product's manifest, as `monai-sr prepare` and the MONAI Label app write it. What a training
 would stumble over is refused here, at the hospital, before anybody waits for it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from monai_sr_bundle.bundles import Bundle, sha256_of
@@ -18,8 +17,6 @@ from monai_sr_bundle.federated.ledger import require_ledger
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import Study
 
-NVFLARE = "2.9"
-"""The releases of NVFlare that understand each other's jobs."""
 CHECKED_FILES = 200
 """Files that are compared with the SHA-256 in the manifest, evenly spread over it."""
 _TRIAL_IMAGES = 8
@@ -34,12 +31,6 @@ def check_contract(study: Study, settings: SiteSettings) -> str:
     Raises:
         InputError, BundleError: it cannot; the message says why.
     """
-    installed = version("nvflare")
-    if not installed.startswith(f"{NVFLARE}."):
-        raise InputError(
-            f"NVFlare {installed} is installed here, but the study runs on {NVFLARE}; jobs of one do not run on the "
-            f"other. Install with `pip install 'nvflare=={NVFLARE}.*'`."
-        )
     bundle = study.task.require_bundle()
     if settings.operator is not None and settings.operator != bundle.operator:
         raise InputError(
