@@ -1,15 +1,14 @@
 # make demo    enhance two images; make demo IMAGE=chest.dcm enhances yours
 # make test    lint, types and the fast tests; run it as often as you like
-# make test-all   the tests that take minutes, which `make test` leaves out; then test-cores and test-label
+# make test-all   the tests that take minutes, which `make test` leaves out; then test-cores, test-label and fuzz
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
 # make test-label   another part: the app for MONAI Label, in an environment of its own, and Slicer's panel against it
 # make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
 #                     stage of each, trained in two processes
-# make fuzz MINUTES=60   damaged and odd files for every reader, and for a tenth of that time requests for the Label server,
-#                     from where the last run stopped; prints all that was done so far, and keeps the files of what failed
-#                     in build/fuzz. MINUTES=0 prints alone
+# make fuzz MINUTES=60   rounds of damaged and odd files for every reader, and of requests for the Label server; prints what
+#                     each round has read, and keeps the files of what failed in build/fuzz
 # make kills POINTS=300   kill commands at every step of their writing and at random moments, run them again, and say what
-#                     was lost or left behind; from where the last run stopped, as make fuzz
+#                     was lost or left behind; from where the last run stopped
 # make test-federated-faults   what becomes of a federation whose trainers, sites or server die, are late, or have full
 #                     disks; half an hour
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
@@ -65,6 +64,7 @@ test: $(VENV)/.installed-for-tests
 test-all: $(VENV)/.installed-for-tests
 	"$(BIN)/python" $(PYTEST) -m slow tests slicer_extension $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-cores test-label
+	@$(MAKE) --no-print-directory fuzz MINUTES=1
 
 test-cores: $(VENV)/.installed-for-tests
 	@.ci/cores "$(VENV)" $(PYTEST_ARGS)
@@ -72,16 +72,20 @@ test-cores: $(VENV)/.installed-for-tests
 # Slicer's panel has its core in one environment and the server in the other.
 test-label: $(VENV_LABEL)/.installed-for-tests $(VENV)/.installed-for-tests
 	"$(VENV_LABEL)/bin/python" -m pytest monailabel_app $(PYTEST_ARGS)
+	"$(VENV_LABEL)/bin/python" -m pytest tests/fuzz -k label $(PYTEST_ARGS)
 	SUPERRESOLUTION_LABEL_PYTHON="$(abspath $(VENV_LABEL))/bin/python" "$(BIN)/python" -m pytest \
 	    slicer_extension/SuperResolution/Testing/Python/test_label_exchange.py $(PYTEST_ARGS)
 
 test-bundles: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
 
-# The server's requests first, in their own environment; the table at the end holds both.
+# New cases in each round. One that ends its process ends the round.
+FUZZ := -m pytest -q tests/fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
 fuzz: $(VENV_LABEL)/.installed-for-tests $(VENV)/.installed-for-tests
-	-"$(VENV_LABEL)/bin/python" -W ignore -m tests.fuzz.run --readers label --minutes $(MINUTES)e-1
-	"$(BIN)/python" -W ignore -m tests.fuzz.run --minutes $(MINUTES)
+	@trap 'exit 130' INT; end=$$(($$(date +%s) + 60 * $(MINUTES))); result=0; while [ $$(date +%s) -lt $$end ]; do \
+	    "$(VENV_LABEL)/bin/python" $(FUZZ) -k "damaged and label" || result=1; \
+	    "$(BIN)/python" $(FUZZ) -k "damaged and not label" -n $(PROCESSES) --max-worker-restart=0 || result=1; \
+	done; exit $$result
 
 kills: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m tests.kills.run --points $(POINTS)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
-import traceback
-from collections.abc import Callable
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+import pytest
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import InternalError, SuperResolutionError
 from monai_sr_bundle.images import files
@@ -27,11 +32,16 @@ from monai_sr_bundle.shipped_bundles import find_bundle
 from tests.fuzz import label_requests, seeds
 from tests.images.dicom_files import enlarged, provenance
 
+FAILURES = Path(__file__).resolve().parents[2] / "build" / "fuzz"
+"""Folder of the cases that failed, a zip each, named after the error; one with a number ended the process."""
 LONGEST_MESSAGE = 1200
 """Characters of a message: its own words, and up to 200 of each value that it quotes."""
+HANG_SECONDS = 10.0
+"""Seconds of processor time that one case may take."""
+MEMORY_BYTES = 1024**3
+"""Memory that one case may add to its process."""
 EXPECTED_OF_SERVER = (503,)
 """Of the server that cases ask: so many images wait there to be enlarged that it takes no more."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -42,51 +52,78 @@ class Reader:
         seeds: function that makes the valid files.
         read: reads the files of a case from their folder.
         named: a message must name a file of the case; not so where the user gave no file.
-        needs: package without which it cannot be called.
     """
 
     seeds: Callable[[], tuple[seeds.Files, ...]]
     read: Callable[[Path], None]
     named: bool = True
-    needs: str = "numpy"
-
-    def is_installed(self) -> bool:
-        """Return whether what it needs is there."""
-        return find_spec(self.needs) is not None
 
 
-def judge(reader: Reader, folder: Path) -> str:
-    """Read the files of a case, and return "read", "refused", or what is wrong, which begins with "FAILURE"."""
+def run_case(name: str, case: seeds.Files) -> str:
+    """Read the files of a case, which stay in `FAILURES` if it fails or ends the process.
+
+    Returns:
+        "read" or "refused".
+
+    Raises:
+        AssertionError: it was refused by a message that is not one line, is long, or names no file.
+        pytest.fail.Exception: it takes too long.
+        Exception: an error that the reader does not turn into one of ours, as MemoryError.
+    """
+    case_file = FAILURES / name / f"{os.getpid()}.zip"
+    case_file.parent.mkdir(parents=True, exist_ok=True)
+    case_file.write_bytes(seeds.zip_files(case))
     try:
-        reader.read(folder)
-    except InternalError as error:
-        cause = error.__cause__ or error.__context__
-        return _describe(cause or error)
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            seeds.write_files(case, Path(folder) / "case")
+            outcome = _read(READERS[name], Path(folder) / "case")
+    except (Exception, pytest.fail.Exception) as error:
+        case_file.replace(case_file.with_stem(type(error).__name__))
+        raise
+    case_file.unlink()
+    return outcome
+
+
+def _read(reader: Reader, folder: Path) -> str:
+    try:
+        with _limits():
+            reader.read(folder)
+    except InternalError:
+        raise
     except SuperResolutionError as error:
         message = str(error)
-        if len(message) > LONGEST_MESSAGE:
-            return f"FAILURE message of {len(message)} characters in {_location(error)}"
-        if _CONTROL.search(message):
-            return f"FAILURE message with line breaks or control characters in {_location(error)}"
+        assert len(message) <= LONGEST_MESSAGE, f"message of {len(message)} characters"
+        assert not re.search(r"[\x00-\x1f\x7f]", message), (
+            f"message with line breaks or control characters: {message!r}"
+        )
         files_there = list(folder.rglob("*"))
         names = {"out.dcm", *(path.name for path in files_there)}
         names |= {f"{path.stem}_sr{path.suffix}" for path in files_there}  # of a result that its format cannot hold
-        if reader.named and not any(name in message for name in names):
-            return f"FAILURE message names no file in {_location(error)}"
+        assert not reader.named or any(name in message for name in names), f"message names no file: {message}"
         return "refused"
-    except Exception as error:
-        return _describe(error)
     return "read"
 
 
-def _describe(error: BaseException) -> str:
-    return f"FAILURE {type(error).__name__} in {_location(error)}"
+@contextmanager
+def _limits() -> Iterator[None]:
+    """End a case that takes too long, and refuse it more memory than it may take."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
 
+    def stop(*_: object) -> None:
+        pytest.fail(f"takes more than {HANG_SECONDS:g} s")  # which no reader catches
 
-def _location(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    package_frames = [frame for frame in frames if "monai_sr_bundle" in Path(frame.filename).parts] or list(frames)
-    return f"{Path(package_frames[-1].filename).name}:{package_frames[-1].lineno}" if package_frames else "nowhere"
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MEMORY_BYTES, limits[1]))
+    signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def _enlarge(image: Image) -> Image:
@@ -215,7 +252,7 @@ def read_request(folder: Path) -> None:
 
 
 def answer_request(folder: Path) -> None:
-    """Answer a request to the server of MONAI Label, below the guard that catches what its functions do not."""
+    """Answer a request to the server of MONAI Label; its answer 500 is an uncaught error."""
     from tests.fuzz.label_server import answer
 
     status, text = answer(folder)
@@ -239,5 +276,5 @@ READERS = {
     "bundle": Reader(seeds.bundles, read_bundle),
     "manifest": Reader(seeds.manifests, read_manifest, named=False),
     "request": Reader(seeds.requests, read_request, named=False),
-    "label": Reader(label_requests.seeds, answer_request, named=False, needs="monailabel"),
+    "label": Reader(label_requests.seeds, answer_request, named=False),
 }

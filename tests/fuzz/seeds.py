@@ -1,4 +1,4 @@
-"""Valid files that mutations begin with, as bytes by name; small, and of phantoms that never were patients."""
+"""Valid files that cases begin with, as bytes by name; small, and of phantoms that never were patients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.shipped_bundles import configs_dir
 from pydicom import dcmread, uid
 from pydicom.data import get_testdata_file
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from tests.images.dicom_files import SOURCES, ct_series, phantom, radiograph
@@ -49,10 +48,30 @@ def _written(write: Callable[[Path], object]) -> Files:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def _encoded(dataset: Dataset, **options: bool) -> bytes:
+def _encoded(dataset: Dataset) -> bytes:
     buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True, **options)
+    dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def zip_files(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip of files, the same bytes at any time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return buffer.getvalue()
+
+
+def unzip_files(data: bytes) -> Files:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_files(files: Files, folder: Path) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 @cache
@@ -102,15 +121,6 @@ def zips() -> tuple[Files, ...]:
 
     files = _written(lambda folder: ct_series(folder, phantom(12, 10, slices=3)))
     return tuple({"x.zip": zip_files(files, method)} for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED))
-
-
-def zip_files(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip of files, the same bytes at any time."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data, method)
-    return buffer.getvalue()
 
 
 @cache
@@ -172,32 +182,14 @@ def reports() -> tuple[Files, ...]:
 
     def on_a_film(folder: Path) -> None:
         write_report(BOXES, read_headers([radiograph(folder / IMAGE)], folder)[0], folder / "x.dcm")
-        _settle(folder / "x.dcm")
 
     def on_a_volume(folder: Path) -> None:
         headers, _ = read_headers(ct_series(folder / "ct", phantom(slices=3)), folder)
         write_report([Box("Nodule", 3, 5, 9, 20, slice_index=1)], headers, folder / "x.dcm", in_patient=True)
-        _settle(folder / "x.dcm")
         for file in (folder / "ct").iterdir():
             file.unlink()
 
     return _written(on_a_film), _written(on_a_volume)
-
-
-def _settle(file: Path) -> None:
-    """Give a report the same time and UIDs whenever it is written, so that its cases can be repeated."""
-    dataset = dcmread(file)
-    new: dict[str, str] = {}
-
-    def settle(_: Dataset, element: DataElement) -> None:
-        if element.VR == "UI" and len(str(element.value)) > 36:
-            element.value = new.setdefault(str(element.value), f"2.25.{9000 + len(new)}")
-        elif element.VR in ("DA", "TM", "DT") and element.value:
-            element.value = {"DA": "20260101", "TM": "120000", "DT": "20260101120000"}[element.VR]
-
-    dataset.walk(settle)
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.save_as(file, enforce_file_format=True)
 
 
 @cache
