@@ -7,8 +7,8 @@
 #                     stage of each, trained in two processes
 # make fuzz MINUTES=60   rounds of damaged and odd files for every reader, and of requests for the Label server; prints what
 #                     each round has read, and keeps the files of what failed in build/fuzz
-# make kills POINTS=300   kill commands at every step of their writing and at random moments, run them again, and say what
-#                     was lost or left behind; from where the last run stopped
+# make kills POINTS=300   kill commands at steps of their writing and at random moments, run them again, and say what was
+#                     lost or left behind
 # make test-federated-faults   what becomes of a federation whose trainers, sites or server die, are late, or have full
 #                     disks; half an hour
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
@@ -124,4 +124,4 @@ pins: $(VENV)/.installed
 	@.ci/pins "$(BIN)/python" dicom
 
 clean:
-	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_LABEL)" "$(VENV)-sbom" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_LABEL)" "$(VENV)-sbom" build dist mutants demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache

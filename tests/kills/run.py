@@ -5,28 +5,41 @@ at a random moment. Then the inputs must be as they were, every file must be the
 and the next run must end well, with the same files as a run that nobody killed and nothing else, temporary files
 included.
 
-The commands run in copies of this process, which has imported everything once. Cases are numbered, what each has shown
-is appended to a file, and a run goes on where the last one stopped.
+The commands run in copies of this process, which has imported everything once.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import importlib
 import json
+import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from random import Random
 from typing import Any
+
+# Before torch is imported: the copies of this process have no threads to wait for.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import onnx
+import PIL.Image
+import pydicom
+import torch
 
 from tests.kills.scenarios import SCENARIOS, Scenario
 
@@ -42,6 +55,21 @@ CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.
 PATIENCE_SECONDS = 900.0
 """After which a command counts as one that hangs."""
 ENDED = "ended before the kill"
+FORK = multiprocessing.get_context("fork")
+
+
+READ: dict[str, Callable[[Path], object]] = {
+    ".dcm": lambda path: pydicom.dcmread(path).pixel_array.tobytes(),
+    ".png": lambda path: PIL.Image.open(path).tobytes(),
+    ".gz": lambda path: gzip.decompress(path.read_bytes()),
+    ".zip": lambda path: (zipfile.ZipFile(path).testzip(), sorted(zipfile.ZipFile(path).namelist())),
+    ".json": lambda path: list(json.loads(path.read_bytes())),
+    ".csv": lambda path: (path.read_bytes().split(b"\n")[0], path.read_bytes()[-1:]),
+    ".html": lambda path: path.read_bytes().rstrip()[-7:],
+    ".onnx": lambda path: [node.op_type for node in onnx.load(path).graph.node],
+    ".pt": lambda path: list(torch.load(path, weights_only=True)),
+}
+"""Returns of a file what is the same for every run of a command, by its suffix; of others all is."""
 
 
 @dataclass(frozen=True)
@@ -62,33 +90,25 @@ class Whole:
     seconds: float
 
 
-def start(words: tuple[str, ...], case: Path, at_step: Callable[[int], object] | None = None) -> int:
-    """Start a command in a copy of this process, in a group of its own, and return its number."""
-    sys.stdout.flush()
-    number = os.fork()
-    if number:
-        return number
-    code = 99
-    try:
-        os.setsid()
-        os.chdir(case)
-        log = os.open(case / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ["TMPDIR"] = tempfile.tempdir = str(case / "tmp")  # which Python would try out with a file
-        if at_step is not None:
-            _count_steps(case, at_step)
-        from monai_sr_bundle.__main__ import main
+def start(words: tuple[str, ...], case: Path, at_step: Callable[[int], object] | None = None) -> ForkProcess:
+    """Start a command in a copy of this process, in a group of its own."""
+    process = FORK.Process(target=_run, args=(words, case, at_step))
+    process.start()
+    return process
 
-        code = main(list(words))
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+def _run(words: tuple[str, ...], case: Path, at_step: Callable[[int], object] | None) -> None:
+    os.setsid()
+    os.chdir(case)
+    log = os.open(case / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(case / "tmp")  # which Python would try out with a file
+    if at_step is not None:
+        _count_steps(case, at_step)
+    from monai_sr_bundle.__main__ import main
+
+    sys.exit(main(list(words)))
 
 
 def _count_steps(case: Path, at_step: Callable[[int], object]) -> None:
@@ -113,24 +133,17 @@ def _count_steps(case: Path, at_step: Callable[[int], object]) -> None:
     sys.addaudithook(audit)
 
 
-def wait(number: int, seconds: float) -> int | None:
+def wait(process: ForkProcess, seconds: float = PATIENCE_SECONDS) -> int | None:
     """Return the exit code of a command, negative if a signal ended it; None if it has not ended after `seconds`."""
-    end = time.monotonic() + seconds
-    while True:
-        ended, status = os.waitpid(number, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= end:
-            return None
-        time.sleep(0.005)
+    process.join(seconds)
+    return process.exitcode
 
 
-def kill_group(process: int) -> None:
+def kill_group(process: ForkProcess) -> None:
     """Kill a command with all processes that it has started."""
-    try:
-        os.killpg(process, signal.SIGKILL)
-    except ProcessLookupError:  # it has not yet made its group
-        os.kill(process, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it has not yet made its group
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def group_ends(group: int, seconds: float = 60.0) -> bool:
@@ -150,37 +163,27 @@ def prepare(scenario: Scenario, template: Path) -> None:
     """Write the folder that every case of a scenario begins with."""
     for name in ("in", "out", "tmp"):
         (template / name).mkdir(parents=True)
-    number = os.fork()
-    if not number:
-        try:
-            scenario.prepare(template)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert wait(number, PATIENCE_SECONDS) == 0, f"{scenario.name} cannot be prepared"
+    process = FORK.Process(target=scenario.prepare, args=(template,))
+    process.start()
+    assert wait(process) == 0, f"{scenario.name} cannot be prepared"
 
 
 def run_whole(scenario: Scenario, template: Path, case: Path) -> Whole:
     """Run a scenario to its end, and count its steps."""
     shutil.copytree(template, case)
-    steps = case / "steps"
+    steps = FORK.Value("i", 0)
 
     def count(step: int) -> None:
-        os.pwrite(counted, f"{step + 1:8}".encode(), 0)
+        steps.value = step + 1
 
-    counted = os.open(steps, os.O_WRONLY | os.O_CREAT)
     begin = time.monotonic()
-    code = wait(start(scenario.words, case, count), PATIENCE_SECONDS)
+    code = wait(start(scenario.words, case, count))
     seconds = time.monotonic() - begin
-    os.close(counted)
     assert code == 0, f"{scenario.name} ends with {code}:\n{(case / 'log').read_text()}"
     left = [path.name for path in (case / "tmp").iterdir()]
     assert not left, f"{scenario.name} leaves {left} even if nobody kills it"
     older, newer = (contents(folder / "out", scenario.exact) for folder in (template, case))
-    whole = Whole(older, newer, contents(template / "in", True), int(steps.read_text() or 0), seconds)
+    whole = Whole(older, newer, contents(template / "in", True), steps.value, seconds)
     shutil.rmtree(case)
     return whole
 
@@ -194,53 +197,13 @@ def contents(folder: Path, exact: bool) -> dict[str, str]:
 def content(path: Path, exact: bool) -> str:
     """Return a digest of what a file holds; unless `exact`, of that which is the same for every run of a command.
 
-    A file that is cut off has no digest.
+    A file that is cut off has another digest, or none.
     """
     try:
-        return _digest(path, exact)
+        read = Path.read_bytes if exact else READ.get(path.suffix, Path.read_bytes)
+        return hashlib.sha256(repr(read(path)).encode()).hexdigest()
     except Exception as error:  # of any reader
         return f"unreadable ({type(error).__name__})"
-
-
-def _digest(path: Path, exact: bool) -> str:
-    data = path.read_bytes()
-    if exact or path.suffix in (".md", ".yaml", ".txt"):
-        return hashlib.sha256(data).hexdigest()
-    if path.suffix == ".dcm":
-        import pydicom
-
-        data = pydicom.dcmread(path).pixel_array.tobytes()
-    elif path.suffix == ".png":
-        import PIL.Image
-
-        data = PIL.Image.open(path).tobytes()
-    elif path.suffix == ".gz":
-        import gzip
-
-        data = gzip.decompress(data)
-    elif path.suffix == ".zip":
-        import zipfile
-
-        with zipfile.ZipFile(path) as archive:
-            assert archive.testzip() is None
-            data = " ".join(sorted(archive.namelist())).encode()
-    elif path.suffix == ".json":
-        data = " ".join(json.loads(data)).encode()
-    elif path.suffix == ".csv":
-        assert data.endswith(b"\n")
-        data = data.split(b"\n")[0]
-    elif path.suffix == ".html":
-        assert data.rstrip().endswith(b"</html>")
-        data = b"html"
-    elif path.suffix == ".onnx":
-        import onnx
-
-        data = " ".join(node.op_type for node in onnx.load(path).graph.node).encode()
-    elif path.suffix == ".pt":
-        import torch
-
-        data = " ".join(torch.load(path, weights_only=True)).encode()
-    return hashlib.sha256(data).hexdigest()
 
 
 def find_losses(scenario: Scenario, whole: Whole, case: Path) -> list[str]:
@@ -285,122 +248,99 @@ def find_remains(scenario: Scenario, whole: Whole, case: Path) -> list[str]:
     return [*faults, *(f"left behind: {path.relative_to(case)}" for path in left)]
 
 
-class Killer:
-    """Kill commands; what was shown lies in a folder.
+def run_case(scenario: Scenario, whole: Whole, case: Path, step: int | None, moment: float) -> tuple[str, list[str]]:
+    """Kill a command at a step of its writing, or else at a moment from 0 to 1 of its duration, and run it again.
 
-    Args:
-        state: folder of the results and of the files of failures.
-        scenarios: commands to kill.
+    Returns:
+        When it was killed, or `ENDED`; and what was lost, or is not as after a run that nobody killed.
     """
-
-    def __init__(self, state: Path, scenarios: list[Scenario]) -> None:
-        self.state, self.scenarios = state, scenarios
-        self.file = state / "cases.jsonl"
-        (state / "failures").mkdir(parents=True, exist_ok=True)
-        self.cases: list[dict[str, Any]] = []
-        if self.file.exists():
-            lines = self.file.read_text().split("\n")[:-1]  # the last one may have been cut off
-            self.cases = [json.loads(line) for line in lines]
-            self.file.write_text("".join(f"{line}\n" for line in lines))
-
-    def run(self, points: int) -> None:
-        """Go on until so many processes have been killed."""
-        with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/cache"  # torch keeps it on purpose
-            for module in IMPORTED_ONCE:
-                importlib.import_module(module)
-            wholes: dict[str, Whole] = {}
-            while self.killed < points:
-                number = len(self.cases)
-                scenario = self.scenarios[number % len(self.scenarios)]
-                template = Path(folder, "templates", scenario.name.replace(": ", "_").replace(" ", "_"))
-                if scenario.name not in wholes:
-                    prepare(scenario, template)
-                    wholes[scenario.name] = run_whole(scenario, template, Path(folder, "whole"))
-                case = Path(folder, "case")
-                entry = self._run_case(number // len(self.scenarios), scenario, wholes[scenario.name], template, case)
-                self.cases.append(entry)
-                with self.file.open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
-                if entry["faults"]:
-                    failure = self.state / "failures" / f"{number}"
-                    shutil.copytree(case, failure, symlinks=True, dirs_exist_ok=True)
-                    faults = "; ".join(entry["faults"])
-                    print(f"{scenario.name}, {entry['kill']}: {faults}\n    kept as {failure}", flush=True)
-                shutil.rmtree(case)
-
-    def _run_case(self, turn: int, scenario: Scenario, whole: Whole, template: Path, case: Path) -> dict[str, Any]:
-        shutil.copytree(template, case)
-        random = Random(f"{scenario.name} {turn}")
-        faults = []
-        if turn % 2 == 0 and whole.steps:  # workers of `--jobs` write in processes of their own
-            steps = Random(scenario.name).sample(range(whole.steps), whole.steps)  # each once, then again
-            step = steps[turn // 2 % whole.steps]
-            kill = f"step {step + 1} of {whole.steps}"
-            process = start(scenario.words, case, lambda now: now == step and os.kill(os.getpid(), signal.SIGKILL))
-            code = wait(process, PATIENCE_SECONDS)
-        else:
-            moment = random.random()
-            kill = f"after {moment:.2f} of {whole.seconds:.1f} s"
-            process = start(scenario.words, case)
-            code = wait(process, moment * whole.seconds)
-            if code is None:
-                kill_group(process)
-                code = wait(process, PATIENCE_SECONDS)
-        if not group_ends(process):
-            faults.append("processes of the command went on")
-        if code != -signal.SIGKILL:
-            kill = ENDED if code == 0 else f"{kill}, exit code {code}"
-            faults += [] if code == 0 else ["the command failed by itself"]
-        else:
-            faults += find_losses(scenario, whole, case)
-        code = wait(process := start(scenario.next_words(case), case), PATIENCE_SECONDS)
+    faults = []
+    if step is not None:
+        kill = f"step {step + 1} of {whole.steps}"
+        process = start(scenario.words, case, lambda now: now == step and os.kill(os.getpid(), signal.SIGKILL))
+        code = wait(process)
+    else:
+        kill = f"after {moment:.2f} of {whole.seconds:.1f} s"
+        process = start(scenario.words, case)
+        code = wait(process, moment * whole.seconds)
         if code is None:
             kill_group(process)
-            wait(process, PATIENCE_SECONDS)
-        if code != 0:
-            faults.append(f"the next run ends with {code}")
-        faults += find_remains(scenario, whole, case)
-        return {"scenario": scenario.name, "kill": kill, "faults": faults}
+            code = wait(process)
+    if not group_ends(process.pid):
+        faults.append("processes of the command went on")
+    if code == -signal.SIGKILL:
+        faults += find_losses(scenario, whole, case)
+    elif code == 0:
+        kill = ENDED
+    else:
+        faults.append(f"the command failed by itself with exit code {code}")
+    process = start(scenario.next_words(case), case)
+    code = wait(process)
+    if code is None:
+        kill_group(process)
+        wait(process)
+    if code != 0:
+        faults.append(f"the next run ends with {code}")
+    return kill, faults + find_remains(scenario, whole, case)
 
-    @property
-    def killed(self) -> int:
-        """Number of processes that were killed."""
-        return sum(case["kill"] != ENDED for case in self.cases)
 
-    @property
-    def failures(self) -> int:
-        """Number of cases with a fault."""
-        return sum(bool(case["faults"]) for case in self.cases)
+def kill_commands(points: int, scenarios: list[Scenario], random: Random, failures: Path) -> Counter[str]:
+    """Kill commands in turn, until so many have been killed.
 
-    def table(self) -> str:
-        """Return a table of what has been done so far."""
-        lines = [f"{'command':16} {'kills':>6} {'at steps':>9} {'at moments':>11} {'ended before':>13} {'failures':>9}"]
-        names = [*(scenario.name for scenario in SCENARIOS), "all"]
-        for name in names:
-            cases = [case for case in self.cases if name in (case["scenario"], "all")]
-            kinds = Counter(case["kill"].partition(" ")[0] for case in cases if case["kill"] != ENDED)
-            faults, ended = sum(bool(case["faults"]) for case in cases), len(cases) - sum(kinds.values())
-            lines.append(
-                f"{name:16} {sum(kinds.values()):6,} {kinds['step']:9,} {kinds['after']:11,} {ended:13,} {faults:9,}"
-            )
-        return "\n".join(lines)
+    Args:
+        points: number of kills.
+        scenarios: commands to kill.
+        random: chooses steps and moments.
+        failures: folder that keeps the files of the cases with faults.
+
+    Returns:
+        Numbers of kills at steps ("step") and moments ("after"), of commands that `ENDED`, and of "faults".
+    """
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/cache"  # torch keeps it on purpose
+        for module in IMPORTED_ONCE:
+            importlib.import_module(module)
+        wholes: dict[str, Whole] = {}
+        steps: dict[str, list[int]] = {}
+        number = 0
+        while counts["step"] + counts["after"] < points:
+            scenario, turn = scenarios[number % len(scenarios)], number // len(scenarios)
+            template, case = Path(folder, "templates", re.sub(r"\W", "_", scenario.name)), Path(folder, "case")
+            if scenario.name not in wholes:
+                prepare(scenario, template)
+                whole = wholes[scenario.name] = run_whole(scenario, template, Path(folder, "whole"))
+                steps[scenario.name] = random.sample(range(whole.steps), whole.steps)
+            whole = wholes[scenario.name]
+            at_step = turn % 2 == 0 and whole.steps  # workers of `--jobs` write in processes of their own
+            step = steps[scenario.name][turn // 2 % whole.steps] if at_step else None
+            shutil.copytree(template, case)
+            kill, faults = run_case(scenario, whole, case, step, random.random())
+            counts[kill if kill == ENDED else kill.partition(" ")[0]] += 1
+            if faults:
+                counts["faults"] += 1
+                shutil.copytree(case, failures / f"{number}", symlinks=True, dirs_exist_ok=True)
+                print(f"{scenario.name}, {kill}: {'; '.join(faults)}\n    kept as {failures / f'{number}'}", flush=True)
+            shutil.rmtree(case)
+            number += 1
+    return counts
 
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kills.run", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--points", type=int, default=300, help="kills in all; 0 prints what was done so far")
-    parser.add_argument("--state", type=Path, default=Path("build/kills"), help="folder of results and failures")
+    parser.add_argument("--points", type=int, default=300, help="number of kills")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="chooses steps and moments")
+    parser.add_argument("--kept", type=Path, default=Path("build/kills"), help="folder of the files of failures")
     names = [scenario.name for scenario in SCENARIOS]
-    parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, help="these commands, in a state of their own"
-    )
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these commands")
     options = parser.parse_args(words)
-    os.environ["OMP_NUM_THREADS"] = "1"  # the copies of this process have no threads to wait for
-    killer = Killer(options.state.resolve(), [each for each in SCENARIOS if each.name in options.only])
-    killer.run(options.points)
-    print(killer.table())
-    return 1 if killer.failures else 0
+    scenarios = [each for each in SCENARIOS if each.name in options.only]
+    counts = kill_commands(options.points, scenarios, Random(options.seed), options.kept.resolve())
+    print(
+        f"Seed {options.seed}: {options.points} kills, {counts['step']} at steps and {counts['after']} at moments, "
+        f"{counts['faults']} with faults; {counts[ENDED]} more commands had ended before their kill."
+    )
+    return 1 if counts["faults"] else 0
 
 
 if __name__ == "__main__":

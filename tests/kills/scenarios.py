@@ -67,10 +67,6 @@ def _zip(case: Path) -> None:
     shutil.rmtree(case / "unpacked")
 
 
-def _download(case: Path) -> None:
-    _films(case, 6)
-
-
 def _training(case: Path) -> None:
     from tests.tiny_bundle import tiny_bundle
     from tests.with_error_bars import write_windows
@@ -119,7 +115,7 @@ SCENARIOS = (
     Scenario("enhance: zip", (*_ENHANCE, "in/scan.zip", "out/result.zip", "--overwrite"), _zip),
     Scenario("enhance: nifti", (*_ENHANCE, "in/scan", "out/result.nii.gz", "--output-format", "nifti", "--overwrite"),
              _series),
-    Scenario("prepare", ("prepare", "folder", "in", "out/set"), _download, exact=True),
+    Scenario("prepare", ("prepare", "folder", "in", "out/set"), lambda case: _films(case, 6), exact=True),
     Scenario("train", _TRAIN, _training, rerun=_resume),
     Scenario("pack", ("pack", "bicubic", "out", "--overwrite"), lambda case: None, exact=True),
     Scenario("calibrate", ("calibrate", "in/chest_xray_edsr_x4", "--data", "in", "--out", "out/calibration.json",

@@ -48,7 +48,7 @@ def test_what_is_missing_or_left_behind_is_found(case):
 
 @pytest.mark.slow
 def test_a_kill_of_each_command_loses_nothing(tmp_path):
-    words = ["--points", str(len(SCENARIOS)), "--state", str(tmp_path)]
+    words = ["--points", str(len(SCENARIOS)), "--kept", str(tmp_path)]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.kills.run", *words], capture_output=True, text=True, check=False, timeout=1100
     )
