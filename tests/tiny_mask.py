@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
@@ -30,9 +29,9 @@ def finding_network() -> ResidualFlow:
     return network
 
 
-def released_mask(parent: Path, **facts: Any) -> tuple[Path, list[str]]:
+def released_mask(parent: Path) -> tuple[Path, list[str]]:
     """Release this network in a copy of the flow bundle that makes one pass; return its folder and the lines."""
-    folder = tiny_flow(parent, family="one_pass", diffusion={}, generative=False, **facts)
+    folder = tiny_flow(parent, family="one_pass", diffusion={}, generative=False)
     definition = find_bundle(str(folder)).facts["network_def"]
     with_facts(folder, network_def={**definition, "mask": True})
     torch.save(finding_network().state_dict(), parent / "trained.pt")
