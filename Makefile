@@ -124,4 +124,4 @@ pins: $(VENV)/.installed
 	@.ci/pins "$(BIN)/python" dicom
 
 clean:
-	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_LABEL)" "$(VENV)-sbom" build dist mutants demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_LABEL)" "$(VENV)-sbom" build dist mutants demo_results *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
