@@ -18,11 +18,11 @@ from monai_sr_bundle.federated.measurement import BICUBIC, measure_models
 from monai_sr_bundle.federated.messages import EPSILON, GLOBAL_MODEL, ROUNDS_FILE
 from monai_sr_bundle.federated.privacy import Privacy
 from monai_sr_bundle.federated.simulated_study import read_simulated_study, with_budget, write_simulated_sites
-from monai_sr_bundle.federated.simulator import simulate_job
+from monai_sr_bundle.federated.simulator import require_empty, simulate_job
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.start_weights import start_state
 from monai_sr_bundle.federated.study import Study
-from monai_sr_bundle.images.staging import require_empty, write_file
+from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.training.weights import read_weights
 
 START, PLAIN = "before training", "no noise"

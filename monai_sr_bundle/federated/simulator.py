@@ -12,12 +12,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from monai_sr_bundle.errors import SuperResolutionError
+from monai_sr_bundle.errors import OutputError, SuperResolutionError
 from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
 from monai_sr_bundle.federated.messages import GLOBAL_MODEL, ROUNDS_FILE, TRAINER_ENDED
 from monai_sr_bundle.federated.privacy import FILTERS
 from monai_sr_bundle.federated.site_settings import SIMULATED_SETTINGS, SiteSettings, write_site_settings
+from monai_sr_bundle.images.staging import require_free
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+
+
+def require_empty(out: Path) -> None:
+    """Raise OutputError if a folder for results holds something, or has a file where it needs a folder."""
+    require_free(out / "results", overwrite=True)
+    if out.is_dir() and any(out.iterdir()):
+        raise OutputError(f"{out} is not empty. Choose another --out.")
 
 
 def simulate_job(

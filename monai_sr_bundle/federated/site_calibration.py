@@ -14,10 +14,9 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.calibration import COVERAGE_FILE, describe_coverage, write_calibration_job
 from monai_sr_bundle.federated.messages import LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.privacy import Privacy
-from monai_sr_bundle.federated.simulator import simulate_job
+from monai_sr_bundle.federated.simulator import require_empty, simulate_job
 from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
 from monai_sr_bundle.federated.submit import run_to_result
-from monai_sr_bundle.images.staging import require_empty
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.calibration import FILE, read_calibration
 from nvflare.fuel.flare_api.flare_api import Session

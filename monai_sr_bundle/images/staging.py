@@ -70,13 +70,6 @@ def require_free(out: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{out}: {parent} is not a folder. Choose another folder for the result.")
 
 
-def require_empty(out: Path) -> None:
-    """Raise OutputError if a folder for results holds something, or has a file where it needs a folder."""
-    require_free(out / "results", overwrite=True)
-    if out.is_dir() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty. Choose another --out.")
-
-
 def _move(temporary: Path, out: Path, hidden: Path) -> None:
     if temporary.is_dir() != out.is_dir() and os.path.lexists(out):
         old, new = ("folder", "file") if out.is_dir() else ("file", "folder")
