@@ -6,6 +6,7 @@ import importlib
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -41,17 +42,16 @@ class OpenVinoBackend(OnnxFilesBackend):
             raise BundleError(
                 "--device cuda: OpenVINO runs on the processor here. Use --device auto or cpu, or --backend torch."
             )
-        self._core = import_openvino().Core()
         super().__init__(bundle, device)
 
     def _load(self, path: Path) -> _Compiled:
         # Without the hint it takes bfloat16 wherever the processor has it.
         settings = {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": self.threads}
         model = self._read(path)
-        return _Compiled(lambda: self._core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": 1}))
+        return _Compiled(lambda: open_core().compile_model(model, "CPU", {**settings, "NUM_STREAMS": 1}))
 
     def _read(self, path: Path) -> Any:
-        return self._core.read_model(path)
+        return open_core().read_model(path)
 
 
 class OpenVinoBfloat16Backend(OpenVinoBackend):
@@ -67,8 +67,7 @@ class OpenVinoBfloat16Backend(OpenVinoBackend):
     precision = "bf16"
 
     def __init__(self, bundle: Bundle, device: DeviceName = "auto") -> None:
-        core = import_openvino().Core()
-        if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if "BF16" not in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BundleError(
                 "--backend openvino-bf16: this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX). "
                 "Use --backend openvino."
@@ -76,7 +75,7 @@ class OpenVinoBfloat16Backend(OpenVinoBackend):
         super().__init__(bundle, device)
 
     def _read(self, path: Path) -> Any:
-        model = self._core.read_model(path)
+        model = open_core().read_model(path)
         names = outer_convolutions(model)
         # Precision of a single layer is an attribute in OpenVINO's own format, and can be set in no other way.
         with TemporaryDirectory() as folder:
@@ -89,7 +88,7 @@ class OpenVinoBfloat16Backend(OpenVinoBackend):
                     if attributes is None:
                         attributes = ElementTree.SubElement(layer, "rt_info")
                     ElementTree.SubElement(attributes, "attribute", name="precise", version="0")
-            return self._core.read_model(ElementTree.tostring(tree), weights.read_bytes())
+            return open_core().read_model(ElementTree.tostring(tree), weights.read_bytes())
 
 
 def import_openvino() -> ModuleType:
@@ -101,6 +100,16 @@ def import_openvino() -> ModuleType:
     if "openvino" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     return importlib.import_module("openvino")
+
+
+@cache
+def open_core() -> Any:
+    """Return OpenVINO's core, one for the process.
+
+    Each core gives the thread a stack for signals (2026.4). The end of one core would leave it with that of another one
+    that has ended, on which the next signal, an interrupt among them, ends the process.
+    """
+    return import_openvino().Core()
 
 
 def outer_convolutions(model: Any) -> set[str]:

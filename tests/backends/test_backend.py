@@ -11,7 +11,7 @@ import psutil
 import pytest
 from monai_sr_bundle.backends.onnx_files import onnx_files
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
-from monai_sr_bundle.backends.openvino_backend import import_openvino, outer_convolutions
+from monai_sr_bundle.backends.openvino_backend import open_core, outer_convolutions
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.shipped_bundles import all_bundles, find_bundle
@@ -59,7 +59,7 @@ def test_a_result_of_openvino_is_not_overwritten_by_the_next_one():
 
 
 def has_bfloat16():
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_bfloat16_differs_little_or_is_refused_where_the_processor_has_none():
@@ -78,13 +78,28 @@ def test_bfloat16_differs_little_or_is_refused_where_the_processor_has_none():
 @pytest.mark.parametrize("name", ["chest_xray_blind", "chest_xray_residual_flow_x4"])
 def test_convolutions_that_see_or_make_the_image_keep_float32(name):
     bundle = find_bundle(name)
-    model = import_openvino().Core().read_model(bundle.weights(onnx_files(bundle)[0])[0])
+    model = open_core().read_model(bundle.weights(onnx_files(bundle)[0])[0])
     convolutions = [node for node in model.get_ordered_ops() if "Convolution" in node.get_type_name()]
     outer = outer_convolutions(model)
     assert len(convolutions) == 24
     # Interpolation, head and tail.
     assert len(outer) == 3
     assert {convolutions[0].get_friendly_name(), convolutions[-1].get_friendly_name()} < outer
+
+
+def test_a_process_hears_signals_after_openvino():
+    code = """
+import gc, signal
+from monai_sr_bundle.backends.opening import open_backend
+from monai_sr_bundle.shipped_bundles import find_bundle
+backends = [open_backend(find_bundle("chest_xray_edsr_x4"), "openvino") for _ in range(2)]
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+for _ in range(2):
+    backends.pop(0)
+    gc.collect()
+    signal.raise_signal(signal.SIGTERM)
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "heard\nheard\n"
 
 
 def test_openvino_is_imported_without_telling_anyone():

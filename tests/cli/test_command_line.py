@@ -333,7 +333,6 @@ except Terminated:
     signal.raise_signal(signal.SIGTERM)
     print("removed")
 """
-    # In a process of its own: one in which many other tests had run was ended by the signal.
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "removed\n"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from monai_sr_bundle.backends.opening import open_backend
-from monai_sr_bundle.backends.openvino_backend import import_openvino
+from monai_sr_bundle.backends.openvino_backend import open_core
 from monai_sr_bundle.backends.torch_networks import run_network
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
 from monai_sr_bundle.inferers.tiling import (
@@ -98,7 +98,7 @@ def predictor(network, backend_name, folder):
     if backend_name == "openvino":
         export_onnx(network, folder / "model.onnx")
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = import_openvino().Core().compile_model(folder / "model.onnx", "CPU", settings)
+        compiled = open_core().compile_model(folder / "model.onnx", "CPU", settings)
         return lambda window: compiled({"image": window})[0]
     if backend_name == "onnx":
         export_onnx(network, folder / "model.onnx")
