@@ -9,13 +9,7 @@ import numpy as np
 from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.decoder_process import DecoderProcess
 from monai_sr_bundle.images.dicom_file import is_localizer, make_writable, open_header, quiet_pydicom, read_file
-from monai_sr_bundle.images.dicom_geometry import (
-    file_name,
-    numbers,
-    pixel_spacing,
-    sort_slices,
-    stack_affine,
-)
+from monai_sr_bundle.images.dicom_geometry import file_name, numbers, pixel_spacing, sort_slices, stack_affine
 from monai_sr_bundle.images.dicom_pixels import decode, lossy_method
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import MODALITIES, Image, Modality

@@ -117,7 +117,7 @@ def test_a_text_without_a_network_is_refused(tmp_path, definition):
         build_network(find_bundle(str(folder)))
 
 
-@pytest.mark.parametrize("arguments", [{"channels": "many"}, {"depth": 3}, {"blocks": 0}, {"scale": "@nowhere"}])
+@pytest.mark.parametrize("arguments", [{"channels": "many"}, {"depth": 3}, {"scale": "@nowhere"}])
 def test_arguments_that_the_network_refuses_are_told(tmp_path, arguments):
     folder = with_facts(copied(tmp_path), network_def={"_target_": EDSR, **arguments})
     with pytest.raises(BundleError, match=r"EDSR cannot be made with \{.*Install the bundle again"):
