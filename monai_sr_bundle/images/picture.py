@@ -143,9 +143,9 @@ def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str
     buffer = io.BytesIO()
     options: dict[str, Any] = {"icc_profile": header.icc_profile} if header.icc_profile else {}
     if header.dpi_xy:
-        _, scale_y, scale_x = provenance.scale_zyx
-        x, y = header.dpi_xy
-        options["dpi"] = min(x * scale_x, _LARGEST_DPI), min(y * scale_y, _LARGEST_DPI)
+        (x, y), (_, scale_y, scale_x) = header.dpi_xy, provenance.scale_zyx
+        if max(x * scale_x, y * scale_y) <= _LARGEST_DPI:  # a wrong resolution is worse than none
+            options["dpi"] = x * scale_x, y * scale_y
     try:
         if kind == "png":
             text = PngInfo()

@@ -166,6 +166,11 @@ def test_a_resolution_is_scaled_survives_a_change_of_format_and_is_no_length(tmp
     np.testing.assert_allclose(written.grid.spacing_xyz, (25.4 / 600, 25.4 / 600, 1), rtol=1e-4)
 
 
+def test_a_resolution_that_does_not_fit_is_left_out(tmp_path: Path):
+    path = save(tmp_path / "in.png", grey(), dpi=(40_000, 40_000))
+    assert read_picture(enlarge_file(path, tmp_path / "out.jpg")).grid.spacing_source == UNKNOWN
+
+
 def test_a_resolution_in_centimetres_is_read(tmp_path: Path):
     save_tiff(tmp_path / "in.tif", grey(), resolution=((145, 2), (50, 1)), resolutionunit="CENTIMETER")
     np.testing.assert_allclose(read_picture(tmp_path / "in.tif").grid.spacing_xyz, (10 / 72.5, 10 / 50, 1))

@@ -37,19 +37,19 @@ def test_radiograph(application, openDatabase, worker, sliceView, pair):
     view.show(film)
     box = drawing.addRegion(film, FILM_REGION)
     viewing, result = compareInAllWays(film, box, worker, application, view, pair, "")
-    draws = []
+    textures = []
     for seed in (0, 1):
-        drawn = Enhancer(worker).enhance(film, box, "chest_xray_residual_flow_x4", texture=1.0, seed=seed)
-        viewing.show("inPlace", drawn)
-        draws.append(view.picture())
-    keep("texture", *draws)
+        textured = Enhancer(worker).enhance(film, box, "chest_xray_residual_flow_x4", texture=1.0, seed=seed)
+        viewing.show("inPlace", textured)
+        textures.append(view.picture())
+    keep("texture", *textures)
     viewing.show("inPlace", result)
     display.showHandles(box_nodes.addBox(film, (0, 1, 1264, 1298, 654, 688), "Nodule", "A. Reader", 0.8), True)
     box_nodes.addBox(film, (0, 1, 1210, 1240, 604, 648), "Opacity", "A. Reader", 0.4)
     keep("boxes", view.picture())
 
 
-@pytest.mark.skipif(not CT_SERIES, reason="CT_SERIES is not set")
+@pytest.mark.skipif(not CT_SERIES, reason="CT_SERIES is not set: name the folder of the six slices, see above")
 def test_ct(application, openDatabase, worker, sliceView, pair):
     copying = f"import shutil; shutil.copytree({os.path.abspath(CT_SERIES)!r}, folder, dirs_exist_ok=True)"
     series, view = openDatabase(copying).load(application), sliceView("Red", WIDTH, HEIGHT)
