@@ -287,7 +287,8 @@ def _read_qform(raw: Header, slices: int) -> np.ndarray | None:
     if spacing is None:
         return None
     with_spacing = raw.copy()
-    with_spacing["pixdim"][1:4] = spacing
+    # The handedness of the axes; a file that leaves it unset (0) means 1.
+    with_spacing["pixdim"][:4] = -1 if raw["pixdim"][0] < 0 else 1, *spacing
     try:
         affine = np.array(with_spacing.get_qform(), dtype=np.float64)
     except (HeaderDataError, ValueError):  # a quaternion longer than 1

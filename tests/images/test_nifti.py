@@ -254,6 +254,17 @@ def test_a_broken_sform_gives_way_to_the_qform_and_an_impossible_qform_to_the_sp
     assert image.grid.spacing_source == "NIfTI pixdim"
 
 
+def test_a_qform_of_unset_handedness_is_right_handed(tmp_path: Path):
+    pixdim = [0, 0.5, 0.25, 2, 0, 0, 0, 0]
+    image = read_nifti(save(tmp_path / "in.nii", volume(), oblique(), sform_code=0, pixdim=pixdim))
+    assert image.grid.spacing_source == "NIfTI qform"
+    header = write_enlarged(image, tmp_path / "out.nii").header
+    assert header["qform_code"] == 1
+    source, result = (sitk.ReadImage(str(tmp_path / name)) for name in ("in.nii", "out.nii"))
+    corners = (each.TransformContinuousIndexToPhysicalPoint((-0.5, -0.5, -0.5)) for each in (source, result))
+    np.testing.assert_allclose(*corners, atol=1e-3)
+
+
 def test_a_flat_file_is_one_slice_and_stays_flat_and_axes_of_one_sample_are_dropped(tmp_path: Path):
     flat = volume()[:, :, 0]
     image = read_nifti(save(tmp_path / "in.nii", flat, pixdim=[1, 0.5, 0.5, 0, 0, 0, 0, 0], sform_code=0))
