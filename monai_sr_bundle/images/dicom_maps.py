@@ -262,14 +262,18 @@ def _has_thickness(header: Dataset) -> bool:
 def _complete_headers(result: Sequence[Dataset]) -> list[Dataset]:
     """Return headers that highdicom accepts: complete, with one frame of reference, or none for a radiograph."""
     complete = []
+    is_series = len(result) > 1
+    if is_series:
+        last, first = (np.array(result[end].ImagePositionPatient, dtype=float) for end in (-1, 0))
+        distance = decimal(abs(float(normal(result[0]) @ (last - first))) / (len(result) - 1))
     for header in result:
         header = with_names_and_dates(header)
         if header.SOPClassUID == CTImageStorage:
             # Some archives give each slice its own frame of reference; the reader has checked that they are one volume.
             header.FrameOfReferenceUID = result[0].FrameOfReferenceUID
-            if not _has_thickness(header):
-                first, second = (np.array(each.ImagePositionPatient, dtype=float) for each in result[:2])
-                header.SliceThickness = decimal(abs(float(normal(header) @ (second - first))))
+            if is_series:
+                header.SpacingBetweenSlices = distance  # the source may state another
+                header.SliceThickness = header.SliceThickness if _has_thickness(header) else distance
         else:
             for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"):
                 header.pop(keyword, None)

@@ -246,6 +246,15 @@ def test_slices_of_no_stated_thickness_are_as_thick_as_they_lie_apart(tmp_path, 
         assert measures.SliceThickness == 2.5
 
 
+def test_maps_state_the_distance_at_which_their_slices_lie(tmp_path):
+    ct_series(tmp_path / "ct", phantom(slices=3), SpacingBetweenSlices="7")
+    *_, paths = write_all(tmp_path / "ct", tmp_path)
+    for path in paths:
+        (measures,) = dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        assert measures.SpacingBetweenSlices == 2.5
+        assert highdicom.imread(path).get_volume_geometry().spacing_between_slices == pytest.approx(2.5)
+
+
 def test_one_slice_of_no_stated_thickness_gets_captures(tmp_path):
     *_, paths = write_all(ct_slice(tmp_path / "a.dcm", SliceThickness=None), tmp_path)
     for path in paths:
