@@ -268,7 +268,7 @@ def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> No
         for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
             derived.pop(keyword, None)
     if scale_z > 1:
-        derived.SliceThickness = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
+        derived.SliceThickness = derived.SpacingBetweenSlices = decimal(result.grid.spacing_xyz[2])
 
 
 def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:

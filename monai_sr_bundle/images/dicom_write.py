@@ -245,7 +245,6 @@ def _set_position(derived: Dataset, result: Image, provenance: Provenance, origi
         return
     derived.ImagePositionPatient = [decimal(v) for v in origin]
     if provenance.scale_zyx[0] > 1:
-        derived.SpacingBetweenSlices = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
         derived.pop("SliceLocation", None)
         # Where every slice of a source has a frame of its own, the new slices would share them in pairs.
         if frame := result.header[0].get("FrameOfReferenceUID"):

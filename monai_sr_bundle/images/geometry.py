@@ -136,8 +136,12 @@ class Grid:
 
     @property
     def spacing_xyz(self) -> tuple[float, float, float]:
-        """Spacing along columns, rows and slices; millimetres only if `in_millimetres`."""
-        return spacing_xyz(self.affine)
+        """Distances between columns, rows and slices; millimetres only if `in_millimetres`.
+
+        That between slices is along their normal, as DICOM's Spacing Between Slices is: shorter than a tilted step.
+        """
+        normal = np.cross(self.affine[:3, 0], self.affine[:3, 1])
+        return *spacing_xyz(self.affine)[:2], float(abs(normal @ self.affine[:3, 2]) / np.linalg.norm(normal))
 
     @property
     def in_millimetres(self) -> bool:

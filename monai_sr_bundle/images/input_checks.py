@@ -191,12 +191,12 @@ def _measure_slices(image: Image) -> tuple[list[float], float]:
     """Return the stated thicknesses of slices, none where there are none, and their distance, in millimetres."""
     if image.format != "dicom" or len(image.header) != len(image.pixels):
         return [], 0.0
-    from monai_sr_bundle.images.dicom_geometry import normal, numbers  # for DICOM files alone
+    from monai_sr_bundle.images.dicom_geometry import numbers  # for DICOM files alone
 
     thicknesses = [
         value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0
     ]
-    return thicknesses, abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2])) if thicknesses else 0.0
+    return thicknesses, image.grid.spacing_xyz[2] if thicknesses else 0.0
 
 
 FINE_BAND, MIDDLE_BAND = (0.35, 0.5), (0.1, 0.25)

@@ -425,6 +425,11 @@ def test_a_tilted_gantry_gives_a_sheared_affine_and_a_note(tmp_path):
     assert any("tilted by 11.3 degrees" in note for note in image.notes)
 
 
+def test_the_distance_between_slices_of_a_tilted_gantry_is_that_along_their_normal(tmp_path):
+    files = ct_series(tmp_path / "ct", phantom(slices=5), axes=np.eye(3), step=(0, 1.0, 5.0))
+    assert read_dicom(files, tmp_path / "ct").grid.spacing_xyz[2] == pytest.approx(5.0)
+
+
 def test_a_localizer_in_a_series_is_left_out_with_a_note(tmp_path):
     files = ct_series(tmp_path / "ct", phantom(slices=3))
     scout = ct_slice(tmp_path / "scout", phantom(8, 9)[0], orientation=(1, 0, 0, 0, 0, -1), ImageType=SCOUT)
