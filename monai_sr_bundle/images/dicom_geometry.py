@@ -265,7 +265,7 @@ def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> No
     if not from_header and result.grid.in_millimetres:
         x, y, _ = result.grid.spacing_xyz
         derived.PixelSpacing = [decimal(y), decimal(x)]
-        for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
+        for keyword in ("PixelAspectRatio", "PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
             derived.pop(keyword, None)
     if scale_z > 1:
         derived.SliceThickness = derived.SpacingBetweenSlices = decimal(result.grid.spacing_xyz[2])

@@ -307,6 +307,14 @@ def test_a_spacing_given_by_the_user_is_written_and_named(tmp_path):
     assert "Pixel spacing given by the user." in written.DerivationDescription
 
 
+def test_an_aspect_ratio_gives_way_to_a_spacing_given_by_the_user(tmp_path):
+    source = radiograph(tmp_path / "in.dcm", ImagerPixelSpacing=None, PixelAspectRatio=[4, 3])
+    assert write_one(source, tmp_path / "kept.dcm").PixelAspectRatio == [4, 3]
+    image = with_spacing(read_dicom([source], source), (0.2, 0.2))
+    write_dicom(enlarged(image), provenance(), tmp_path / "out.dcm")
+    assert "PixelAspectRatio" not in dcmread(tmp_path / "out.dcm")
+
+
 def test_what_describes_the_whole_film_or_its_old_pixels_does_not_describe_a_region(tmp_path, dciodvfy):
     histogram = Dataset()
     histogram.HistogramData = [256]
