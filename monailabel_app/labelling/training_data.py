@@ -20,7 +20,7 @@ from monai_sr_bundle.datasets.make_manifest import assign_split, write_boxes, wr
 from monai_sr_bundle.datasets.manifest import Record
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.files import Source
-from monai_sr_bundle.images.geometry import ras_from_lps
+from monai_sr_bundle.images.geometry import Grid, ras_from_lps
 
 from labelling.box_store import CONSENSUS, Version
 from labelling.consensus import fuse
@@ -99,13 +99,11 @@ def write_data_set(images: Sequence[LabelledImage], modality: str, out: Path) ->
     folder.mkdir(parents=True)
     records, boxes = [], {}
     for number, image in enumerate(images):
-        path, shape = _write_image(image.source, modality, folder / f"{number:05d}")
-        slices, rows, columns = shape
+        path, grid = _write_image(image.source, modality, folder / f"{number:05d}")
+        slices, rows, columns = grid.shape_zyx
         record = Record(path, "ct" if modality == "CT" else "cxr", split_of(image.patient), image.patient, "local")
         if modality == "CT":
-            header = nibabel.load(path).header
-            x, y, z = (float(size) for size in header.get_zooms()[:3])
-            record = replace(record, shape_xyz=(columns, rows, slices), spacing_xyz=(x, y, z))
+            record = replace(record, shape_xyz=(columns, rows, slices), spacing_xyz=grid.spacing_xyz)
         else:
             record = replace(record, width=columns, height=rows)
         records.append(record)
@@ -116,9 +114,8 @@ def write_data_set(images: Sequence[LabelledImage], modality: str, out: Path) ->
     return out
 
 
-def _write_image(source: Source, modality: str, stem: Path) -> tuple[Path, tuple[int, int, int]]:
+def _write_image(source: Source, modality: str, stem: Path) -> tuple[Path, Grid]:
     image = files.read(source)
-    slices, rows, columns = image.pixels.shape
     original = source.files[0]
     if source.format != "dicom":
         suffix = ".nii.gz" if original.name.lower().endswith(".nii.gz") else original.suffix.lower()
@@ -133,4 +130,4 @@ def _write_image(source: Source, modality: str, stem: Path) -> tuple[Path, tuple
         values = unit.from_stored(image, image.pixels, unit.value_window(image, "CXR", _GREY))
         path = stem.with_name(f"{stem.name}.png")
         PIL.Image.fromarray(np.clip(np.rint(values[0] * 255), 0, 255).astype(np.uint8)).save(path)
-    return path, (slices, rows, columns)
+    return path, image.grid

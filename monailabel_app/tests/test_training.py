@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 
+import nibabel
 import numpy as np
 import pytest
 import requests
@@ -260,6 +261,20 @@ def test_dicom_becomes_a_data_set_with_its_boxes_in_place(tmp_path):
         )
         sign = 1 if kind == "ct" else -1  # MONOCHROME1: the largest number is the darkest
         assert (sign * inside).min() > (sign * outside).max()
+
+
+@pytest.mark.parametrize("shape", [(40, 32, 4), (40, 32)])
+def test_a_nifti_in_metres_or_without_depth_has_its_millimetres_in_the_data_set(tmp_path, shape):
+    image = nibabel.Nifti1Image(np.full(shape, -900, np.int16), np.diag([0.0008, 0.0007, 0.0025, 1]))
+    image.header.set_xyzt_units("meter")
+    (tmp_path / "images").mkdir()
+    nibabel.save(image, tmp_path / "images" / "ct.nii.gz")
+    catalogue = FolderCatalogue(tmp_path / "images")
+    (name,) = catalogue.names()
+    data = write_data_set([LabelledImage(name, catalogue.source(name), "patient", ())], "CT", tmp_path / "data")
+    (record,) = read_manifest(data, split=None)
+    assert record.spacing_xyz[:2] == pytest.approx((0.8, 0.7))
+    assert record.shape_xyz == (*shape, 1)[:3]
 
 
 def figures(low, box_low, patients=3):
