@@ -19,6 +19,7 @@ from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.one_image import read_one
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle, is_default
 from monai_sr_bundle.training.training import train
+from PIL import Image as Picture
 
 from tests.drawn_data import write_volumes
 from tests.images.dicom_files import TILTED, ct_series
@@ -144,6 +145,19 @@ def test_the_result_of_slices_with_a_frame_of_reference_each_is_one_volume_and_c
     headers = [pydicom.dcmread(file) for file in sorted((tmp_path / "thin").iterdir())]
     assert len({header.FrameOfReferenceUID for header in headers}) == 1
     assert read_one(tmp_path / "thin").pixels.shape == (12, 24, 20)
+
+
+def test_no_distance_between_pages_is_made_up(tmp_path):
+    pages = np.linspace(-1000, 400, 5 * 24 * 20, dtype=np.float32).reshape(5, 24, 20)
+    first, *others = map(Picture.fromarray, pages)
+    first.save(tmp_path / "in.tif", save_all=True, append_images=others)
+    line = ["enhance", str(tmp_path / "in.tif"), str(tmp_path / "out.tif"), "--bundle", NAME, "--preview", "--report"]
+    assert main([*line, "--spacing-mm", "0.8", "0.8", "--quiet", "--progress", "none"]) == 0
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    for image in (report["source"], report["output"]):
+        assert image["spacing_mm"] == {"between_rows": 0.8, "between_columns": 0.8, "between_slices": None}
+    assert report["input_range"]["slice_spacing_mm"]["value"] is None
+    assert "distance between the slices is unknown" in (tmp_path / "out.report.html").read_text()
 
 
 def test_preview_and_report_compare_with_the_cubic_interpolation_along_the_slices(nifti, tmp_path):

@@ -38,9 +38,9 @@ def describe(event: Found) -> str:
     """Describe an image in one line: modality, size, bits, and spacing with its source."""
     source = event.spacing_source
     if event.spacing_xyz is not None:
-        x, y, z = (f"{side_mm:.4g}" for side_mm in event.spacing_xyz)
-        order = "" if x == y else "between columns x rows, "
-        spacing = f"{x} x {y}{f' x {z}' if event.shape_zyx[0] > 1 else ''} mm ({order}{source})"
+        sides = [f"{side_mm:.4g}" for side_mm in event.spacing_xyz if side_mm is not None]
+        order = "" if sides[0] == sides[1] else "between columns x rows, "
+        spacing = f"{' x '.join(sides)} mm ({order}{source})"
     else:
         spacing = "spacing unknown" if source == UNKNOWN else f"spacing unknown ({source} only)"
     modality = "" if event.modality == "unknown" else f"{event.modality}, "

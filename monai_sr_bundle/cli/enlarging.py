@@ -270,6 +270,7 @@ class _Progress:
 
 def _describe_start(task: Task, image: Image, session: Session) -> Found:
     slices, rows, columns = image.pixels.shape
+    x, y, _ = image.grid.spacing_xyz
     return Found(
         str(task.source.path),
         task.source.name,
@@ -277,7 +278,7 @@ def _describe_start(task: Task, image: Image, session: Session) -> Found:
         shape_zyx=(slices, rows, columns),
         bits=image.bits,
         modality=image.modality,
-        spacing_xyz=image.grid.spacing_xyz if image.grid.in_millimetres else None,
+        spacing_xyz=(x, y, image.grid.slice_distance_mm) if image.grid.in_millimetres else None,
         spacing_source=image.grid.spacing_source,
         bundle=session.bundle.name,
         version=session.bundle.version,

@@ -42,7 +42,7 @@ class Found(ImageEvent):
         output: file or folder of the result.
         shape_zyx: slices, rows and columns.
         bits, modality, spacing_source: see `Image` and `Grid`.
-        spacing_xyz: millimetres; None where they are unknown.
+        spacing_xyz: millimetres; None where they are unknown. That between slices is None for one slice, and frames.
         bundle, version, scale: the model.
         backend, device: runtime and device that compute the result.
     """
@@ -51,7 +51,7 @@ class Found(ImageEvent):
     shape_zyx: tuple[int, int, int]
     bits: int
     modality: str
-    spacing_xyz: tuple[float, float, float] | None
+    spacing_xyz: tuple[float, float, float | None] | None
     spacing_source: str
     bundle: str
     version: str

@@ -397,7 +397,8 @@ def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = No
 def _has_room(image: Image, bundle: Bundle, scale: int) -> bool:
     """Return whether a result at one of a bundle's scales is still of use."""
     if bundle.scale_zyx[0] > 1:
-        return not image.grid.in_millimetres or image.grid.spacing_xyz[2] / scale >= LEAST_DISTANCE_MM
+        distance = image.grid.slice_distance_mm
+        return distance is None or distance / scale >= LEAST_DISTANCE_MM
     limit = LARGEST_CT_SIDE if "CT" in (bundle.modality, image.modality) else LARGEST_SIDE
     return scale * max(image.pixels.shape[1:]) <= limit
 

@@ -45,8 +45,7 @@ class ThroughPlane(ModelFamily):
         return check_slices(image, self.bundle)
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        has_spacing = image.grid.in_millimetres and image.pixels.shape[0] > 1
-        return {"slice_spacing_mm": float(image.grid.spacing_xyz[2]) / self.scale} if has_spacing else {}
+        return {"slice_spacing_mm": distance / self.scale} if (distance := image.grid.slice_distance_mm) else {}
 
     def enlarge(
         self,

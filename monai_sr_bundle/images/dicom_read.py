@@ -88,11 +88,11 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
             affine, geometry_notes = np.diag([spacing.column_mm, spacing.row_mm, 1.0, 1.0]), spacing.notes
         slope, intercept = _rescale(first)
         pixels, pixel_notes = _read_pixels(headers)
-        bits = int(first.BitsStored)
+        bits, shape_zyx = int(first.BitsStored), (len(pixels), int(first.Rows), int(first.Columns))
         lowest = -(1 << (bits - 1)) if pixels.dtype.kind == "i" else 0
         return Image(
             pixels=pixels,
-            grid=Grid((len(pixels), int(first.Rows), int(first.Columns)), affine, spacing.source),
+            grid=Grid(shape_zyx, affine, spacing.source, are_frames=len(headers) == 1),
             modality=modality,
             format="dicom",
             path=path,

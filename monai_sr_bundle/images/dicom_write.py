@@ -102,8 +102,7 @@ def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
     with quiet_pydicom():
         if not series:
             single = _derive(result, provenance, [sources[0]], series_uid)
-            if sources[0].SOPClassUID == CTImageStorage:
-                _set_position(single, result, provenance, result.grid.affine[:3, 3])
+            _set_position(single, result, provenance, result.grid.affine[:3, 3])
             save(single, result.pixels, out)
             return [out]
         out.mkdir(parents=True, exist_ok=True)
@@ -142,14 +141,13 @@ def _find_nearest_sources(result: Image, scale_z: int) -> list[tuple[list[Datase
     If no slices were added, the position keeps the small irregularities of the source's positions.
     """
     sources = result.header
-    across = normal(sources[0])
     positions = np.array([position(source) for source in sources])
     regular, _ = stack_affine(sources, pixel_spacing(sources[0]), result.path)
     irregular = positions - (regular[:3, 3] + np.arange(len(sources))[:, None] * regular[:3, 2])
     nearest = []
     for index in range(result.pixels.shape[0]):
         origin = (result.grid.affine @ [0, 0, index, 1])[:3]
-        order = np.argsort(np.abs((positions - origin) @ across), kind="stable")
+        order = np.argsort(np.abs((positions - origin) @ normal(sources[0])), kind="stable")
         if scale_z == 1:
             origin = origin + irregular[order[0]]
         nearest.append(([sources[i] for i in order[: 1 if scale_z == 1 else 2]], origin))

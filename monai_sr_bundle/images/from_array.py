@@ -35,7 +35,7 @@ def image_from_array(array: np.ndarray, modality: str = "unknown") -> Image:
     slices, rows, columns = pixels.shape
     return Image(
         pixels=pixels,
-        grid=Grid((slices, rows, columns), np.eye(4)),
+        grid=Grid((slices, rows, columns), np.eye(4), are_frames=True),
         modality=modality,  # type: ignore[arg-type]
         format="array",
         path=Path("array"),

@@ -128,11 +128,13 @@ class Grid:
         affine: ``[4, 4]`` float64, index ``(x, y, z)`` to LPS millimetres. Unit spacing where the spacing is unknown.
         spacing_source: origin of the spacing in words ("PixelSpacing", "ImagerPixelSpacing, detector plane",
             "given by the user", ...); `UNKNOWN` or `RESOLUTION_TAG` if it is no length in the patient.
+        are_frames: whether the slices are frames or pages, at no known distance from each other. Default False.
     """
 
     shape_zyx: tuple[int, int, int]
     affine: np.ndarray
     spacing_source: str = UNKNOWN
+    are_frames: bool = False
 
     @property
     def spacing_xyz(self) -> tuple[float, float, float]:
@@ -142,6 +144,11 @@ class Grid:
         """
         normal = np.cross(self.affine[:3, 0], self.affine[:3, 1])
         return *spacing_xyz(self.affine)[:2], float(abs(normal @ self.affine[:3, 2]) / np.linalg.norm(normal))
+
+    @property
+    def slice_distance_mm(self) -> float | None:
+        """Distance between slices; None where it is unknown, and for one slice."""
+        return self.spacing_xyz[2] if self.in_millimetres and self.shape_zyx[0] > 1 and not self.are_frames else None
 
     @property
     def in_millimetres(self) -> bool:

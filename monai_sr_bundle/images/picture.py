@@ -292,10 +292,9 @@ def _read_grey_from_colours(path: Path, mode: str, picture: PIL.Image.Image) -> 
 
 def _make_grid(shape: tuple[int, ...], dpi_xy: tuple[float, float] | None) -> Grid:
     pages, rows, columns = shape
-    if dpi_xy is None:
-        return Grid((pages, rows, columns), np.eye(4), UNKNOWN)
-    x, y = dpi_xy
-    return Grid((pages, rows, columns), np.diag([_MM_PER_INCH / x, _MM_PER_INCH / y, 1.0, 1.0]), RESOLUTION_TAG)
+    x, y = dpi_xy or (_MM_PER_INCH, _MM_PER_INCH)
+    affine = np.diag([_MM_PER_INCH / x, _MM_PER_INCH / y, 1.0, 1.0])
+    return Grid((pages, rows, columns), affine, RESOLUTION_TAG if dpi_xy else UNKNOWN, are_frames=True)
 
 
 def _read_dpi(kind: Format, picture: PIL.Image.Image) -> tuple[float, float] | None:

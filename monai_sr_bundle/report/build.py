@@ -356,7 +356,7 @@ def _spacing(grid: Grid) -> dict[str, float | None] | None:
     if not grid.in_millimetres:
         return None
     x, y, z = (float(f"{spacing:.9g}") for spacing in grid.spacing_xyz)
-    return {"between_rows": y, "between_columns": x, "between_slices": z if grid.shape_zyx[0] > 1 else None}
+    return {"between_rows": y, "between_columns": x, "between_slices": z if grid.slice_distance_mm else None}
 
 
 def _uids(headers: Sequence[Any]) -> dict[str, list[str]]:

@@ -149,14 +149,14 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     if strength is not None:
         cost = f"<strong>Noise was reduced</strong> with strength {strength:g} of 1, and texture that may be real too."
         detail += f" {cost}" if strength else " Noise was not reduced (strength 0)."
-    if source["spacing_mm"]:
+    if source["spacing_mm"] and source["spacing_mm"][between]:
         before, after = source["spacing_mm"], output["spacing_mm"]
         distance = (
             f" The distance between {samples} went from {format_number(before[between])} mm to "
             f"{format_number(after[between])} mm; every structure keeps its place and size in millimetres."
         )
     else:
-        distance = " The distance between the pixels is unknown, so nothing here can be measured in millimetres."
+        distance = f" The distance between the {samples} is unknown, so nothing here can be measured in millimetres."
     return f"""<p>{part} ({_size(source)}) {verb} enlarged
 {escape(model["factor"])} to {_size(output)} by {by}. {detail}{distance} The original file was not changed.</p>
 <p><strong>What this does not mean.</strong> Nothing more was measured than before. A fine line, a nodule's edge

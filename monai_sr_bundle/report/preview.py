@@ -210,7 +210,7 @@ def _spacing_words(source: Image, result: Image, scale_zyx: Sequence[int]) -> st
         x, y, _ = image.grid.spacing_xyz
         return format_number(x) if math.isclose(x, y, rel_tol=1e-3) else f"{format_number(x)} x {format_number(y)}"
 
-    if scale_zyx[0] > 1:
+    if scale_zyx[0] > 1 and source.grid.slice_distance_mm:
         before, after = (format_number(image.grid.spacing_xyz[2]) for image in (source, result))
         return f"slices {before} mm to {after} mm apart, pixel {pixel(result)} mm ({source.grid.spacing_source})"
     return f"pixel {pixel(source)} mm to {pixel(result)} mm ({source.grid.spacing_source})"

@@ -51,6 +51,17 @@ def test_the_seconds_of_a_result_do_not_count_the_loading_of_the_weights(film, m
     assert enhance(grey(film), CXR).seconds == 0.0
 
 
+def test_no_distance_between_frames_is_made_up(tmp_path):
+    frames = phantom(slices=3).astype(np.uint16)
+    path = capture(tmp_path / "frames.dcm", frames, PixelSpacing=[0.9, 0.6])
+    with_depth = ct_series(tmp_path / "ct", phantom(slices=3))[0].parent
+    for image, distance in ((path, None), (with_depth, 2.5)):
+        result = enhance(image, "bicubic", scale=2)
+        assert result.report()["output"]["spacing_mm"] == {
+            "between_rows": 0.45, "between_columns": 0.3, "between_slices": distance,
+        }  # fmt: skip
+
+
 def test_weights_that_do_not_fit_into_memory_are_told_from_a_result_that_does_not(film, monkeypatch):
     def fail(*arguments):
         raise MemoryError
