@@ -45,8 +45,9 @@ class Plane:
         return (np.hstack([pixels, 0 * ones, ones]) @ self.edges.T)[:, :3]
 
     def pixels(self, millimetres: np.ndarray) -> np.ndarray:
-        """Return the feet of ``[n, 3]`` millimetres on the slice as ``[n, 2]`` pixels."""
-        return np.linalg.solve(self.edges[:3, :3], (millimetres - self.edges[:3, 3]).T).T[:, :2]
+        """Return the feet of ``[n, 3]`` millimetres on the slice as ``[n, 2]`` pixels, to a thousandth of one."""
+        pixels = np.linalg.solve(self.edges[:3, :3], (millimetres - self.edges[:3, 3]).T).T[:, :2]
+        return pixels.round(3) + 0.0  # no -0
 
     def heights(self, millimetres: np.ndarray) -> np.ndarray:
         """Return the heights of ``[n, 3]`` points above the slice, ``[n]`` millimetres."""

@@ -9,6 +9,7 @@ import pytest
 from highdicom import sr
 from monai_sr_bundle.boxes.box import Box, Figures, check_edges
 from monai_sr_bundle.boxes.codes import finding_code, finding_name
+from monai_sr_bundle.boxes.dicom_planes import plane_of
 from monai_sr_bundle.boxes.dicom_report_read import read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.errors import InputError, OutputError
@@ -617,6 +618,15 @@ def test_millimetres_alone_are_found_on_the_slice_they_lie_on(tmp_path):
         file = foreign(tmp_path / "sr.dcm", group(finding(), spatial(moved, frame)))
         with pytest.raises(InputError, match="group 1: lies on no slice of the image, or across several"):
             read_report(file, sources)
+
+
+def test_a_box_from_the_corner_of_its_image_begins_at_0_not_at_minus_0(tmp_path):
+    sources = volume(tmp_path)
+    written([replace(NODULE, slice_index=1, x_min=0, y_min=0)], sources, tmp_path)
+    (region,) = items(dcmread(tmp_path / "boxes.dcm"), "SCOORD3D")
+    corners = np.reshape(region.GraphicData, (5, 3))
+    outside = corners + 1e-6 * (corners[0] - corners[2])  # as far as float32 may move them
+    assert not np.signbit(plane_of(sources[1]).pixels(outside)).any()
 
 
 def test_boxes_of_other_images_are_left_out_and_counted(tmp_path):
