@@ -64,7 +64,7 @@ def unpack_series(
 
     Returns:
         The files of each image, by the name of a zip for this image alone; and a note about files that may be damaged
-        slices, because they are empty or named like DICOM and are none.
+        slices, because they are empty, cut off, or named like DICOM and are none.
     """
     unpack(path, folder)
     series: dict[str, list[Path]] = {}
@@ -72,10 +72,12 @@ def unpack_series(
     damaged: list[str] = []
     for file in sorted(folder.iterdir()):
         key = series_of(file) if is_dicom(file) else ""
+        name = file.name.partition("_")[2]
         if key:
             series.setdefault(key, []).append(file)
+            if key == str(file):  # names no series
+                damaged.append(name)
             continue
-        name = file.name.partition("_")[2]
         others.append(name)
         if not file.stat().st_size or (name.lower().endswith(_DICOM_SUFFIXES) and not is_dicom(file)):
             damaged.append(name)
@@ -87,8 +89,9 @@ def unpack_series(
     # A key may hold the path of a file, in a folder that has another name every time.
     endings = [series_ending(key.replace(str(folder), "")) if len(series) > 1 else "" for key in series]
     names = [f"{stem}{ending}.zip" for ending in endings]
-    notes = (f"Slices may be missing: files in the zip are damaged: {quote(', '.join(damaged))}.",) if damaged else ()
-    return {name: tuple(files) for name, files in zip(names, series.values(), strict=True)}, notes
+    names_of_damaged = quote(", ".join(damaged))
+    note = f"Slices may be missing: files in the zip are damaged or name no series: {names_of_damaged}."
+    return {name: tuple(files) for name, files in zip(names, series.values(), strict=True)}, (note,) if damaged else ()
 
 
 def pack(write_files: Callable[[Path], None], out: Path) -> None:

@@ -379,7 +379,17 @@ def test_files_of_a_zip_that_are_no_images_are_named_and_a_slice_that_may_be_mis
         files[name].write_bytes(content)
     (source,) = find(zipped(tmp_path / "case.zip", files))
     assert "case.zip: 3 file(s) are no DICOM images, and are left out: " in caplog.text
-    assert source.notes == ("Slices may be missing: files in the zip are damaged: IM7, 8.dcm.",)
+    assert source.notes == ("Slices may be missing: files in the zip are damaged or name no series: IM7, 8.dcm.",)
+
+
+def test_a_series_in_a_zip_with_a_slice_that_is_cut_off_says_that_slices_may_be_missing(tmp_path: Path):
+    slices = series(tmp_path / "ct", 4)
+    last = sorted(slices, key=lambda file: file.stem[-1])[-1]
+    last.write_bytes(last.read_bytes()[:500])
+    sources = find(zipped(tmp_path / "case.zip", {path.name: path for path in slices}))
+    assert sorted(len(source.files) for source in sources) == [1, 3]
+    note = f"Slices may be missing: files in the zip are damaged or name no series: {last.name}."
+    assert [source.notes for source in sources if len(source.files) == 3] == [(note,)]
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path):
