@@ -187,8 +187,9 @@ def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset],
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
     frames = [str(header.get("FrameOfReferenceUID") or index) for index, header in enumerate(headers)]
-    # Some archives give each slice a frame of reference of its own.
-    same = SAME_IN_A_SERIES if len(set(frames)) == len(headers) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
+    places = {str(header.get("ImagePositionPatient")) for header in headers}
+    # Some archives give each slice a frame of reference of its own; two slices at one place are refused later.
+    same = SAME_IN_A_SERIES if len(set(frames)) >= len(places) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
     for header in headers:
         if header.SOPClassUID != CTImageStorage:
             raise InputError(
@@ -200,10 +201,9 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
         compared = [header for header in headers if header.get(keyword)] if is_identity else headers
         other = next((header for header in compared if header.get(keyword) != compared[0].get(keyword)), None)
         if other is not None:
-            first = compared[0]
-            values = "" if is_identity else f" ({quote(first.get(keyword))} and {quote(other.get(keyword))})"
+            values = "" if is_identity else f" ({quote(compared[0].get(keyword))} and {quote(other.get(keyword))})"
             raise InputError(
-                f"{path.name}: {file_name(first)} and {file_name(other)} differ in {keyword}{values}. "
+                f"{path.name}: {file_name(compared[0])} and {file_name(other)} differ in {keyword}{values}. "
                 "Pass only files that belong together."
             )
 

@@ -475,6 +475,15 @@ def test_two_slices_at_one_position_are_refused(tmp_path):
     refused([*files, copy], tmp_path / "ct", sentence)
 
 
+def test_a_copy_among_slices_that_each_have_a_frame_of_reference_is_named_as_one(tmp_path):
+    files = ct_series(tmp_path / "ct", phantom(slices=3))
+    for number, file in enumerate(files):
+        changed(file, FrameOfReferenceUID=f"2.25.77.{number}")
+    copy = Path(shutil.copy(files[0], tmp_path / "ct" / "copy.dcm"))
+    sentence = f"{files[0].name} and copy.dcm have the same SOP Instance UID: one is a copy. Remove it."
+    refused([*files, copy], tmp_path / "ct", sentence)
+
+
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
