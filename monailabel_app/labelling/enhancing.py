@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -225,4 +226,5 @@ def _end_with(lifeline: multiprocessing.connection.Connection) -> None:
         multiprocessing.connection.wait([lifeline])
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches both; the server hears it and closes its end
     threading.Thread(target=watch, daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -86,3 +87,12 @@ def test_a_process_that_dies_is_replaced(enhancer, tmp_path):
     with pytest.raises(ServerError, match="was ended, perhaps for lack of memory"):
         run(enhancer, 0, tmp_path / "second", tmp_path)
     assert run(enhancer, 0, tmp_path / "third", tmp_path) == str(tmp_path / "third")
+
+
+def test_a_process_that_waits_leaves_ctrl_c_to_the_server(enhancer, tmp_path, capfd):
+    run(enhancer, 0, tmp_path / "first", tmp_path)
+    number = int((tmp_path / "first").read_text())
+    os.kill(number, signal.SIGINT)  # a terminal sends it to all processes of a command
+    run(enhancer, 0, tmp_path / "second", tmp_path)
+    assert int((tmp_path / "second").read_text()) == number
+    assert capfd.readouterr().err == ""
