@@ -12,11 +12,13 @@ import importlib.util
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import BundleError, InputError, OutputError
 
 DEFAULT_STORE = Path("monai_sr_labels")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -61,10 +63,8 @@ def run_server(options: argparse.Namespace) -> int:
     if not options.studies:
         raise InputError("--studies is missing: a folder of images, or the address of a PACS' DICOMweb.")
     labelling = _import_app()
-    try:
+    with _explained():
         serve(options, labelling)
-    except import_module("labelling.errors").RefusedError as error:
-        raise InputError(str(error)) from error
     return 0
 
 
@@ -107,43 +107,31 @@ def _require_free_port(host: str, port: int) -> None:
 
 def _require_tokens(options: argparse.Namespace) -> None:
     """Refuse to serve others without tokens, before the store is opened as the server's own."""
-    store = _open_store(options.store)
-    try:
+    with closing(_open_store(options.store)) as store:
         if not import_module("labelling.access").has_tokens(store):
             raise InputError(
                 f"--host {options.host}: others than this machine could read and write boxes. Make tokens first with "
                 "`monai-sr label token READER --role admin`, or leave the option out."
             )
-    finally:
-        store.close()
 
 
 def run_token(options: argparse.Namespace) -> int:
     """Run `monai-sr label token` and return its exit code."""
     _import_app()
-    access, store = import_module("labelling.access"), _open_store(options.store)
-    try:
+    access = import_module("labelling.access")
+    with _explained(), closing(_open_store(options.store)) as store:
         if options.revoke:
             print(f"{options.reader}: {access.revoke_tokens(store, options.reader)} tokens revoked")
         else:
             print(access.add_token(store, options.reader, options.role))
-    except import_module("labelling.errors").RefusedError as error:
-        raise InputError(str(error)) from error
-    finally:
-        store.close()
     return 0
 
 
 def run_backup(options: argparse.Namespace) -> int:
     """Run `monai-sr label backup` and return its exit code."""
     _import_app()
-    store = _open_store(options.store, must_exist=True)
-    try:
+    with _explained(), closing(_open_store(options.store, must_exist=True)) as store:
         head = store.back_up(options.out)
-    except import_module("labelling.errors").RefusedError as error:
-        raise InputError(str(error)) from error
-    finally:
-        store.close()
     print(f"{options.out}: newest row of the audit log {head}")
     return 0
 
@@ -152,10 +140,8 @@ def run_restore(options: argparse.Namespace) -> int:
     """Run `monai-sr label restore` and return its exit code."""
     _import_app()
     file = options.store / import_module("labelling.context").STORE_FILE
-    try:
+    with _explained():
         older = import_module("labelling.box_store").restore(options.backup, file)
-    except import_module("labelling.errors").RefusedError as error:
-        raise InputError(str(error)) from error
     print(f"{file}: restored" + (f"; what was there is {older.name}" if older else ""))
     return 0
 
@@ -178,6 +164,18 @@ def _import_app() -> Path:
     folder = app_dir()
     sys.path[:0] = [str(folder)]
     return folder
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Give the app's refusals the exit codes of the command line."""
+    errors = import_module("labelling.errors")
+    try:
+        yield
+    except errors.StorageError as error:
+        raise OutputError(str(error)) from error
+    except errors.RefusedError as error:
+        raise InputError(str(error)) from error
 
 
 def _open_store(folder: Path, *, must_exist: bool = False) -> Any:

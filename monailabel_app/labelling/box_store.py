@@ -143,14 +143,14 @@ class BoxStore:
         file: the database; made if it does not exist.
 
     Raises:
-        StorageError: the file cannot be written.
+        StorageError: the folder cannot be made, or the file cannot be written.
         ServerError: the file is no database of this program.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._writer = threading.Lock()
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(file.parent)
         _create_private(file)
         self._engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": LONGEST_WAIT_SECONDS})
         event.listen(self._engine, "connect", _configure)
@@ -360,11 +360,11 @@ class BoxStore:
             The hash of the newest row of the audit log.
 
         Raises:
-            ConflictError: `out` exists.
+            StorageError: `out` exists or cannot be written.
             ServerError: the store does not agree with its audit log.
         """
         if out.exists():
-            raise ConflictError(f"{out.name} exists already. Choose another name.")
+            raise StorageError(f"{out.name} exists already. Choose another name.")
         partial = out.with_name(f"{out.name}.partial")
         partial.unlink(missing_ok=True)
         _create_private(partial)
@@ -473,9 +473,9 @@ def restore(backup: Path, file: Path) -> Path | None:
     Raises:
         NotFoundError, ServerError: see `check_file`.
         ConflictError: a server has the store open.
-        StorageError: the copy cannot be written. The older store stays where it is.
+        StorageError: the folder cannot be made, or the copy cannot be written. The older store stays where it is.
     """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(file.parent)
     partial = file.with_name(f"{file.name}.partial")
     try:
         # The copy is checked, since opening a database writes, and a backup may lie where nothing can be written.
@@ -494,6 +494,20 @@ def restore(backup: Path, file: Path) -> Path | None:
         for suffix in ("", "-wal", "-shm"):
             partial.with_name(partial.name + suffix).unlink(missing_ok=True)
     return older
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a store, which nobody but its owner can read, unless it exists.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the store {folder.name} cannot be made ({error.strerror}). Name another folder with --store."
+        ) from error
 
 
 def _copy_private(backup: Path, copy: Path) -> None:

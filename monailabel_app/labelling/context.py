@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelling.box_store import BoxStore
+from labelling.box_store import BoxStore, make_folder
 from labelling.catalogue import Catalogue, FolderCatalogue, WebCatalogue
 from labelling.enhancing import Enhancer
 from labelling.errors import ConflictError, NotFoundError
@@ -90,7 +90,7 @@ def open_context(studies: str, conf: Mapping[str, str]) -> Context:
         catalogue = FolderCatalogue(Path(studies))
     else:
         raise NotFoundError(f"--studies {studies}: is neither a folder nor the address of DICOMweb.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     os.chmod(folder, 0o700)
     store = BoxStore(folder / STORE_FILE)
     lock = lock_store(folder)

@@ -61,7 +61,8 @@ def test_backup_and_restore(tmp_path, capsys):
     assert (code, "what was there is boxes.sqlite." in output) == (0, True)
     assert len(BoxStore(tmp_path / "store" / STORE_FILE).history("chest.png")) == 1
     assert (tmp_path / "store" / STORE_FILE).stat().st_mode & 0o777 == 0o600
-    assert "exists already" in run(capsys, "backup", tmp_path / "b.sqlite", "--store", tmp_path / "store")[2]
+    code, _, error = run(capsys, "backup", tmp_path / "b.sqlite", "--store", tmp_path / "store")
+    assert (code, "exists already" in error) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,23 @@ def test_backup_and_restore(tmp_path, capsys):
 def test_wrong_commands_say_what_to_do(tmp_path, capsys, arguments, message):
     code, _, error = run(capsys, "--port", 0, "--store", tmp_path / "store", *arguments)
     assert (code, message in error) == (4 if "--bundles" in arguments else 3, True), error
+
+
+@pytest.mark.parametrize("arguments", [("--studies", "."), ("token", "ada"), ("restore", "b.sqlite")])
+def test_a_store_that_cannot_be_made_is_one_sentence(tmp_path, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    code, _, error = run(capsys, "--port", 0, "--store", "file/store", *arguments)
+    message = "the store store cannot be made (Not a directory). Name another folder with --store."
+    assert (code, error) == (5, f"monai-sr: error: {message}")
+
+
+@pytest.mark.parametrize("arguments", [("token", "ada"), ("backup", "b.sqlite"), ("--studies", ".", "--host", "::")])
+def test_a_damaged_store_is_one_sentence(tmp_path, capsys, arguments):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / STORE_FILE).write_bytes(b"no database" * 100)
+    code, _, error = run(capsys, "--port", 0, "--store", tmp_path / "store", *arguments)
+    assert (code, "the store of boxes is damaged. Restore it from a backup." in error) == (3, True), error
 
 
 def test_a_port_that_is_taken_is_said_before_the_store_of_the_other_server_is_touched(tmp_path, capsys):
