@@ -237,8 +237,8 @@ def set_folders(data_dir: Path, sets: Collection[str] | None = None) -> list[Pat
     if unknown:
         names, available = ", ".join(sorted(unknown)), ", ".join(folder.name for folder in folders)
         raise InputError(
-            f"{data_dir}: no set named {names}; there is {available}. Name sets with --sets; those of train_films.yaml "
-            "with --films and --validation_films, of train_scans.yaml with --scans and --validation_scans."
+            f"{data_dir}: no set named {names}; there is {available}. Name sets with --sets, or in the protocol; with "
+            "MONAI's train_films.yaml by --films, --validation_films; train_scans.yaml by --scans, --validation_scans."
         )
     return [folder for folder in folders if sets is None or folder.name in sets]
 

@@ -63,7 +63,10 @@ def test_a_folder_of_sets_is_read_as_one_and_can_be_filtered_by_name_and_kind(tm
     (volume,) = read_manifest(tmp_path, kind="ct")
     assert (volume.shape_xyz, volume.spacing_xyz, volume.mm_per_pixel) == ((8, 9, 10), (0.8, 0.7, 5.0), 0.8)
     assert read_manifest(tmp_path, sets="two") == read_manifest(tmp_path, sets=["two"])
-    with pytest.raises(InputError, match=r"no set named three; there is ct, one, two. Name sets with --sets.*--films"):
+    message = (
+        r"no set named three; there is ct, one, two\. Name sets with --sets, or in the protocol; with MONAI's train"
+    )
+    with pytest.raises(InputError, match=message):
         read_manifest(tmp_path, sets=["three"])
 
 
