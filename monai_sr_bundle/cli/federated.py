@@ -59,7 +59,7 @@ def _run_simulate(options: argparse.Namespace) -> int:
 
 def _add_provision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "project", type=Path, metavar="FILE", help="participants; begin with federated/policy/project.yaml"
+        "project", type=Path, metavar="FILE", help="participants; begin with configs/federated/policy/project.yaml"
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the kits and their authority"
