@@ -74,6 +74,12 @@ def test_a_result_is_shown_as_its_source_is_and_never_automatically_and_leaves_t
     assert result.GetVoxelValueUnits().GetCodeValue() == "[hnsf'U]"
 
 
+def test_a_volume_of_a_script_without_a_display_node_is_shown_with_its_result(application, source):
+    application.scene.RemoveNode(source.GetDisplayNode())
+    displayNode, before = phantom_volumes.addResult(source).GetDisplayNode(), source.GetDisplayNode()
+    assert (displayNode.GetWindow(), displayNode.GetLevel()) == (before.GetWindow(), before.GetLevel())
+
+
 def test_a_removed_result_comes_back_in_its_study_with_all_that_belongs_to_it(application, source):
     for kind in ("ErrorBars", "Difference"):
         display.colors(application.scene, kind)  # these stay in the scene
