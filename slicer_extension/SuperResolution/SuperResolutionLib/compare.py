@@ -13,7 +13,7 @@ _VIEW_GROUP = 7
 _SAVED = {
     "vtkMRMLSliceCompositeNode": ("BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"),
     "vtkMRMLSliceNode": ("RulerType", "OrientationMarkerType"),
-    "vtkMRMLLayoutNode": ("ViewArrangement",),
+    "vtkMRMLLayoutNode": ("ViewArrangement", "SaveWithScene"),
 }  # properties of each class of nodes that a comparison changes
 
 
@@ -32,10 +32,12 @@ class SavedViews:
         """Bring the saved state back."""
         for node, state in self._states:
             scene = node.GetScene()
-            if scene is None or (node.IsA("vtkMRMLLayoutNode") and node.GetViewArrangement() != LAYOUT):
+            if scene is None:
                 continue
             with NodeModify(node):
                 for name, value in state.items():
+                    if name == "ViewArrangement" and node.GetViewArrangement() != LAYOUT:
+                        continue
                     isGone = name.endswith("ID") and value and scene.GetNodeByID(value) is None
                     getattr(node, f"Set{name}")(None if isGone else value)
 
@@ -65,6 +67,7 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str) ->
         layout.AddLayoutDescription(LAYOUT, "")  # has no effect on one that there is
         layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
         layout.SetViewArrangement(LAYOUT)
+        layout.SetSaveWithScene(False)  # a Slicer that does not know our layout would open the scene without any view
     for logic, foreground in zip(pairOf(applicationLogic), (None, afterNode)):
         composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
         with NodeModify(composite):
