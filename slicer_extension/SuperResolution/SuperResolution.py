@@ -219,10 +219,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """Stop all work: the application ends, or the module is reloaded."""
         self.timer.stop()
-        self.exit()
         for shortcut in self._keys.values():
-            shortcut.setParent(None)
+            if shortcut:  # else it went with the main window, which is gone when the application ends
+                shortcut.setParent(None)
         self._keys = {}
+        self.exit()
         self.viewing.stop()
         for job in (*self._jobs.values(), self._installation):
             if isinstance(job, (dicom_jobs.Command, install.Installation)):  # an exchange leaves the scene alone

@@ -12,6 +12,7 @@ import types
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
+import shiboken6
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 _PLAIN = ("QObject", "QWidget", "QUiLoader", "QApplication", "QCoreApplication")
@@ -32,6 +33,7 @@ def styled(widgetClass):
     names = {
         "connect": connect, "disconnect": disconnect, "className": lambda widget: type(widget).__name__,
         "__setattr__": setattribute, "name": _property("objectName"),
+        "__bool__": lambda widget: shiboken6.isValid(widget),
     }  # fmt: skip
     meta = widgetClass.staticMetaObject
     for name in [meta.property(index).name() for index in range(meta.propertyCount())]:

@@ -12,6 +12,7 @@ import numpy as np
 import phantom_volumes
 import pydicom
 import pytest
+import shiboken6
 import slicer
 from dicomfiles import FILM_OF_2000
 from opened_panel import Opened, Shared
@@ -519,6 +520,8 @@ def test_an_export_that_is_canceled_or_whose_panel_is_closed_leaves_nothing(from
     widget.startExport(dicom_jobs.Export, tmp_path)
     if isClosed:
         fromDicom.until(lambda: widget._jobs["exportLabel"]._process, "its process")
+        for shortcut in widget._keys.values():
+            shiboken6.delete(shortcut)  # as Slicer's main window does when it closes, before the modules end
         widget.cleanup()
     else:
         fromDicom.ui.exportButton.click()
