@@ -49,6 +49,7 @@ from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, SIDE_BY_SIDE, Viewi
 
 TICK_MS, IDLE_MS = 20, 250  # milliseconds between two looks at the worker: while there is work, and else
 UNDOABLE = 5  # removals that can be undone; a removed result keeps its memory until then
+ERROR_STYLE = f"font-weight: bold; padding-left: 4px; border-left: 4px solid {COLORS[RED]}"  # on any ground
 SPACE = "Space"  # name of the key that changes between before and after
 MODALITIES = ("CXR", "CT")  # what an image may be, in the order of the panel's list
 REGION_KINDS = (BOX, SLICE, WHOLE)  # kinds of region in the order of the panel's list
@@ -528,7 +529,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.estimateLabel, panel.estimateText), (ui.messageLabel, panel.message),
         ):  # fmt: skip
             showText(label, text)
-        ui.messageLabel.styleSheet = "font-weight: bold; color: #b03000" if panel.messageIsError else ""
+        ui.messageLabel.styleSheet = ERROR_STYLE if panel.messageIsError else ""
         ui.textureSlider.enabled = panel.textureEnabled
         ui.stepsSpinBox.enabled = ui.seedSpinBox.enabled = panel.stepsEnabled
         ui.runButton.enabled, ui.cancelButton.enabled = panel.canRun, panel.canCancel
@@ -752,10 +753,10 @@ def showText(label, text):
 
 
 def trustText(report):
-    """Return the trust line of a result for a label: a coloured word, and the reason."""
+    """Return the trust line of a result for a label: a coloured dot, a word, and the reason."""
     words = {GREEN: _("green"), AMBER: _("amber"), RED: _("red")}
     color, reason = trustOf(report)
-    return f"<b style='color: {COLORS[color]}'>● {words[color]}</b>&nbsp; {html.escape(reason)}"
+    return f"<span style='color: {COLORS[color]}'>●</span> <b>{words[color]}</b>&nbsp; {html.escape(reason)}"
 
 
 def newClient():

@@ -9,7 +9,7 @@ from typing import Any
 from SuperResolutionLib.errors import _
 
 GREEN, AMBER, RED = "green", "amber", "red"
-COLORS = {GREEN: "#1e7d32", AMBER: "#b36b00", RED: "#c22f1d"}  # of trust, readable on a light ground
+COLORS = {GREEN: "#2fa04a", AMBER: "#c98000", RED: "#ec5a44"}  # of dots and lines, not of texts, on any ground
 
 
 @dataclass(frozen=True)

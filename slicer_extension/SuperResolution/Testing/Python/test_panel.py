@@ -84,6 +84,13 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(lungs, chest, p
         assert box.GetDisplayNode().GetHandlesInteractive() == isAdjusted
 
 
+def test_an_error_has_the_colour_of_all_text_so_it_is_read_on_a_dark_ground_too(panel):
+    panel.settle()
+    label, text = panel.ui.messageLabel, panel.ui.subjectLabel
+    assert (label.text[:20], "bold" in label.styleSheet) == ("No volume is chosen.", True)
+    assert label.palette.windowText() == text.palette.windowText()
+
+
 def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, fittedView):
     panel.settle()
     for end in (panel.ui.drawRegionButton.click, panel.widget.exit, lambda: slicer.mrmlScene.RemoveNode(chest)):
@@ -105,7 +112,9 @@ def test_run_brings_the_result_of_the_engine_into_the_scene_and_into_view(withBo
     assert withBox.ui.resultLabel.text == ""
     withBox.ui.detailsButton.click()
     assert "Enlarged x4 by chest_xray_blind" in withBox.ui.resultLabel.text
-    assert re.match("<b style='color: #[0-9a-f]{6}'>● (green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text)
+    assert re.match(
+        "<span style='color: #[0-9a-f]{6}'>●</span> <b>(green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text
+    )
     assert withBox.ui.inPlaceButton.checked
     assert withBox.ui.resultSelector.currentNode() is result
     np.save(tmp_path / "in.npy", slicer.util.arrayFromVolume(chest))
