@@ -13,7 +13,6 @@ _VIEW_GROUP = 7
 _SAVED = {
     "vtkMRMLSliceCompositeNode": ("BackgroundVolumeID", "ForegroundVolumeID", "ForegroundOpacity"),
     "vtkMRMLSliceNode": ("RulerType", "OrientationMarkerType"),
-    "vtkMRMLLayoutNode": ("ViewArrangement", "SaveWithScene"),
 }  # properties of each class of nodes that a comparison changes
 
 
@@ -27,6 +26,10 @@ class SavedViews:
     def __init__(self, scene):
         saved = [(node, names) for kind, names in _SAVED.items() for node in getNodesByClass(kind, scene)]
         self._states = [(node, {name: getattr(node, f"Get{name}")() for name in names}) for node, names in saved]
+        self._layouts = []
+        for layout in getNodesByClass("vtkMRMLLayoutNode", scene):  # there is none without a window
+            maximized = [layout.GetMaximizedViewNode(n) for n in range(layout.GetNumberOfMaximizedViewNodes())]
+            self._layouts.append((layout, layout.GetViewArrangement(), maximized, layout.GetSaveWithScene()))
 
     def stop(self) -> None:
         """Bring the saved state back."""
@@ -36,10 +39,14 @@ class SavedViews:
                 continue
             with NodeModify(node):
                 for name, value in state.items():
-                    if name == "ViewArrangement" and node.GetViewArrangement() != LAYOUT:
-                        continue
                     isGone = name.endswith("ID") and value and scene.GetNodeByID(value) is None
                     getattr(node, f"Set{name}")(None if isGone else value)
+        for layout, arrangement, maximized, isSaved in self._layouts:
+            layout.SetSaveWithScene(isSaved)
+            if layout.GetViewArrangement() == LAYOUT:
+                layout.SetViewArrangement(arrangement)
+                for view in maximized:
+                    layout.AddMaximizedViewNode(view)
 
 
 def layoutText(orientation: str = "Axial") -> str:
@@ -66,6 +73,7 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str) ->
     if layout is not None:  # there is none without a window
         layout.AddLayoutDescription(LAYOUT, "")  # has no effect on one that there is
         layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
+        layout.RemoveAllMaximizedViewNodes()  # else Slicer would go on showing them alone
         layout.SetViewArrangement(LAYOUT)
         layout.SetSaveWithScene(False)  # a Slicer that does not know our layout would open the scene without any view
     for logic, foreground in zip(pairOf(applicationLogic), (None, afterNode)):

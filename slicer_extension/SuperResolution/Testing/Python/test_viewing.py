@@ -187,6 +187,15 @@ def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, r
     assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
 
 
+def test_a_maximized_view_gives_way_to_the_pair_and_comes_back(viewing, pair, red, result, application):
+    layout = application.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout.AddMaximizedViewNode(red.node)
+    viewing.show("sideBySide", result)
+    assert layout.GetNumberOfMaximizedViewNodes() == 0
+    viewing.show("inPlace", result)
+    assert layout.IsMaximizedViewNode(red.node)
+
+
 def test_a_scene_that_is_saved_side_by_side_opens_in_the_layout_that_there_is(
     viewing, pair, result, application, tmp_path
 ):
