@@ -165,6 +165,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.timer.setInterval(TICK_MS)
         self.timer.connect("timeout()", self.onTick)
         self._useParameterNode(self.logic.getParameterNode())
+        if getattr(self.parent, "isEntered", False):  # after Reload, which enters no module that is open
+            self.enter()
 
     def _connect(self):
         ui = self.ui

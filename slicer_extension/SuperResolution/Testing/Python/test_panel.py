@@ -601,6 +601,15 @@ def test_while_models_are_exchanged_no_worker_runs_of_which_files_are_open_and_t
     assert ui.bundleComboBox.count > 1
 
 
+def test_the_panel_works_at_once_after_reload(panel, module, monkeypatch):
+    monkeypatch.setattr(type(panel.widget.parent), "isEntered", True, raising=False)  # as of an open module in Slicer
+    panel.close()
+    panel.widget = module.SuperResolutionWidget(panel.widget.parent)
+    panel.widget.setup()
+    panel.ui = panel.widget.ui
+    assert panel.widget.timer.active
+
+
 def test_a_drawn_radiograph_is_offered_once_slicer_has_started(application, module, monkeypatch):
     register = Mock()
     logic = types.SimpleNamespace(registerCustomSampleDataSource=register)
