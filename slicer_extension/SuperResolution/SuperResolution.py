@@ -568,7 +568,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.showErrorBarsCheckBox.enabled = ui.toleranceSpinBox.enabled = hasBars
         if result is None:
             showText(ui.compareLabel, "")
-        if result_nodes.sourceOf(result) is None:
+        if result is None or not result_nodes.isInPlace(result):
             self.viewing.stop()
         elif self.viewing.kind and self.viewing.result is not result:
             self.onCompare(self.viewing.kind)

@@ -51,15 +51,11 @@ class SavedViews:
 
 def layoutText(orientation: str = "Axial") -> str:
     """Return Slicer's XML description of two slice views side by side."""
-    views = ((BEFORE, _("Before"), "#8a8a8a"), (AFTER, _("After"), "#e0a030"))
-    items = "".join(
-        f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
-        f'<property name="orientation" action="default">{orientation}</property>'
-        f'<property name="viewlabel" action="default">{label}</property>'
-        f'<property name="viewcolor" action="default">{color}</property>'
-        f'<property name="viewgroup" action="default">{_VIEW_GROUP}</property></view></item>'
-        for name, label, color in views
-    )
+    items = ""
+    for name, label, color in ((BEFORE, _("Before"), "#8a8a8a"), (AFTER, _("After"), "#e0a030")):
+        values = {"orientation": orientation, "viewlabel": label, "viewcolor": color, "viewgroup": _VIEW_GROUP}
+        text = "".join(f'<property name="{key}" action="default">{value}</property>' for key, value in values.items())
+        items += f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">{text}</view></item>'
     return f'<layout type="horizontal" split="true">{items}</layout>'
 
 

@@ -26,14 +26,13 @@ _HANDLE_SCALE = 1.5  # size of the handles in percent of the view; Slicer's own 
 def addDisplay(volumeNode, likeNode=None) -> None:
     """Give a volume a display node whose window is not automatic; it is a copy of that of `likeNode`, if there is one.
 
-    Slicer's own `CreateDefaultDisplayNodes` sorts the voxels for an automatic window: a second per 100 million. Of
-    `likeNode` it keeps the display node, and adds one where a script has left it out.
+    Slicer's own `CreateDefaultDisplayNodes` sorts the voxels for an automatic window: a second per 100 million.
     """
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     volumeNode.GetScene().AddNode(display)
     display.SetDefaultColorMap()
     if likeNode is not None:
-        likeNode.CreateDefaultDisplayNodes()
+        likeNode.CreateDefaultDisplayNodes()  # a script may have left it out; one that there is stays
         display.CopyContent(likeNode.GetDisplayNode())
         display.SetAndObserveColorNodeID(likeNode.GetDisplayNode().GetColorNodeID())
     display.SetAutoWindowLevel(0)

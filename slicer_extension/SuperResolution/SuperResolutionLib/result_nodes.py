@@ -37,6 +37,7 @@ KIND = "SuperResolution.Kind"
 ERROR_BARS, DIFFERENCE = "ErrorBars", "Difference"
 _NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's answer, with paths of temporary files
 _SAMPLES = 1_000_000  # error bars that a share is counted from
+_BESIDE = 0.1  # voxels of its source by which a result may lie beside them
 _PIECE = 1 << 17  # voxels of a difference that are computed at a time, in some milliseconds
 
 
@@ -100,7 +101,7 @@ def _nameOf(sourceNode, extent: Sequence[int], done: dict) -> str:
 def _findRepeated(sourceNode, extent: Sequence[int], done: dict):
     """Return the result of an earlier run with the same region, model and options, or None."""
     for node in resultsOf(sourceNode):
-        if _optionsOf(reportOf(node)) == _optionsOf(done) and extentOf(node) == list(extent):
+        if _optionsOf(reportOf(node)) == _optionsOf(done) and isInPlace(node) and extentOf(node) == list(extent):
             return node
     return None
 
@@ -121,24 +122,40 @@ def sourceOf(resultNode):
     return resultNode.GetNodeReference(SOURCE) if resultNode else None
 
 
+def isInPlace(resultNode) -> bool:
+    """Return whether the source of a result is in the scene and the result lies on whole voxels of it, as it did."""
+    if sourceOf(resultNode) is None:
+        return False
+    edges = _edgesOf(resultNode)
+    sizes = np.diff(edges.round())[:, 0] * reportOf(resultNode)["scaleZYX"]
+    return np.abs(edges - edges.round()).max() < _BESIDE and np.array_equal(sizes, shapeOf(resultNode))
+
+
 def existingSource(resultNode):
-    """Return the source volume of a result, or raise an InputError: it is gone."""
-    source = sourceOf(resultNode)
-    if source is None:
-        text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")
-        raise InputError(text, name=resultNode.GetName())
-    return source
+    """Return the source volume of a result, or raise an InputError: it is gone, or lies elsewhere now."""
+    if isInPlace(resultNode):
+        return sourceOf(resultNode)
+    text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")
+    if sourceOf(resultNode) is not None:
+        text = _("The spacing or the position of the source of '{name}' was changed since, so it is not in place any "
+                 "more. Undo that, or enhance the source again.")  # fmt: skip
+    raise InputError(text, name=resultNode.GetName())
 
 
 def extentOf(resultNode) -> list[int]:
-    """Return the extent of the source that a result shows.
+    """Return the extent of the source that a result shows; see `existingSource`."""
+    existingSource(resultNode)
+    return _edgesOf(resultNode).round().astype(int).ravel().tolist()
 
-    It is computed from both grids, because Slicer may reverse the order of slices when it loads a saved volume.
+
+def _edgesOf(resultNode) -> np.ndarray:
+    """Return the edges of a result in voxels of its source, with fractions: ``[3, 2]`` slices, rows, columns.
+
+    They are computed from both grids, because Slicer may reverse the order of slices when it loads a saved volume.
     """
-    toSource = np.linalg.inv(ijkToRasOf(existingSource(resultNode))) @ ijkToRasOf(resultNode)
+    toSource = np.linalg.inv(ijkToRasOf(sourceOf(resultNode))) @ ijkToRasOf(resultNode)
     corners = outerCorners(toSource, region.whole(resultNode)) + 0.5
-    edges = np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)
-    return [int(edge) for edge in edges.round().ravel()]
+    return np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)
 
 
 def reportOf(resultNode) -> dict:

@@ -63,6 +63,7 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(lungs, chest, p
     panel.settle()
     assert panel.chosen.inputVolume is chest  # the first image
     assert panel.ui.messageLabel.text.startswith("No region is chosen.")
+    assert panel.ui.messageLabel.palette.windowText() == panel.ui.subjectLabel.palette.windowText()  # also if dark
     assert not panel.ui.runButton.enabled
     panel.ui.drawRegionButton.click()
     fittedView.drag(edgeAt(fittedView, 40, 50), edgeAt(fittedView, 72, 82))
@@ -82,13 +83,6 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(lungs, chest, p
     for isAdjusted in (True, False):
         panel.ui.adjustRegionButton.click()
         assert box.GetDisplayNode().GetHandlesInteractive() == isAdjusted
-
-
-def test_an_error_has_the_colour_of_all_text_so_it_is_read_on_a_dark_ground_too(panel):
-    panel.settle()
-    label, text = panel.ui.messageLabel, panel.ui.subjectLabel
-    assert (label.text[:20], "bold" in label.styleSheet) == ("No volume is chosen.", True)
-    assert label.palette.windowText() == text.palette.windowText()
 
 
 def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, fittedView):
@@ -112,9 +106,7 @@ def test_run_brings_the_result_of_the_engine_into_the_scene_and_into_view(withBo
     assert withBox.ui.resultLabel.text == ""
     withBox.ui.detailsButton.click()
     assert "Enlarged x4 by chest_xray_blind" in withBox.ui.resultLabel.text
-    assert re.match(
-        "<span style='color: #[0-9a-f]{6}'>●</span> <b>(green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text
-    )
+    assert re.match(r"<span style='color: #\w{6}'>●</span> <b>(green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text)
     assert withBox.ui.inPlaceButton.checked
     assert withBox.ui.resultSelector.currentNode() is result
     np.save(tmp_path / "in.npy", slicer.util.arrayFromVolume(chest))
@@ -318,9 +310,16 @@ def test_a_volume_that_goes_while_its_result_is_computed_gets_none(withBox, ches
     assert withBox.chosen.result is None
 
 
-def test_a_result_whose_source_was_removed_stays_and_says_what_it_cannot(withBox, chest, red):
+def test_a_result_whose_source_was_changed_or_removed_stays_and_says_what_it_cannot(withBox, chest, red):
     red.show(chest)
     result = withBox.run()
+    chest.SetSpacing(0.3, 0.3, 1)  # as the Volumes module does
+    withBox.settle()
+    assert withBox.widget.viewing.kind == ""
+    withBox.ui.sideBySideButton.click()
+    withBox.ui.sendToDatabaseButton.click()
+    for label in (withBox.ui.compareLabel, withBox.ui.exportLabel):
+        assert "so it is not in place any more" in label.text
     slicer.mrmlScene.RemoveNode(chest)
     withBox.settle()
     assert withBox.chosen.result is result

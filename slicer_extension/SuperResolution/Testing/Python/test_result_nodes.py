@@ -80,6 +80,12 @@ def test_a_volume_of_a_script_without_a_display_node_is_shown_with_its_result(ap
     assert (displayNode.GetWindow(), displayNode.GetLevel()) == (before.GetWindow(), before.GetLevel())
 
 
+def test_a_result_is_in_place_only_on_the_grid_it_was_made_on(source, result):
+    for spacing, isInPlace in ((2.7, False), (1.4, False), (0.56, False), (2.8, True)):
+        source.SetSpacing(spacing, spacing, 5)
+        assert result_nodes.isInPlace(result) == isInPlace
+
+
 def test_a_removed_result_comes_back_in_its_study_with_all_that_belongs_to_it(application, source):
     for kind in ("ErrorBars", "Difference"):
         display.colors(application.scene, kind)  # these stay in the scene

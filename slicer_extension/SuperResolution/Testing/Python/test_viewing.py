@@ -187,26 +187,20 @@ def test_side_by_side_shows_the_same_place_and_goes_away(viewing, red, source, r
     assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
 
 
-def test_a_maximized_view_gives_way_to_the_pair_and_comes_back(viewing, pair, red, result, application):
-    layout = application.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-    layout.AddMaximizedViewNode(red.node)
-    viewing.show("sideBySide", result)
-    assert layout.GetNumberOfMaximizedViewNodes() == 0
-    viewing.show("inPlace", result)
-    assert layout.IsMaximizedViewNode(red.node)
-
-
-def test_a_scene_that_is_saved_side_by_side_opens_in_the_layout_that_there_is(
-    viewing, pair, result, application, tmp_path
+def test_a_maximized_view_makes_room_for_the_pair_whose_layout_is_not_saved(
+    viewing, pair, red, result, application, tmp_path
 ):
     layout = application.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
     layout.SetSingletonTag("vtkMRMLLayoutNode")  # as Slicer's logic does, so that a scene changes it
+    layout.AddMaximizedViewNode(red.node)
     viewing.show("sideBySide", result)
+    assert layout.GetNumberOfMaximizedViewNodes() == 0
     application.saveScene(tmp_path / "scene.mrb")
     viewing.stop()
     application.loadScene(tmp_path / "scene.mrb", close=False)
     assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView
     assert layout.GetSaveWithScene()
+    assert layout.IsMaximizedViewNode(red.node)
 
 
 def test_what_moves_in_one_view_moves_in_the_other_and_one_cursor_shows_the_place(viewing, pair, result):
