@@ -29,7 +29,7 @@ except ImportError:  # Slicer's core without the application
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
-ORIENTATION, KERNEL = "0020,0020", "0018,1210"
+ORIENTATION, KERNEL, ROWS, COLUMNS = "0020,0020", "0018,1210", "0028,0010", "0028,0011"
 _OPPOSITE = str.maketrans("APLRHF", "PARLFH")
 _same = functools.partial(np.allclose, rtol=1e-3, atol=0)  # of spacings, because headers round
 _SAME_VOXEL = 0.5
@@ -120,11 +120,17 @@ def filesOf(volumeNode) -> list[str]:
         raise InputError(text, name=name)
     files = [openDatabase().fileForInstance(uid) for uid in uids]
     missing = sum(not os.path.isfile(file) for file in files)
+    slices, *size = volumes.shapeOf(volumeNode)
     if missing:
         text = _("{missing} of {count} DICOM files of '{name}' are no longer where they were. Import them again in the "
                  "DICOM module.")  # fmt: skip
-        raise InputError(text, missing=missing, count=len(files), name=name)
-    return files
+    elif [valueOf(files[0], tag) for tag in (ROWS, COLUMNS)] != [*map(str, size)] or len(files) not in (1, slices):
+        # Slicer's Crop Volume, too, gives its output the UIDs of the input.
+        text = _("'{name}' is not all that its DICOM files hold, but a part or a copy of another size, so its results "
+                 "and boxes would lie elsewhere in them. Choose the volume that was loaded from them.")  # fmt: skip
+    else:
+        return files
+    raise InputError(text, missing=missing, count=len(files), name=name)
 
 
 def slicesOf(volumeNode) -> list[str]:
