@@ -36,6 +36,7 @@ from SuperResolutionLib import (
     install,
     label_client,
     label_exchange,
+    nodes,
     region,
     result_nodes,
     volumes,
@@ -667,8 +668,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.sendBoxesButton.enabled = ui.fetchBoxesButton.enabled = hasVolume and "serverLabel" not in self._jobs
 
     def onRemoveBoxes(self):
-        nodes = self._boxNodes()
-        removals = [box_nodes.removeBox(nodes[row]) for row in self._chosenRows()]
+        boxes = self._boxNodes()
+        removals = [nodes.Removal(boxes[row]) for row in self._chosenRows()]
         if removals:
             self._removedBoxes.append(removals)
 

@@ -70,11 +70,6 @@ def boxesOf(scene, volumeNode=None) -> list:
     return [node for node in boxes if volumeNode is None or node.GetNodeReferenceID(VOLUME) == volumeNode.GetID()]
 
 
-def removeBox(roiNode) -> nodes.Removal:
-    """Remove a box from the scene; `undo` of the removal brings it back."""
-    return nodes.Removal(roiNode)
-
-
 def boundsIn(roiNode, volumeNode) -> list[float]:
     """Return the bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
     corners = region.cornersZyx(roiNode, volumeNode)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from SuperResolutionLib import box_nodes, result_nodes
+from SuperResolutionLib import box_nodes, nodes, result_nodes
 from SuperResolutionLib.box import Box
 from SuperResolutionLib.dicom_jobs import TOOL
 from SuperResolutionLib.errors import InputError, _
@@ -165,7 +165,7 @@ class FetchBoxes(_Exchange):
             rectangles = [replace(box, reader=self._reader) for box in self._inOrder(self._reading.boxes)]
             added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
             for node in replaced:
-                box_nodes.removeBox(node)
+                nodes.Removal(node)
             self.summary = _describe(self._number, self._reading.status == "draft", len(added))
         self._remember(_stateOf(added, self._volume))
 

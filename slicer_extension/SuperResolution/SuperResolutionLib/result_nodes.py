@@ -136,7 +136,7 @@ def existingSource(resultNode):
     if isInPlace(resultNode):
         return sourceOf(resultNode)
     text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")
-    if sourceOf(resultNode) is not None:
+    if sourceOf(resultNode):
         text = _("The spacing or the position of the source of '{name}' was changed since, so it is not in place any "
                  "more. Undo that, or enhance the source again.")  # fmt: skip
     raise InputError(text, name=resultNode.GetName())

@@ -1,7 +1,7 @@
 """Lists of the anomaly boxes on a volume, to compare."""
 
 import numpy as np
-from SuperResolutionLib import box_nodes
+from SuperResolutionLib import box_nodes, nodes
 
 
 def boxesOn(volume):
@@ -22,4 +22,4 @@ def assertSameBoxes(boxes, others, tolerance=2e-3):
 def removeBoxes(volume):
     """Remove all boxes of a volume."""
     for node in box_nodes.boxesOf(volume.GetScene(), volume):
-        box_nodes.removeBox(node)
+        nodes.Removal(node)

@@ -8,7 +8,7 @@ import pytest
 from box_lists import assertSameBoxes, boxesOn, removeBoxes
 from grids import GRIDS, makeGrid
 from sliceview import difference
-from SuperResolutionLib import box_nodes, display
+from SuperResolutionLib import box_nodes, display, nodes
 from SuperResolutionLib.box import Box
 from SuperResolutionLib.errors import InputError
 
@@ -32,7 +32,7 @@ def test_a_box_lies_on_its_voxels_says_what_it_is_and_goes_without_a_trace(appli
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(box)) == hierarchy.GetItemByDataNode(source)
     box.AddDefaultStorageNode()
     for node in (box, onOther):
-        box_nodes.removeBox(node)
+        nodes.Removal(node)
     assert (application.nodeIds(), hierarchy.GetNumberOfItems()) == before
 
 
