@@ -222,13 +222,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """Stop all work: the application ends, or the module is reloaded."""
-        self.timer.stop()
         for shortcut in self._keys.values():
             if shortcut:  # else it went with the main window, which is gone when the application ends
                 shortcut.setParent(None)
         self._keys = {}
         self.exit()
         self.viewing.stop()
+        self.timer.stop()  # which a change may have started
         for job in (*self._jobs.values(), self._installation):
             if isinstance(job, (dicom_jobs.Command, install.Installation)):  # an exchange leaves the scene alone
                 job.close()
@@ -274,6 +274,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show at the next tick, which comes soon, what has changed."""
         self._isChanged = True
         self._setInterval(TICK_MS)
+        if self.viewing.kind and not self.timer.active:  # a caption must not outlive what it says
+            self.timer.start()
 
     def _observe(self):
         """Observe the chosen nodes, the anomaly boxes of the scene, the mouse if the panel is open, and no others."""

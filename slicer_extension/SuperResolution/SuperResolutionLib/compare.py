@@ -34,8 +34,7 @@ class SavedViews:
     def stop(self) -> None:
         """Bring the saved state back."""
         for node, state in self._states:
-            scene = node.GetScene()
-            if scene is None:
+            if (scene := node.GetScene()) is None:
                 continue
             with NodeModify(node):
                 for name, value in state.items():

@@ -149,10 +149,8 @@ def extentOf(resultNode) -> list[int]:
 
 
 def _edgesOf(resultNode) -> np.ndarray:
-    """Return the edges of a result in voxels of its source, with fractions: ``[3, 2]`` slices, rows, columns.
-
-    They are computed from both grids, because Slicer may reverse the order of slices when it loads a saved volume.
-    """
+    """Return the edges of a result in voxels of its source, with fractions: ``[3, 2]`` slices, rows, columns."""
+    # By both grids, because Slicer may reverse the order of slices when it loads a saved volume.
     toSource = np.linalg.inv(ijkToRasOf(sourceOf(resultNode))) @ ijkToRasOf(resultNode)
     corners = outerCorners(toSource, region.whole(resultNode)) + 0.5
     return np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)

@@ -449,9 +449,10 @@ def test_compare_buttons_show_one_comparison_at_a_time_of_the_selected_result(wi
     withBox.chosen.result = result
     withBox.settle()
     assert red.composite.GetForegroundVolumeID() == result.GetID()
-    application.scene.RemoveNode(result)  # as the Data module does
-    withBox.settle()
-    assert withBox.widget.viewing.kind == ""
+    withBox.widget.exit()
+    withBox.until(lambda: not withBox.widget.timer.active, "a panel that rests")
+    application.scene.RemoveNode(result)  # as the Data module does, while this one is closed
+    withBox.until(lambda: withBox.widget.viewing.kind == "", "the end of the comparison")
 
 
 @pytest.fixture
