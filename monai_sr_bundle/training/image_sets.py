@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import Kind, read_manifest, set_folders
 from monai_sr_bundle.errors import InputError
+
+SOURCES = tuple(f"{part}{kind}" for kind in ("films", "scans") for part in ("", "validation_", "error_bars_"))
+"""Keys of model.yaml that list image sets with the factor by which they are reduced and their share of the patches."""
 
 
 def with_image_sets(bundle: Bundle, data: Path, sets: Sequence[str] | None = None) -> Bundle:
     """Return the bundle with the image sets that it is to be trained on as its `sets`.
 
     Those are the sets that are named; else the bundle's own; else, if `data` holds none of them, every set in `data`
-    that has training images of the bundle's modality.
+    that has training images of the bundle's modality. `SOURCES` then list these sets too.
 
     Args:
         bundle: to be trained.
@@ -40,7 +44,22 @@ def with_image_sets(bundle: Bundle, data: Path, sets: Sequence[str] | None = Non
             folder.name for folder in set_folders(data) if any(record.file.is_relative_to(folder) for record in records)
         }
         chosen = sorted(with_training_images)
-    return replace(bundle, facts={**bundle.facts, "sets": chosen})
+    return replace(bundle, facts={**bundle.facts, **_sources_of(bundle, chosen), "sets": chosen})
+
+
+def _sources_of(bundle: Bundle, chosen: Sequence[str]) -> dict[str, Any]:
+    """Return the `SOURCES` of the chosen sets: the bundle's own, or else each set as it is stored, in equal shares."""
+    sources = {key: bundle.facts[key] for key in SOURCES if key in bundle.facts}
+    listed = {source[0] for of_key in sources.values() for source in of_key}
+    if chosen == bundle.facts.get("sets") and listed & set(chosen):
+        return sources
+    stored = {
+        key: [[name, 1] if key.startswith("validation") else [name, 1, 1.0] for name in chosen] for key in sources
+    }
+    if not set(chosen) <= listed:
+        return stored
+    of_chosen = {key: [source for source in of_key if source[0] in chosen] for key, of_key in sources.items()}
+    return {key: of_chosen[key] or stored[key] for key in sources}
 
 
 def describe_image_sets(bundle: Bundle, usual_sets: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperRe
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.budget import Budget, Duration
-from monai_sr_bundle.training.image_sets import with_image_sets
+from monai_sr_bundle.training.image_sets import SOURCES, with_image_sets
 from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.step import Objective
 from monai_sr_bundle.training.weights import BEST_WEIGHTS, latest_checkpoint, load_state, recorded_stages
@@ -118,7 +118,7 @@ def open_training(
         {key: value for key, value in vars(schedule).items() if value is not None} if schedule else {}
     )
     keys |= {
-        "sets": bundle.facts["sets"],
+        **{key: bundle.facts[key] for key in ("sets", *SOURCES) if key in bundle.facts},
         "initial_weights": str(start or ""),
         "resume": resume,
         "progress": False,

@@ -21,6 +21,7 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.training.image_sets import with_image_sets
+from monai_sr_bundle.training.training import open_training
 
 from tests.changed_bundles import copied, with_metadata
 from tests.tiny_bundle import NETWORKS
@@ -123,6 +124,36 @@ def test_own_data_is_taken_where_that_of_the_bundle_is_not(hospitals):
     write_windows(hospitals, "cxr_nih", {"train": 1})
     assert with_image_sets(bundle, hospitals).facts["sets"] == ["cxr_nih"]
     assert bundle.facts["sets"] == ["cxr_nih"]
+
+
+def test_the_sources_of_every_stage_are_the_image_sets_that_are_taken(hospitals):
+    bundle = find_bundle("chest_xray_blind")
+    own = with_image_sets(bundle, hospitals, ["second"]).facts
+    assert (own["films"], own["validation_films"], own["error_bars_films"]) == (
+        [["second", 1, 1.0]],
+        [["second", 1]],
+        [["second", 1, 1.0]],
+    )
+    for name in bundle.facts["sets"]:
+        write_windows(hospitals, name, {"train": 1, "val": 1})
+    assert with_image_sets(bundle, hospitals).facts == bundle.facts
+    some = with_image_sets(bundle, hospitals, ["cxr_nih"]).facts
+    assert some["films"] == [source for source in bundle.facts["films"] if source[0] == "cxr_nih"]
+    assert some["validation_films"] == [["cxr_nih", 2]]
+    children = with_image_sets(bundle, hospitals, ["cxr_pediatric_train"]).facts
+    assert children["validation_films"] == [["cxr_pediatric_train", 1]]
+
+
+def test_films_of_the_named_image_sets_are_trained_on(hospitals, tmp_path):
+    start = tmp_path / "single.pt"
+    torch.save(EDSR(4, channels=4, blocks=1).state_dict(), start)
+    for name in ("cxr_nih", "cxr_native", "cxr_pediatric_train"):
+        write_windows(hospitals, name, {"train": 2, "val": 1})
+    network = {"network_def#channels": 4, "network_def#dilations": [1], "network_def#flow_channels": 4}
+    options = {"stage": "films", "start": start, "patch_size": 8, "limit": 9, **network}
+    training = open_training("chest_xray_blind", hospitals, tmp_path / "run", sets=["second"], **options)
+    assert [len(films) for films in training._content("train#dataset").images] == [1]
+    assert len(training._content("validate#dataset")) == 1
 
 
 def test_image_sets_that_are_not_there_are_named(hospitals):
