@@ -104,7 +104,7 @@ def open_training(
     workflow = ConfigParser.load_config_files(texts)
     if unknown := [key for key in overrides if key.partition("#")[0] not in workflow]:
         raise InputError(
-            f"{unknown[0]}: not a key of this training, expected one of those in "
+            f"{unknown[0]}: not a key of this training, expected one of those in model.yaml and "
             f"{', '.join(path.name for path in workflows)}."
         )
     bundle = with_image_sets(bundle, data, sets)
@@ -291,7 +291,8 @@ class Training:
             The iterations done.
 
         Raises:
-            InputError: see `Duration`; no length, for a training without one; an image smaller than a patch.
+            InputError: see `Duration`; no length, for a training without one; an image smaller than a patch; a value of
+                a key with which no step can be taken.
         """
         before = self.budget.iterations
         if self._has_schedule and iterations is None and epochs is None and minutes is None:
@@ -307,10 +308,14 @@ class Training:
             if not self._has_schedule:
                 self.budget.restart_schedule(duration)
             self.budget.limit_next_run(duration)
+        # A value of a key may be refused no earlier than by the first step, as that of `workers`.
+        overrides = dict(self._facts["overrides"])
+        first_step = self._trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: overrides.clear())
         try:
-            with _own_errors({}), _quiet_workflow():  # here too, MONAI makes a scaler
+            with _own_errors(overrides), _quiet_workflow():  # here too, MONAI makes a scaler
                 self._trainer.run()
         finally:
+            first_step.remove()
             self.budget.limit_next_run(None)
             if not self.budget.iterations:  # what MONAI saved at an error would have to be resumed or removed by hand
                 (self.output / "last.pt").unlink(missing_ok=True)

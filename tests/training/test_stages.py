@@ -158,7 +158,7 @@ def test_keys_of_the_workflow_are_set_on_the_command_line(data, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("batch_sise=2", "batch_sise: not a key of this training, expected one of those in train_regression.yaml"),
+        ("batch_sise=2", "batch_sise: not a key of this training, expected one of those in model.yaml and train_re"),
         ("batch_size", "--set batch_size: expected KEY=VALUE"),
         ("tensorboard=True", "--set tensorboard=True: expected KEY=VALUE with a value as JSON has it"),
         ("seed=1", "--set seed: `monai-sr train` has an option for it"),
@@ -177,6 +177,7 @@ def test_a_key_that_cannot_be_set_is_refused(data, tmp_path, capsys, setting, me
     [
         ("workers=-1", "workers -1 (num_workers option should be non-negative; use num_workers=0"),
         ("batch_size=0", "batch_size 0 (batch_size should be a positive integer value"),
+        ("workers=1.5", "workers 1.5 ('float' object cannot be interpreted as an integer"),
     ],
 )
 def test_a_value_that_a_key_cannot_have_is_told_in_one_line(data, tmp_path, capsys, setting, message):
