@@ -206,6 +206,15 @@ def test_an_image_smaller_than_a_patch_is_told_in_one_sentence_and_leaves_nothin
     assert main([*words, "--set", "patch_size=8"]) == 0
 
 
+def test_a_file_in_place_of_the_folder_is_told_in_one_sentence(data, tmp_path, capsys):
+    (tmp_path / "run").touch()
+    words = ["train", "chest_xray_edsr_x4", "--data", str(data), "--out", str(tmp_path / "run"), "--iterations", "1"]
+    assert main(words) == 5
+    assert capsys.readouterr().err.endswith(
+        f"{tmp_path / 'run'} is not a folder. Choose another folder for the result.\n"
+    )
+
+
 def test_only_a_source_folder_is_advised_to_take_the_new_weights(data, tmp_path):
     """Each in a process of its own: the logging of a packed bundle ends that of whoever trains it."""
     source = tiny_bundle(tmp_path / "bundle", "chest_xray_edsr_x4")
