@@ -31,12 +31,18 @@ from monai_sr_bundle.training.budget import Budget, Duration
 from monai_sr_bundle.training.image_sets import SOURCES, with_image_sets
 from monai_sr_bundle.training.stages import training_stages
 from monai_sr_bundle.training.step import Objective
-from monai_sr_bundle.training.weights import BEST_WEIGHTS, latest_checkpoint, load_state, recorded_stages
+from monai_sr_bundle.training.weights import (
+    BEST_WEIGHTS,
+    checked_weights,
+    latest_checkpoint,
+    load_state,
+    recorded_stages,
+)
 
 logger = logging.getLogger(__name__)
 
 _START = "start.txt"
-"""File beside the checkpoints with the path of the weights that a training began with."""
+"""File beside the checkpoints with the path of the weights that a training began with, and its stage."""
 _EXACT_EVALUATOR = "validate#exact_evaluator"
 
 
@@ -63,7 +69,7 @@ def open_training(
         data: folder with a manifest, or of such folders.
         output: folder for `model.pt` (the best average), `last.pt` and `start.txt` (to resume), `validation.csv`, and,
             of this and the earlier stages, `training_curve.csv` and `training.json`.
-        stage: stage of the bundle's training, as "regression" or "gan". Default: the first.
+        stage: stage of the bundle's training, as "regression" or "gan". Default: the first, or that which is resumed.
         start: weights of an earlier training to begin with; a later stage needs them. Default: none, or, of a resumed
             training, those that it began with.
         backbone: weights of the recognition network behind a feature loss.
@@ -81,9 +87,17 @@ def open_training(
         OutputError: `output` holds another training and `resume` is not set.
     """
     bundle = find_bundle(bundle) if isinstance(bundle, str) else bundle
+    if resume and any(output.glob("*.pt")):
+        first_weights, resumed = "", next(iter(training_stages(bundle)), None)
+        if (output / _START).is_file():
+            first_weights, resumed = (output / _START).read_text(encoding="utf-8").split("\n")
+        if stage not in (None, resumed):
+            raise InputError(
+                f"{output} holds a training of the stage {resumed}, not of {stage}. Resume it without --stage, or pass "
+                "another --out."
+            )
+        start, stage = start or (Path(first_weights) if first_weights else None), resumed
     workflows = stage_workflows(bundle, stage)
-    if resume and start is None and (output / _START).is_file():
-        start = Path((output / _START).read_text(encoding="utf-8"))
     if workflows != stage_workflows(bundle) and start is None:
         raise InputError(
             f"stage {stage} of {bundle.name} goes on with trained weights: pass the model.pt of the stage before it "
@@ -109,10 +123,11 @@ def open_training(
         )
     bundle = with_image_sets(bundle, data, sets)
     manifest = manifest_sha256(data, sets=bundle.facts["sets"])
+    stage = stage or next(iter(training_stages(bundle)))
     require_free(output / BEST_WEIGHTS, overwrite=True)
     output.mkdir(parents=True, exist_ok=True)
     if start is not None:
-        write_file(output / _START, str(start.resolve()).encode())
+        write_file(output / _START, f"{start.resolve()}\n{stage}".encode())
     elif not resume:
         (output / _START).unlink(missing_ok=True)
     keys: dict[str, Any] = (
@@ -142,7 +157,7 @@ def open_training(
     config.parser[_EXACT_EVALUATOR] = {**evaluator, "val_handlers": []}
     facts = {
         "bundle": bundle.name,
-        "stage": stage or next(iter(training_stages(bundle))),
+        "stage": stage,
         "sets": bundle.facts["sets"],
         "manifest_sha256": manifest,
         "overrides": {key: value for key, value in overrides.items() if key not in ("seed", "progress")},
@@ -398,7 +413,12 @@ class Training:
         return self.output / BEST_WEIGHTS
 
     def load_checkpoint(self, path: Path) -> None:
-        """Go on with all that a run has written into `last.pt`: weights, average, optimizer, iterations and time."""
+        """Go on with all that a run has written into `last.pt`: weights, average, optimizer, iterations and time.
+
+        Raises:
+            InputError, BundleError: see `checked_weights`.
+        """
+        checked_weights(str(path), self.network, str(self.bundle.folder))
         CheckpointLoader(str(path), self._content("checkpointed"), map_location=self._content("device"))(self._trainer)
         self._average_was_trained = True
 

@@ -62,6 +62,24 @@ def test_a_gan_is_resumed_with_its_discriminator(srgan, data, tmp_path, backbone
     assert steps == [2, 4]
 
 
+def test_a_stage_is_resumed_without_naming_it_and_not_as_another(srgan, data, tmp_path, backbone, regression):
+    train(srgan, data, tmp_path, iterations=2, stage="gan", start=regression, backbone=backbone, **QUICK)
+    with pytest.raises(InputError, match="holds a training of the stage gan, not of regression. Resume it without"):
+        train(srgan, data, tmp_path, iterations=3, stage="regression", resume=True, **QUICK)
+    options = {"stage": "gan", "start": regression, "backbone": backbone}
+    with pytest.raises(InputError, match="holds a training of the stage regression, not of gan"):
+        train(srgan, data, regression.parent, iterations=4, resume=True, **options, **QUICK)
+    train(srgan, data, tmp_path, iterations=3, resume=True, backbone=backbone, **QUICK)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert [(stage["stage"], stage["iterations"]) for stage in record["stages"]] == [("regression", 3), ("gan", 3)]
+
+
+def test_a_training_of_another_network_is_not_resumed(srgan, data, tmp_path):
+    train(srgan, data, tmp_path, iterations=1, **QUICK)
+    with pytest.raises(BundleError, match=r"last\.pt: does not belong to chest_xray_edsr_x4 \(Missing key head.weight"):
+        train(tiny_bundle(tmp_path / "other", "chest_xray_edsr_x4"), data, tmp_path, iterations=2, resume=True, **QUICK)
+
+
 def test_a_first_stage_that_began_with_weights_is_resumed_without_naming_them(srgan, data, tmp_path, regression):
     train(srgan, data, tmp_path, iterations=1, start=regression, **QUICK)
     train(srgan, data, tmp_path, iterations=2, resume=True, **QUICK)
