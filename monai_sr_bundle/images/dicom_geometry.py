@@ -204,8 +204,8 @@ def stack_affine(ordered: Sequence[Dataset], spacing: PixelSpacing, path: Path) 
     tilt = math.degrees(math.atan2(float(np.linalg.norm(np.cross(step, across))), float(step @ across)))
     if tilt > TILT_DEGREES:
         notes.append(
-            f"The gantry was tilted by {tilt:.1f} degrees: the slices are kept as acquired, in a sheared volume; many "
-            "viewers assume right angles."
+            f"The gantry was tilted by {tilt:.1f} degrees: the slices are kept as acquired, in a sheared volume. Many "
+            "viewers assume right angles, and programs built on ITK do not open such a volume as NIfTI."
         )
     return affine, tuple(notes)
 

@@ -90,7 +90,8 @@ def open_training(
     if resume and any(output.glob("*.pt")):
         first_weights, resumed = "", next(iter(training_stages(bundle)), None)
         if (output / _START).is_file():
-            first_weights, resumed = (output / _START).read_text(encoding="utf-8").split("\n")
+            first_weights, _, recorded = (output / _START).read_text(encoding="utf-8").partition("\n")
+            resumed = recorded or stage  # version 0.1.0 wrote no stage
         if stage not in (None, resumed):
             raise InputError(
                 f"{output} holds a training of the stage {resumed}, not of {stage}. Resume it without --stage, or pass "
