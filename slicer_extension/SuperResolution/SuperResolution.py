@@ -671,8 +671,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onRemoveBoxes(self):
         boxes = self._boxNodes()
-        removals = [nodes.Removal(boxes[row]) for row in self._chosenRows()]
-        if removals:
+        if removals := [nodes.Removal(boxes[row]) for row in self._chosenRows()]:
             self._removedBoxes.append(removals)
 
     def onUndoBoxes(self):

@@ -112,7 +112,7 @@ def edgeLettersOf(volumeNode) -> tuple[str, ...]:
 
 
 def filesOf(volumeNode) -> list[str]:
-    """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader."""
+    """Return all files of a volume in the order of Slicer's reader. A cropped one has the UIDs of its source, too."""
     uids, name = uidsOf(volumeNode), volumeNode.GetName()
     if not uids:
         text = _("'{name}' was not loaded from DICOM, so there is no patient and study to write to. Load it through "
@@ -125,7 +125,6 @@ def filesOf(volumeNode) -> list[str]:
         text = _("{missing} of {count} DICOM files of '{name}' are no longer where they were. Import them again in the "
                  "DICOM module.")  # fmt: skip
     elif [valueOf(files[0], tag) for tag in (ROWS, COLUMNS)] != [*map(str, size)] or len(files) not in (1, slices):
-        # Slicer's Crop Volume, too, gives its output the UIDs of the input.
         text = _("'{name}' is not all that its DICOM files hold, but a part or a copy of another size, so its results "
                  "and boxes would lie elsewhere in them. Choose the volume that was loaded from them.")  # fmt: skip
     else:

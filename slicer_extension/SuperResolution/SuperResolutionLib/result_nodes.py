@@ -124,7 +124,7 @@ def sourceOf(resultNode):
 
 def isInPlace(resultNode) -> bool:
     """Return whether the source of a result is in the scene and the result lies on whole voxels of it, as it did."""
-    if sourceOf(resultNode) is None:
+    if sourceOf(resultNode) is None or resultNode.GetImageData() is None:
         return False
     edges = _edgesOf(resultNode)
     sizes = np.diff(edges.round())[:, 0] * reportOf(resultNode)["scaleZYX"]
@@ -133,6 +133,7 @@ def isInPlace(resultNode) -> bool:
 
 def existingSource(resultNode):
     """Return the source volume of a result, or raise an InputError: it is gone, or lies elsewhere now."""
+    check(resultNode)
     if isInPlace(resultNode):
         return sourceOf(resultNode)
     text = _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.")

@@ -84,6 +84,8 @@ def test_a_result_is_in_place_only_on_the_grid_it_was_made_on(source, result):
     for spacing, isInPlace in ((2.7, False), (1.4, False), (0.56, False), (2.8, True)):
         source.SetSpacing(spacing, spacing, 5)
         assert result_nodes.isInPlace(result) == isInPlace
+    result.SetAndObserveImageData(None)  # as of a saved scene whose file of it is gone
+    assert not result_nodes.isInPlace(result)
 
 
 def test_a_removed_result_comes_back_in_its_study_with_all_that_belongs_to_it(application, source):

@@ -199,8 +199,7 @@ def test_a_maximized_view_makes_room_for_the_pair_whose_layout_is_not_saved(
     viewing.stop()
     application.loadScene(tmp_path / "scene.mrb", close=False)
     assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView
-    assert layout.GetSaveWithScene()
-    assert layout.IsMaximizedViewNode(red.node)
+    assert (layout.GetSaveWithScene(), layout.IsMaximizedViewNode(red.node)) == (1, True)
 
 
 def test_what_moves_in_one_view_moves_in_the_other_and_one_cursor_shows_the_place(viewing, pair, result):
