@@ -187,9 +187,9 @@ def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset],
 
 def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
     frames = [str(header.get("FrameOfReferenceUID") or index) for index, header in enumerate(headers)]
-    places = {str(header.get("ImagePositionPatient")) for header in headers}
-    # Some archives give each slice a frame of reference of its own; two slices at one place are refused later.
-    same = SAME_IN_A_SERIES if len(set(frames)) >= len(places) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
+    positions = {str(header.get("ImagePositionPatient")) for header in headers}
+    # Some archives give each slice a frame of reference of its own; two slices at one position are refused later.
+    same = SAME_IN_A_SERIES if len(set(frames)) >= len(positions) else (*SAME_IN_A_SERIES, "FrameOfReferenceUID")
     for header in headers:
         if header.SOPClassUID != CTImageStorage:
             raise InputError(
