@@ -128,8 +128,8 @@ def test_own_data_is_taken_where_that_of_the_bundle_is_not(hospitals):
 
 def test_the_sources_of_every_stage_are_the_image_sets_that_are_taken(hospitals):
     bundle = find_bundle("chest_xray_blind")
-    own = with_image_sets(bundle, hospitals, ["second"]).facts
-    assert (own["films"], own["validation_films"], own["error_bars_films"]) == (
+    facts = with_image_sets(bundle, hospitals, ["second"]).facts
+    assert (facts["films"], facts["validation_films"], facts["error_bars_films"]) == (
         [["second", 1, 1.0]],
         [["second", 1]],
         [["second", 1, 1.0]],
@@ -137,9 +137,9 @@ def test_the_sources_of_every_stage_are_the_image_sets_that_are_taken(hospitals)
     for name in bundle.facts["sets"]:
         write_windows(hospitals, name, {"train": 1, "val": 1})
     assert with_image_sets(bundle, hospitals).facts == bundle.facts
-    some = with_image_sets(bundle, hospitals, ["cxr_nih"]).facts
-    assert some["films"] == [source for source in bundle.facts["films"] if source[0] == "cxr_nih"]
-    assert some["validation_films"] == [["cxr_nih", 2]]
+    adults = with_image_sets(bundle, hospitals, ["cxr_nih"]).facts
+    assert adults["films"] == [source for source in bundle.facts["films"] if source[0] == "cxr_nih"]
+    assert adults["validation_films"] == [["cxr_nih", 2]]
     children = with_image_sets(bundle, hospitals, ["cxr_pediatric_train"]).facts
     assert children["validation_films"] == [["cxr_pediatric_train", 1]]
 
