@@ -18,7 +18,7 @@ from SuperResolutionLib import box_nodes, child_process, result_nodes, volumes
 from SuperResolutionLib.box import Box, BoxError
 from SuperResolutionLib.child_process import ChildProcess
 from SuperResolutionLib.errors import InputError, _
-from SuperResolutionLib.headers import filesOf, openDatabase, slicesOf
+from SuperResolutionLib.headers import filesOf, openDatabase, requireSameVoxels, slicesOf
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 
 TOOL = Tool("3D Slicer")
@@ -40,6 +40,8 @@ class Command:
         parent: folder that gets the private folder, by default that of temporary files.
         python: executable that has monai-sr-bundle, by default Slicer's own.
     """
+
+    _comparing = ()
 
     def __init__(self, volumeNode, commands, readings="", parent=None, python=None, environment=None):
         self.fraction, self.message, self.summary = 0.0, "", ""
@@ -89,6 +91,7 @@ class Command:
         while not self._linking.done():
             yield
         self._linking.result()
+        yield from self._comparing
         notes: list[str] = []
         for words in self._commands:
             words = [str(self._image) if word == IMAGE else word for word in words]
@@ -145,6 +148,7 @@ class Export(Command):
             readings = _readingsOf(roiNodes, volumeNode)
             commands.append(["boxes", "to-dicom", IMAGE, "boxes.json", os.path.join("output", "boxes.dcm")])
         self._parent, self._name = parent, (resultNode or volumeNode).GetName()
+        self._comparing = () if resultNode is None else requireSameVoxels(volumeNode)
         super().__init__(volumeNode, commands, readings, parent, **process)
 
     def _work(self):

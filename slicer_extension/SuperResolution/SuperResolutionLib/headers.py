@@ -33,6 +33,7 @@ ORIENTATION, KERNEL, ROWS, COLUMNS = "0020,0020", "0018,1210", "0028,0010", "002
 _OPPOSITE = str.maketrans("APLRHF", "PARLFH")
 _same = functools.partial(np.allclose, rtol=1e-3, atol=0)  # of spacings, because headers round
 _SAME_VOXEL = 0.5
+_DECODERS_DIFFER = 2  # numbers by which two decoders of one lossy file may differ
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,21 @@ def filesOf(volumeNode) -> list[str]:
     raise InputError(text, missing=missing, count=len(files), name=name)
 
 
+def requireSameVoxels(volumeNode):
+    """Compare a volume with its files, of which an export is made: yields after each; InputError if it was changed."""
+    files = filesOf(volumeNode)
+    parts = _voxelsOf(volumeNode.GetImageData()).reshape(len(files), -1)
+    orders = [parts, parts[::-1]]  # Slicer may reverse the slices when a saved volume is loaded
+    for number, file in enumerate(files):
+        fileVoxels = _read(file)
+        orders = [order for order in orders if _signOf(order[number].astype(np.float64), fileVoxels)]
+        if not orders:
+            text = _("'{name}' was changed after it was loaded, as by a mask, and its DICOM files were not: results of "
+                     "them would show what they hold. Save with File, Save.")  # fmt: skip
+            raise InputError(text, name=volumeNode.GetName())
+        yield
+
+
 def slicesOf(volumeNode) -> list[str]:
     """Return the SOP Instance UID of each slice of a volume, by the positions in its files.
 
@@ -161,28 +177,39 @@ def _blackIsHigh(volumeNode, file: str) -> bool | None:
 
     GDCM, Slicer's default, inverts such a file, and DCMTK does not.
     """
-    samples, fileSamples = _thinned(volumeNode.GetImageData()), _readSamples(file)
-    if np.array_equal(samples, fileSamples):
-        return False
-    isMirrored = samples.shape == fileSamples.shape and np.ptp(samples + fileSamples) == 0
-    return True if isMirrored else None
+    sign = _signOf(_thinned(_voxelsOf(volumeNode.GetImageData())), _readSamples(file))
+    return sign < 0 if sign else None
+
+
+def _signOf(voxels: np.ndarray, fileVoxels: np.ndarray) -> int:
+    """Return 1 if voxels are those of a file, -1 if they are inverted, and 0 if they are others."""
+    if voxels.shape != fileVoxels.shape:
+        return 0
+    return next((sign for sign in (1, -1) if np.ptp(voxels - sign * fileVoxels) <= _DECODERS_DIFFER), 0)
 
 
 @functools.lru_cache(maxsize=64)
 def _readSamples(file: str) -> np.ndarray:
-    """Read some voxels of a file by GDCM, once; none if it cannot be read."""
+    return _thinned(_read(file))
+
+
+def _read(file: str) -> np.ndarray:
+    """Read the voxels of a file by GDCM; none if it cannot be read."""
     reader = vtkITKArchetypeImageSeriesScalarReader()
     reader.SetArchetype(file)
     reader.SetSingleFile(1)
     reader.SetOutputScalarTypeToNative()
     reader.SetDesiredCoordinateOrientationToNative()
     reader.Update()
-    return np.empty(0) if reader.GetErrorCode() else _thinned(reader.GetOutput())
+    return np.empty(0) if reader.GetErrorCode() else _voxelsOf(reader.GetOutput())
 
 
-def _thinned(image) -> np.ndarray:
+def _voxelsOf(image) -> np.ndarray:
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)
+
+
+def _thinned(voxels: np.ndarray) -> np.ndarray:
     """Return about 4096 of the voxels as a copy, so that the others can be forgotten."""
-    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)
     return voxels[:: max(voxels.size // 4096, 1)].astype(np.float64)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from SuperResolutionLib import controller as trust
-from SuperResolutionLib.controller import Choice, Controller, Subject, describeScale, inBytes, inSeconds, resultText
+from SuperResolutionLib.controller import Choice, Controller, Subject, resultText
 
 FLOW = {
     "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,
@@ -117,9 +117,3 @@ def test_trust_is_one_colour_and_the_most_serious_reason(changes, color, beginni
     shownColor, reason = trust.trustOf({**DONE, **changes})
     assert shownColor == color
     assert reason.startswith(beginning)
-
-
-def test_numbers_are_told_in_words():
-    assert [inSeconds(number) for number in (0.02, 75, 600, 9000)] == ["0.1 s", "75 s", "10 min", "2.5 h"]
-    assert [inBytes(number) for number in (5e5, 1.25e9)] == ["1 MB", "1.2 GB"]
-    assert [describeScale(scale) for scale in ([4, 1, 1], [2, 4, 4])] == ["x4", "x2x4x4"]

@@ -80,6 +80,7 @@ def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(loadD
     for order in (uids, uids[::-1]):
         stack.SetAttribute(volumes.UIDS, " ".join(order))
         assert headers.slicesOf(stack) == uids
+        assert len([*headers.requireSameVoxels(stack)]) == len(uids)
     stack.SetOrigin(0, 0, 0)
     for order in (uids, uids[:1]):
         stack.SetAttribute(volumes.UIDS, " ".join(order))
@@ -153,6 +154,8 @@ def test_what_cannot_be_written_says_why_and_writes_nothing(film, result, run, f
             run(Export, *arguments, folder)
     reason = "Files cannot be read or written: No such file or directory. Make room, or choose another folder"
     assert run(Export, None, film, [box], folder / "gone").message.startswith(reason)
+    slicer.util.arrayFromVolume(film)[0, 100:110, 100:110] = 0  # as a mask over a name; copies keep the UIDs
+    assert run(Export, result, film, [], folder).message.startswith("'chest' was changed after it was loaded")
     for name in ("os.symlink", "shutil.copyfile"):
         monkeypatch.setattr(name, Mock(side_effect=OSError(28, "No space left on device")))
     full = run(Export, result, film, [], folder)

@@ -50,14 +50,6 @@ def test_the_source_of_the_shown_spacing_is_told_and_where_it_is_unknown_what_to
     assert bool(note) == bool(subject.note) == (" in the Volumes module" in subject.note)
 
 
-@pytest.mark.parametrize(("bits", "signed", "storedRange"), [
-    ("12", "0", (0, 4095)), ("12", "1", (-2048, 2047)), ("?", "", None),
-])  # fmt: skip
-def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph, bits, signed, storedRange):
-    volume = radiograph({headers.BITS: bits, headers.SIGNED: signed})
-    assert headers.headerOf(volume).storedRange == storedRange
-
-
 @pytest.mark.parametrize(("orientation", "letters"), [
     ("L\\F", ("R", "L", "H", "F")), ("R\\F ", ("L", "R", "H", "F")), ("AL\\F", ("PR", "AL", "H", "F")),
     ("H\\L", ("F", "H", "R", "L")), ("", ()), ("L", ()), ("L\\R", ()), ("L\\X", ()), ("L\\F\\H", ()),

@@ -238,14 +238,6 @@ def test_files_that_another_slicer_has_open_stay(bare, perform, wheels, monkeypa
     assert Path(packagesOf(bare), "older").is_dir()
 
 
-def test_closed_while_it_looks_it_leaves_no_folder(data, tmp_path):
-    installation = Installation(source=str(tmp_path))
-    installation.step()
-    assert len(list(data.glob("sr-*"))) == 1
-    installation.close()
-    assert list(data.glob("sr-*")) == []
-
-
 @pytest.mark.slow
 def test_the_base_from_a_folder_that_was_filled_as_told_runs(bare, perform, tmp_path):
     copy, folder = tmp_path / "checkout", tmp_path / "wheels"

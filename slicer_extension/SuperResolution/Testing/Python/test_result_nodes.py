@@ -175,10 +175,3 @@ def test_a_saved_scene_brings_everything_back_also_beside_what_was_saved(applica
                                worldCorners(source, result_nodes.extentOf(result)).mean(axis=0), atol=1e-6)  # fmt: skip
     for node in derived:
         assert node.GetDisplayNode().GetColorNode().GetAttribute(display.COLORS) == node.GetAttribute(result_nodes.KIND)
-
-
-def test_a_result_is_not_copied_because_the_interface_would_stand_still(source):
-    array, bars = phantom_volumes.RESULT.copy(), phantom_volumes.BARS.copy()
-    node = result_nodes.addResult(source, array, phantom_volumes.EXTENT, phantom_volumes.DONE, bars)
-    assert np.shares_memory(slicer.util.arrayFromVolume(node), array)
-    assert np.shares_memory(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(node)), bars)
