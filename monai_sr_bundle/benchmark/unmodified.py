@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.unit import NEAR_PADDING, largest_around
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import enlarge_bicubic
 
 BLOCK = 8
 """Side of a block in input pixels."""

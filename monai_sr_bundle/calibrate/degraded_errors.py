@@ -13,7 +13,7 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import LOSS_SHARES, require_in_plane, round_to_storage
 from monai_sr_bundle.calibrate.whole_images import draw_image
-from monai_sr_bundle.inferers.interpolate import unshuffle
+from monai_sr_bundle.inferers.sampler import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import level_limits

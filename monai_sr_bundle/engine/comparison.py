@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.interpolate import cubic_taps, enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import cubic_taps, enlarge_bicubic
 
 
 def reduce_result(family: ModelFamily, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import Networks, Part
-from monai_sr_bundle.families.sampled import SampledFamily, per_sample
+from monai_sr_bundle.families.sampled import SampledFamily
 from monai_sr_bundle.inferers.processes import DiffusionProcess
+from monai_sr_bundle.inferers.sampler import Denoiser
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 
@@ -73,26 +74,22 @@ def _grid(network: Any) -> int:
     return int(network.grid)
 
 
-class DiffusionDenoiser:
-    """The three networks of a diffusion model as a `Denoiser` of `inferers.sampler`.
+class DiffusionDenoiser(Denoiser):
+    """The three networks of a diffusion model.
 
     Args:
         networks: loaded networks of the bundle.
     """
 
+    part = "denoiser"
+
     def __init__(self, networks: Networks) -> None:
-        self._run = networks.run
         (pixels,) = networks.input_channels("encoder")
-        self.cell = math.isqrt(pixels)
-        self.channels, self.condition_channels, *_ = networks.input_channels("denoiser")
-        self.batch = networks.batch_size
+        super().__init__(networks.run, *networks.input_channels("denoiser"))
+        self.cell, self.batch = math.isqrt(pixels), networks.batch_size
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         return self._run("encoder", pixels)
-
-    def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
-        levels = np.full(len(noisy), level, dtype=np.float32)
-        return self._run("denoiser", noisy, per_sample(condition, len(noisy)), levels)
 
     def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
         return self._run("decoder", cells, condition)

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.families.family import InPlaneFamily, Networks, Part, Progress
-from monai_sr_bundle.families.sampled import SampledFamily, per_sample
+from monai_sr_bundle.families.sampled import SampledFamily
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.unit import largest_around, reaches_an_edge, repeat_pixels
-from monai_sr_bundle.inferers.interpolate import shuffle, unshuffle
 from monai_sr_bundle.inferers.processes import RectifiedFlow
+from monai_sr_bundle.inferers.sampler import Denoiser, shuffle, unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle
 
@@ -101,8 +101,8 @@ class Flow(SampledFamily):
         return FlowDenoiser(networks, self.scale, self.process.residual_std, self.slices)
 
 
-class FlowDenoiser:
-    """A residual flow as a `Denoiser`.
+class FlowDenoiser(Denoiser):
+    """The networks of a residual flow.
 
     Args:
         networks: the parts `model` and `velocity` of a bundle.
@@ -111,19 +111,14 @@ class FlowDenoiser:
         slices: number of slices that the network sees.
     """
 
-    cell = 1
-    batch = 1
+    part = "velocity"
 
     def __init__(self, networks: Networks, scale: int, residual_std: float, slices: int = 1) -> None:
-        self._run, self.scale, self.residual_std = networks.run, scale, np.float32(residual_std)
-        self.channels, self.condition_channels = scale * scale, scale * scale + slices
+        super().__init__(networks.run, scale * scale, scale * scale + slices)
+        self.scale, self.residual_std = scale, np.float32(residual_std)
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         return np.concatenate((unshuffle(self._run("model", pixels), self.scale), pixels), axis=1)
-
-    def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
-        times = np.full(len(noisy), level, dtype=np.float32)
-        return self._run("velocity", noisy, per_sample(condition, len(noisy)), times)
 
     def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
         return shuffle(condition[:, : self.channels] + self.residual_std * cells, self.scale)

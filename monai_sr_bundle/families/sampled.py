@@ -69,8 +69,3 @@ class SampledFamily(InPlaneFamily):
             region=region,
             progress=progress,
         )
-
-
-def per_sample(condition: np.ndarray, samples: int) -> np.ndarray:
-    """Repeat a condition ``[1, channels, rows, columns]`` for every sample of a batch."""
-    return condition if samples == 1 else np.repeat(condition, samples, axis=0)

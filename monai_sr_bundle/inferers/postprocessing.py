@@ -6,13 +6,13 @@ Every interface calls it here.
 from __future__ import annotations
 
 import numpy as np
-from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.degradation import Degradation, cubic_kernel
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency, Limits, ResidualStats
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BICUBIC_REACH = 3
 """Pixels beyond one that bicubic enlargement sees, and one that the border of a region repeats."""
+KEYS_A = -0.75
 
 
 class PostprocessingRecord:
@@ -109,6 +109,37 @@ class Postprocessing:
             residual = self.data_consistency.residual(clipped, low_res, region)[inner]
             record.residuals.add(residual if weight is None else residual[weight[inner] == 1])
         return self.data_consistency(high_res, low_res, region, limits, weight)
+
+
+def cubic_taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return input index and weight of the four samples behind each output sample, border samples repeated."""
+    position = (np.arange(size * scale) + 0.5) / scale - 0.5
+    index = np.floor(position).astype(int)[:, None] + np.arange(-1, 3)
+    return np.clip(index, 0, size - 1), cubic_kernel(position[:, None] - index, KEYS_A)
+
+
+def enlarge_bicubic(image: np.ndarray, scale: int) -> np.ndarray:
+    """Return the same enlargement as `networks.bicubic.Bicubic`: Keys 1981 with a = -0.75, `align_corners=False`.
+
+    Args:
+        image: ``[rows, columns]``.
+        scale: output samples per input sample.
+
+    Returns:
+        ``[scale * rows, scale * columns]`` float32.
+    """
+    source = np.asarray(image, dtype=np.float32)
+    index, weight = cubic_taps(source.shape[0], scale)
+    tall = np.zeros((len(index), source.shape[1]), dtype=np.float32)
+    for k in range(4):
+        tall += weight[:, k, None].astype(np.float32) * source[index[:, k]]
+    index, weight = cubic_taps(source.shape[1], scale)
+    result = np.zeros((len(tall), len(index)), dtype=np.float32)
+    for k in range(4):
+        tap = tall[:, index[:, k]]
+        tap *= weight[:, k].astype(np.float32)
+        result += tap
+    return result
 
 
 def residual_of_means(thin: np.ndarray, thick: np.ndarray) -> np.ndarray:

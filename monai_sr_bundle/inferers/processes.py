@@ -204,7 +204,13 @@ def _select_stated(process: type, facts: Mapping[str, Any], options: set[str]) -
 
 
 class _DdimSolver:
-    """DDIM or DDPM steps by diffusers, a `Solver`; `eta` 0 adds no noise, near 1 is ancestral."""
+    """DDIM or DDPM steps by diffusers; `eta` 0 adds no noise, near 1 is ancestral.
+
+    Attributes:
+        noise: standard deviation of the cells that the first step begins with.
+        levels: number that the network is conditioned on in each step: the square root of the cumulative alpha, 1
+            without noise and 0 for noise alone; of a flow, the time.
+    """
 
     noise = 1.0
 
@@ -215,6 +221,17 @@ class _DdimSolver:
     def step(
         self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Take a step.
+
+        Args:
+            index: index of the step; 0 begins a new image, of which no earlier step is known.
+            state: cells ``[B, channels, rows, columns]`` before it.
+            predicted: prediction of the network, of the same shape.
+            noise: draws new noise of this shape, of standard deviation 1.
+
+        Returns:
+            The cells after it, and what they are taken to end at.
+        """
         import torch
 
         stepped = self._scheduler.step(
@@ -321,7 +338,7 @@ class RectifiedFlow:
 
 
 class _AdamsBashforth:
-    """Steps of the second-order method of Adams and Bashforth, a `Solver`; the first is one of Euler's."""
+    """Steps of the second-order method of Adams and Bashforth, as `_DdimSolver`; the first is one of Euler's."""
 
     _previous: np.ndarray
 

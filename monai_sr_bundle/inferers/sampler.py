@@ -8,74 +8,53 @@ Only numpy; the steps are those of a solver, the network that of a backend.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled, tiles
 
 
-class Denoiser(Protocol):
-    """A diffusion model as three functions of numpy arrays, ``[1, channels, rows, columns]`` float32.
+class Denoiser(ABC):
+    """A diffusion model or a flow as three functions of numpy arrays, ``[1, channels, rows, columns]`` float32.
 
     Each may raise MemoryError; the caller then tries smaller tiles.
 
-    Attributes:
-        cell: input pixels along each side of a cell.
+    Args:
+        run: runs a part of the network, by its name.
         channels: channels of the cells that are denoised.
         condition_channels: channels of the condition.
+
+    Attributes:
+        part: name of the part that denoises.
+        cell: input pixels along each side of a cell.
         batch: number of samples that are best drawn together.
     """
 
-    cell: int
-    channels: int
-    condition_channels: int
-    batch: int
+    part: ClassVar[str]
+    cell: int = 1
+    batch: int = 1
 
+    def __init__(self, run: Callable[..., np.ndarray], channels: int, condition_channels: int) -> None:
+        self._run, self.channels, self.condition_channels = run, channels, condition_channels
+
+    @abstractmethod
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Return the condition of low-resolution pixels, as cells ``[1, slices * cell * cell, rows, columns]``."""
-        ...
 
     def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
         """Return the prediction of the process from noisy cells ``[B, channels, rows, columns]`` and one condition."""
-        ...
+        samples = len(noisy)
+        conditions = condition if samples == 1 else np.repeat(condition, samples, axis=0)
+        return self._run(self.part, noisy, conditions, np.full(samples, level, dtype=np.float32))
 
+    @abstractmethod
     def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
         """``[1, 1, k * rows, k * columns]`` in units of the window, with k the pixels along each side of a cell."""
-        ...
-
-
-class Solver(Protocol):
-    """A solver: it takes the steps from noise to cells.
-
-    Attributes:
-        noise: standard deviation of the cells that the first step begins with.
-        levels: number that the network is conditioned on in each step: the square root of the cumulative alpha, 1
-            without noise and 0 for noise alone; of a flow, the time.
-    """
-
-    noise: float
-    levels: list[float]
-
-    def step(
-        self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One step.
-
-        Args:
-            index: index of the step; 0 begins a new image, of which no earlier step is known.
-            state: cells ``[B, channels, rows, columns]`` before it.
-            predicted: prediction of the network, of the same shape.
-            noise: draws new noise of this shape, of standard deviation 1.
-
-        Returns:
-            The cells after it, and what they are taken to end at.
-        """
-        ...
 
 
 def sample(
@@ -118,7 +97,7 @@ def sample(
         InputError: steps outside the process.
         OutOfMemoryError: even the smallest tile does not fit.
     """
-    solver: Solver = process.solver(options)
+    solver = process.solver(options)
     num_samples = options.samples or 1
     texture = np.float32(1.0 if options.texture is None else options.texture)
     region = region or Region.whole(*image.shape[-2:])
@@ -271,3 +250,27 @@ def needed_regions(region: Region, num_steps: int, reach: int) -> list[Region]:
     margins = (reach * further for further in range(num_steps + 1, 0, -1))
     top, bottom, left, right = region
     return [Region(top - margin, bottom + margin, left - margin, right + margin) for margin in margins]
+
+
+def unshuffle(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Turn squares of pixels into channels.
+
+    Args:
+        pixels: ``[B, 1, factor * rows, factor * columns]``.
+        factor: pixels along each side of a square.
+
+    Returns:
+        ``[B, factor**2, rows, columns]``.
+    """
+    batch, _, rows, columns = pixels.shape
+    squares = pixels.reshape(batch, rows // factor, factor, columns // factor, factor)
+    return np.ascontiguousarray(squares.transpose(0, 2, 4, 1, 3)).reshape(
+        batch, factor * factor, rows // factor, columns // factor
+    )
+
+
+def shuffle(cells: np.ndarray, factor: int) -> np.ndarray:
+    """Turn channels back into squares of pixels; the inverse of `unshuffle`."""
+    batch, _, rows, columns = cells.shape
+    squares = cells.reshape(batch, factor, factor, rows, columns).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(squares).reshape(batch, 1, factor * rows, factor * columns)

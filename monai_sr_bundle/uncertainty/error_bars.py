@@ -19,7 +19,7 @@ from monai_sr_bundle.images.input_checks import (
     crop_measured,
     measure_sharpness_and_noise,
 )
-from monai_sr_bundle.inferers.interpolate import unshuffle
+from monai_sr_bundle.inferers.sampler import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled
 from monai_sr_bundle.uncertainty.calibration import (

@@ -14,7 +14,7 @@ from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.sheet import region_of_interest
 from monai_sr_bundle.benchmark.training_curve import TrainingTime
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import enlarge_bicubic
 from PIL import Image as Picture
 from scipy.stats import ttest_rel
 

@@ -3,7 +3,7 @@ import pytest
 from monai_sr_bundle.benchmark.detection import BLOBS, DETECTION_FIGURES, ORIGINAL, compare_detection
 from monai_sr_bundle.benchmark.trust_figures import Subject, find_structures, measure_parts, trust_figures
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import enlarge_bicubic
 from monai_sr_bundle.uncertainty.nodules import draw_nodules
 from scipy import ndimage
 

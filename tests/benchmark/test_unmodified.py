@@ -15,7 +15,7 @@ from monai_sr_bundle.benchmark.unmodified import (
     measure_spread,
     spreads,
 )
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import enlarge_bicubic
 
 SIDE = 96
 RNG = np.random.default_rng

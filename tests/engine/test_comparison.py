@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from monai_sr_bundle.engine.comparison import cubic_slice, interpolate_source, reduce_result
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import enlarge_bicubic
 from monai_sr_bundle.shipped_bundles import find_bundle
 
 

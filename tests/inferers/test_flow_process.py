@@ -14,9 +14,8 @@ from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.flow import FlowDenoiser
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.interpolate import shuffle, unshuffle
 from monai_sr_bundle.inferers.processes import MOST_STEPS, RectifiedFlow
-from monai_sr_bundle.inferers.sampler import needed_regions, sample
+from monai_sr_bundle.inferers.sampler import needed_regions, sample, shuffle, unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import enlarge_bicubic
 from monai_sr_bundle.uncertainty.ring_correlation import PATCH, STRIDE, cut_offs
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import enlarge_bicubic
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
