@@ -8,7 +8,7 @@ import pytest
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
-from monai_sr_bundle.families.family import open_family
+from monai_sr_bundle.families.family import Inference, open_family
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -54,7 +54,8 @@ def enlarged(image, bundle, **facts):
     """Return the result in units of the window, neither rounded nor clipped, and the artifacts removed."""
     model, record = find_bundle(bundle), PostprocessingRecord()
     family = open_family(model.facts | facts)
-    high, _ = family.enlarge_slice(np.float32(image / 255), open_backend(model), SamplerOptions(), record=record)
+    inference = Inference(open_backend(model), SamplerOptions())
+    high = family.enlarge_slice(np.float32(image / 255), inference, record=record)
     return high, record.removed
 
 

@@ -14,7 +14,7 @@ import torch
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.families.sampled import SampledFamily
+from monai_sr_bundle.families.family import SampledFamily
 from monai_sr_bundle.packing.onnx_export import export_parts
 from monai_sr_bundle.shipped_bundles import all_bundles, all_variants, find_bundle
 

@@ -13,6 +13,7 @@ from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.benchmark.methods import sampler_options
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.families.family import Inference
 from torch.utils.flop_counter import FlopCounterMode
 
 GREY = 0.5
@@ -36,7 +37,8 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
         return _count(lambda: network.reconstruct(high_res, network.encode(low_res)))[0]
     networks = CountedNetworks(network, bundle.family.parts, "cpu")
     image, options = np.full((1, rows, columns), GREY, dtype=np.float32), sampler_options(row, bundle)
-    bundle.family.enlarge_array(image, networks, options, tile=2 * max(rows, columns) + 64)  # one tile
+    one_tile = 2 * max(rows, columns) + 64
+    bundle.family.enlarge_array(image, Inference(networks, options, one_tile))
     return networks.count / bundle.family.scale_zyx[0]
 
 

@@ -61,7 +61,7 @@ def _enlarger(row_facts: dict[str, Any], scale: int) -> Callable[[np.ndarray], n
     from monai_sr_bundle.backends.opening import open_backend
     from monai_sr_bundle.benchmark.protocol import Row
     from monai_sr_bundle.errors import InputError
-    from monai_sr_bundle.families.family import InPlaneFamily
+    from monai_sr_bundle.families.family import Inference, InPlaneFamily
 
     row = Row(**row_facts)
     bundle = row.bundle(scale)
@@ -70,7 +70,7 @@ def _enlarger(row_facts: dict[str, Any], scale: int) -> Callable[[np.ndarray], n
     options = family.resolve(row.options)
     backend = open_backend(bundle, row.backend, "cpu")  # type: ignore[arg-type]  # checked by parse_rows
     limits = (0.0, 1.0) if bundle.facts["levels"] == 255 else None  # of what the storage holds
-    return lambda image: family.enlarge_slice(image, backend, options, limits=limits)[0]
+    return lambda image: family.enlarge_slice(image, Inference(backend, options), limits=limits)
 
 
 def _convolution() -> Callable[[np.ndarray], np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.families.family import InPlaneFamily
+from monai_sr_bundle.families.family import Inference, InPlaneFamily
 from monai_sr_bundle.images.input_checks import LEAST_SIDE
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle, neighbours
@@ -122,12 +122,12 @@ def enlarge_cases(
     levels = int(bundle.facts["levels"])
     items, load = open_pairs(bundle, data, split, sets=sets, limit=limit)
     limits = level_limits(levels)
-    tile = None
+    inference = Inference(backend, options)
     for index, item in enumerate(items):
         pair = load(item)
         stack, high_res = pair["low"].numpy(), middle(pair["high"].numpy())
-        resolved = family.resolve(replace(options, seed=index))
-        super_res, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
+        inference = replace(inference, options=family.resolve(replace(options, seed=index)))
+        super_res = family.enlarge_slice(stack, inference, limits=limits)
         stored = round_to_storage(super_res, levels)
         name, patient = str(item["name"]), str(item["patient"])
         yield EnlargedCase(name, patient, middle(stack), stored, high_res)
@@ -163,12 +163,12 @@ def enlarge_degraded(
     """
     family = require_in_plane(bundle, "comparison with single images")
     levels = int(bundle.facts["levels"])
-    limits, resolved, losses = level_limits(levels), family.resolve(options), LOSSES[bundle.modality]
+    limits, losses = level_limits(levels), LOSSES[bundle.modality]
     items = []
     for folder, reduce in sources:
         images = pair_items(str(data), bundle.modality, split, sets=None if folder is None else [folder], limit=limit)
         items += [(item, reduce) for item in images]
-    tile, done = None, 0
+    inference, done = Inference(backend, family.resolve(options)), 0
     for item, reduce in items:
         name, patient = str(item["name"]), str(item["patient"])
         # The same image has the same losses whatever else is calibrated.
@@ -184,7 +184,7 @@ def enlarge_degraded(
             )
         for _ in range(losses):
             stack = degrade()
-            super_res, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
+            super_res = family.enlarge_slice(stack, inference, limits=limits)
             stored = round_to_storage(super_res, levels)
             yield EnlargedCase(name, patient, middle(stack), stored, high_res, padding)
             done += 1

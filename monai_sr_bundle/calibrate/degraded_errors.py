@@ -13,6 +13,7 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import LOSS_SHARES, require_in_plane, round_to_storage
 from monai_sr_bundle.calibrate.whole_images import draw_image
+from monai_sr_bundle.families.family import Inference
 from monai_sr_bundle.inferers.sampler import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle
@@ -107,10 +108,8 @@ class DegradedErrors:
         window = tuple(slice(start, start + WINDOW) for start in starts)
         part_with_neighbours = np.ascontiguousarray(stack[:, *window])
         part = middle(part_with_neighbours)
-        options = family.resolve(SamplerOptions())
-        enlarged = family.enlarge_slice(
-            part_with_neighbours, self.backends[scale], options, limits=level_limits(self.levels)
-        )[0]
+        inference = Inference(self.backends[scale], family.resolve(SamplerOptions()))
+        enlarged = family.enlarge_slice(part_with_neighbours, inference, limits=level_limits(self.levels))
         enlarged = round_to_storage(enlarged, self.levels)
         # Where the window cuts the image, the network has seen less than in the whole image.
         inner = tuple(

@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 from monai_sr_bundle.engine.session import Session
-from monai_sr_bundle.families.family import Extent, InPlaneFamily, ModelFamily, Networks
-from monai_sr_bundle.families.sampled import SampledFamily
+from monai_sr_bundle.families.family import Extent, Inference, InPlaneFamily, ModelFamily, Networks, SampledFamily
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import needed_regions
@@ -123,7 +122,7 @@ def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side
     """
     image = np.random.default_rng(0).random((side, side), dtype=np.float32)
     start = time.perf_counter()
-    high_res = session.bundle.family.enlarge_array(image[None], session.backend, options)[0]
+    high_res = session.bundle.family.enlarge_array(image[None], Inference(session.backend, options))[0]
     if error_bars:
         error_scale(high_res, image, session.bundle, session.backend)
     return time.perf_counter() - start
@@ -146,7 +145,7 @@ def time_noise(session: Session, options: SamplerOptions) -> float:
         trials = []
         for _ in range(2):  # the first run includes work that is done only once
             start = time.perf_counter()
-            family.enlarge_slice(image, session.backend, options, region=Region(0, 1, 0, 1))
+            family.enlarge_slice(image, Inference(session.backend, options), region=Region(0, 1, 0, 1))
             trials.append(time.perf_counter() - start)
         seconds.append(min(trials))
     return max(seconds[1] - seconds[0], 0.0) / (NOISE_SIDE**2 - SIDE**2)

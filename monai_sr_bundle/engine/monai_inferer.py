@@ -10,8 +10,7 @@ import torch
 from monai.inferers.inferer import Inferer
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.errors import InputError, require_count
-from monai_sr_bundle.families.family import ARTIFACTS, InPlaneFamily, open_family
-from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.families.family import ARTIFACTS, Inference, InPlaneFamily, open_family
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 
@@ -99,6 +98,7 @@ class TiledInferer(Inferer):
         if family.sampling(self.options):
             family.check_weights(network)
         networks = TorchNetworks(network, family.parts, inputs.device, (args, kwargs))
+        inference = Inference(networks, self.options, self.tile)
         images = inputs.detach().cpu().numpy().reshape(batch, channels, rows, columns, -1)
         results = []
         for image in images:
@@ -106,9 +106,9 @@ class TiledInferer(Inferer):
             # The neighbours of a single slice are channels of the batch; those of a volume are its own slices.
             if channels > 1:
                 assert isinstance(family, InPlaneFamily)
-                enlarged = family.enlarge_slice(volume[:, 0], networks, self.options, tile=self.tile)[0][None]
+                enlarged = family.enlarge_slice(volume[:, 0], inference)[None]
             else:
-                enlarged = family.enlarge_array(volume[0], networks, self.options, tile=self.tile)
+                enlarged = family.enlarge_array(volume[0], inference)
             results.append(np.moveaxis(enlarged, 0, -1))
         shape = [scale * side for scale, side in zip(family.scale_zyx[1:], (rows, columns), strict=True)]
         depth = [family.scale_zyx[0] * side for side in depth]
@@ -126,12 +126,10 @@ class TiledInferer(Inferer):
         """
         family, batch_shape = self.family, inputs.shape
         assert isinstance(family, InPlaneFamily)
-        networks = TorchNetworks(network, (ARTIFACTS,), inputs.device)
-        tile = self.tile or family.fitting_tile(networks)
+        inference = Inference(TorchNetworks(network, (ARTIFACTS,), inputs.device), self.options, self.tile)
         images = inputs.detach().cpu().numpy().reshape(-1, *batch_shape[2:4], int(np.prod(batch_shape[4:])))
         probability = np.empty(images.shape, dtype=np.float32)
         for image, result in zip(images, probability, strict=True):
             for index in range(images.shape[-1]):
-                low_res = image[..., index]
-                result[..., index], tile = family.find_artifacts(low_res, networks, Region.whole(*low_res.shape), tile)
+                result[..., index] = family.find_artifacts(image[..., index], inference)
         return torch.from_numpy(probability.reshape(batch_shape)).to(inputs.device)

@@ -12,7 +12,7 @@ import numpy as np
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.families.family import Extent, Volume
+from monai_sr_bundle.families.family import Extent, Inference, Volume
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import crop_measured, slices_touch
@@ -77,14 +77,14 @@ def enlarge_image(
     # Error bars look a little beyond the region, to be those of the whole.
     extent = extent._replace(context=0 if error_factor is None else error_bar_halo(bundle))
     inner = region.relative_to(extent.region_with_context).scaled(scale_y).as_slices
-    record = PostprocessingRecord()
+    record, inference = PostprocessingRecord(), Inference(backend, options, tile)
     volume = Volume(
         image.pixels if padding is None else unit.FilledSlices(padding),
         lambda stored: unit.from_stored(image, stored, window),
         unit.stored_limits(image, window),
         slices_touch(image),
     )
-    for block in family.enlarge(volume, backend, options, extent, tile=tile, record=record, progress=progress):
+    for block in family.enlarge(volume, inference, extent, record=record, progress=progress):
         if not np.isfinite(block.high_res).all():
             raise BundleError(
                 f"bundle {bundle.name} gave values for {image.path.name} that are not finite: its weights may be "

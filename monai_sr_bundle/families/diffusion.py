@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.families.family import Networks, Part
-from monai_sr_bundle.families.sampled import SampledFamily
+from monai_sr_bundle.families.family import Networks, Part, SampledFamily
 from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import Denoiser
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions

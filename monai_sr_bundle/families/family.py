@@ -1,4 +1,4 @@
-"""The base of all model families, and of those that enlarge in the plane."""
+"""The base of all model families, of those that enlarge in the plane, and of those that draw step by step."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import FilledSlices, fill_padding, from_stored
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
+from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow
+from monai_sr_bundle.inferers.sampler import Denoiser, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, middle, neighbours, stacked
 
@@ -81,6 +83,22 @@ class Networks(Protocol):
     def free_bytes(self) -> int:
         """Return the memory that is free on the device."""
         ...
+
+
+@dataclass
+class Inference:
+    """What the slices of an image are enlarged with.
+
+    Attributes:
+        networks: loaded networks of the bundle.
+        options: from `ModelFamily.resolve`.
+        tile: side of a tile in input pixels (cells of a diffusion model) that fitted so far. Default: what fits into
+            free memory.
+    """
+
+    networks: Networks
+    options: SamplerOptions
+    tile: int | None = None
 
 
 @dataclass(frozen=True)
@@ -268,11 +286,9 @@ class ModelFamily(ABC):
     def enlarge(
         self,
         volume: Volume,
-        networks: Networks,
-        options: SamplerOptions,
+        inference: Inference,
         extent: Extent,
         *,
-        tile: int | None = None,
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Block]:
@@ -280,10 +296,8 @@ class ModelFamily(ABC):
 
         Args:
             volume: the whole volume; slices beside those asked for are seen as neighbours.
-            networks: loaded networks of the bundle.
-            options: from `resolve`.
+            inference: the networks, and options from `resolve`.
             extent: slices and region to enlarge; `record` is about the region without its context.
-            tile: side of a tile in input pixels (cells of a diffusion model). Default: what fits into free memory.
             record: receives what postprocessing measures.
             progress: called with the fraction that is done.
 
@@ -292,17 +306,46 @@ class ModelFamily(ABC):
             OutOfMemoryError: even the smallest tile does not fit.
         """
 
-    def enlarge_array(
-        self, volume: np.ndarray, networks: Networks, options: SamplerOptions, tile: int | None = None
-    ) -> np.ndarray:
+    def enlarge_array(self, volume: np.ndarray, inference: Inference) -> np.ndarray:
         """Enlarge ``[slices, rows, columns]`` float32 in units of the window; see `enlarge`."""
         slices, rows, columns = volume.shape
         scale_z, scale_y, scale_x = self.scale_zyx
         enlarged = np.empty((scale_z * slices, scale_y * rows, scale_x * columns), dtype=np.float32)
         extent = Extent((slices, rows, columns), (0, slices), Region.whole(rows, columns))
-        for block in self.enlarge(Volume(volume), networks, options, extent, tile=tile):
+        for block in self.enlarge(Volume(volume), inference, extent):
             enlarged[block.slice_index] = block.high_res
         return enlarged
+
+    def run_tiled(
+        self,
+        part: str,
+        image: np.ndarray,
+        inference: Inference,
+        *,
+        scale: int = 1,
+        channels: int = 1,
+        region: Region | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Run a part of the network on an image, tile by tile; `inference` keeps the side of a tile that fitted.
+
+        The other arguments are those of `infer_tiled`.
+
+        Returns:
+            ``[channels, scale * rows, scale * columns]`` float32.
+        """
+        result, inference.tile = infer_tiled(
+            image,
+            partial(inference.networks.run, part),
+            scale=scale,
+            halo=self.halo,
+            grid=self.grid,
+            tile=inference.tile or self.fitting_tile(inference.networks),
+            region=region,
+            progress=progress,
+            channels=channels,
+        )
+        return result
 
     def fitting_tile(self, networks: Networks) -> int:
         """Return the largest side of a tile that fits into free memory."""
@@ -358,71 +401,45 @@ class InPlaneFamily(ModelFamily):
         return measure_sharpness_and_noise(from_stored(image, crop_measured(filled.pixels[0]), window))
 
     def predict(
-        self,
-        stack: np.ndarray,
-        networks: Networks,
-        options: SamplerOptions,
-        *,
-        region: Region | None = None,
-        tile: int,
-        progress: Progress | None = None,
-    ) -> tuple[np.ndarray, int]:
+        self, stack: np.ndarray, inference: Inference, region: Region | None = None, progress: Progress | None = None
+    ) -> np.ndarray:
         """Enlarge one slice, without postprocessing: here by one pass through the part "model".
 
         Args:
             stack: ``[slices, rows, columns]`` float32 in units of the window, around the slice to enlarge.
-            networks: loaded networks of the bundle.
-            options: from `resolve`.
+            inference: the networks, and options from `resolve`.
             region: rows and columns to enlarge. Default: all.
-            tile: side of a tile in input pixels, or cells.
             progress: called with the fraction that is done.
 
         Returns:
-            ``[scale * rows, scale * columns]`` float32, and the side of a tile that fitted.
+            ``[scale * rows, scale * columns]`` float32.
         """
-        high_res, tile = infer_tiled(
-            stack,
-            partial(networks.run, "model"),
-            scale=self.scale,
-            halo=self.halo,
-            grid=self.grid,
-            tile=tile,
-            region=region,
-            progress=progress,
-        )
-        return high_res[0], tile
+        return self.run_tiled("model", stack, inference, scale=self.scale, region=region, progress=progress)[0]
 
-    def find_artifacts(
-        self, low_res: np.ndarray, networks: Networks, region: Region, tile: int
-    ) -> tuple[np.ndarray, int]:
-        """Return the probability of an artifact in each pixel of a region, 0 to 1, and the side of a tile that fitted.
+    def find_artifacts(self, low_res: np.ndarray, inference: Inference, region: Region | None = None) -> np.ndarray:
+        """Return the probability of an artifact in each pixel of a region, 0 to 1.
 
         It is a pass of its own; the arguments are those of `predict`, with a single slice ``[rows, columns]``.
         """
-        run = partial(networks.run, ARTIFACTS.name)
-        images, tile = infer_tiled(low_res, run, scale=1, halo=self.halo, grid=self.grid, tile=tile, region=region)
-        return images[0], tile
+        return self.run_tiled(ARTIFACTS.name, low_res, inference, region=region)[0]
 
     def enlarge_slice(
         self,
         stack: np.ndarray,
-        networks: Networks,
-        options: SamplerOptions,
+        inference: Inference,
         *,
         region: Region | None = None,
         recorded: Region | None = None,
-        tile: int | None = None,
         limits: tuple[float, float] | None = None,
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
-    ) -> tuple[np.ndarray, int]:
+    ) -> np.ndarray:
         """Enlarge one slice, postprocessing included.
 
         Args:
             stack: see `predict`; or the slice alone, ``[rows, columns]``, for its own neighbours too.
-            networks, options, region, progress: see `predict`.
+            inference, region, progress: see `predict`.
             recorded: part of the region that `record` is about. Default: all of it.
-            tile: see `predict`. Default: what fits into free memory.
             limits: smallest and largest number that the storage can hold. Default: any.
             record: receives what postprocessing measures.
 
@@ -433,32 +450,26 @@ class InPlaneFamily(ModelFamily):
         low_res = middle(stack)
         region = region or Region.whole(*low_res.shape)
         widened = region.grown(self.postprocessing.margin, *low_res.shape)
-        tile = tile or self.fitting_tile(networks)
-        high_res, tile = self.predict(stack, networks, options, region=widened, tile=tile, progress=progress)
-        probability = None
-        if self.finds_artifacts:
-            probability, tile = self.find_artifacts(low_res, networks, widened, tile)
+        high_res = self.predict(stack, inference, widened, progress)
         self.postprocessing(
             high_res,
             low_res,
             region=widened,
             recorded=recorded or region,
             limits=limits,
-            artifact_probability=probability,
-            strength=options.strength,
+            artifact_probability=self.find_artifacts(low_res, inference, widened) if self.finds_artifacts else None,
+            strength=inference.options.strength,
             record=record,
         )
         inner = region.relative_to(widened).scaled(self.scale).as_slices
-        return np.ascontiguousarray(high_res[inner]), tile
+        return np.ascontiguousarray(high_res[inner])
 
     def enlarge(
         self,
         volume: Volume,
-        networks: Networks,
-        options: SamplerOptions,
+        inference: Inference,
         extent: Extent,
         *,
-        tile: int | None = None,
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Block]:
@@ -466,18 +477,66 @@ class InPlaneFamily(ModelFamily):
         for done, index in enumerate(range(*extent.slices)):
             indices = neighbours(index, len(volume.pixels), self.slices)
             stack = np.stack([volume.to_unit(volume.pixels[each]) for each in indices])
-            high_res, tile = self.enlarge_slice(
+            inference = replace(inference, options=inference.options.of_stream(index))
+            high_res = self.enlarge_slice(
                 stack,
-                networks,
-                options.of_stream(index),
+                inference,
                 region=widened,
                 recorded=extent.region,
-                tile=tile,
                 limits=volume.limits,
                 record=record,
                 progress=progress_of_part(progress, done, extent.slice_count),
             )
             yield Block(done, high_res, middle(stack)[widened.as_slices])
+
+
+class SampledFamily(InPlaneFamily):
+    """A family whose results are drawn by a sampler, step by step: diffusion models and flows.
+
+    Attributes:
+        process: the process that the network was trained for.
+    """
+
+    process: DiffusionProcess | RectifiedFlow
+
+    def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
+        super().__init__(facts, bundle)
+        block = facts.get("diffusion")
+        if not isinstance(block, dict):
+            raise BundleError(f"there is no `diffusion` block, which family {self.name} needs. Write one.")
+        self.defaults: dict[str, Any] = dict(block)
+
+    @abstractmethod
+    def denoiser(self, networks: Networks) -> Denoiser:
+        """Return the loaded networks as the `Denoiser` that the sampler calls."""
+
+    def check_weights(self, network: Any) -> None:
+        self.process.check_fingerprint(network.get_buffer("process").cpu().numpy())
+
+    def resolve(self, options: SamplerOptions) -> SamplerOptions:
+        resolved = self.resolve_strength(options).with_defaults(self.defaults)
+        self.process.check_steps(resolved.steps)
+        return resolved
+
+    def sampling(self, options: SamplerOptions) -> Sampling | None:
+        return self.process.sampling(options)
+
+    def predict(
+        self, stack: np.ndarray, inference: Inference, region: Region | None = None, progress: Progress | None = None
+    ) -> np.ndarray:
+        high_res, inference.tile = sample(
+            stack,
+            self.denoiser(inference.networks),
+            self.process,
+            inference.options,
+            scale=self.scale,
+            halo=self.halo,
+            grid=self.grid,
+            tile=inference.tile or self.fitting_tile(inference.networks),
+            region=region,
+            progress=progress,
+        )
+        return high_res
 
 
 def progress_of_part(progress: Progress | None, done: int, count: int) -> Progress | None:

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import InPlaneFamily, Networks, Part, Progress
-from monai_sr_bundle.families.sampled import SampledFamily
+from monai_sr_bundle.families.family import Inference, InPlaneFamily, Networks, Part, Progress, SampledFamily
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.unit import largest_around, reaches_an_edge, repeat_pixels
@@ -67,27 +66,20 @@ class Flow(SampledFamily):
         return self.generative and self.sampling(options) is not None
 
     def predict(
-        self,
-        stack: np.ndarray,
-        networks: Networks,
-        options: SamplerOptions,
-        *,
-        region: Region | None = None,
-        tile: int,
-        progress: Progress | None = None,
-    ) -> tuple[np.ndarray, int]:
-        if self.sampling(options) is None:
-            return InPlaneFamily.predict(self, stack, networks, options, region=region, tile=tile, progress=progress)
+        self, stack: np.ndarray, inference: Inference, region: Region | None = None, progress: Progress | None = None
+    ) -> np.ndarray:
+        if self.sampling(inference.options) is None:
+            return InPlaneFamily.predict(self, stack, inference, region, progress)
         low_res, consistency = middle(stack), self.postprocessing.data_consistency
         rows, columns = low_res.shape
         region = widened = region or Region.whole(rows, columns)
         if self.process.limit is not None:
             widened = region.grown(consistency.margin + consistency.spread, rows, columns)
         untextured = find_untextured(low_res)[widened.as_slices]
-        super_res, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
+        super_res = super().predict(stack, inference, widened, progress)
         if self.process.limit is None and not untextured.any():
-            return super_res, tile
-        expected, tile = InPlaneFamily.predict(self, stack, networks, options, region=widened, tile=tile)
+            return super_res
+        expected = InPlaneFamily.predict(self, stack, inference, widened)
         texture = super_res - expected
         if self.process.limit is not None:
             # The input does not say more than its noise allows, and texture does not contradict what it says.
@@ -95,7 +87,7 @@ class Flow(SampledFamily):
             consistency.limit(texture, self.process.limit * noise, (rows, columns), widened)
         texture[repeat_pixels(untextured, (self.scale, self.scale))] = 0
         inner = region.relative_to(widened).scaled(self.scale).as_slices
-        return np.ascontiguousarray((expected + texture)[inner]), tile
+        return np.ascontiguousarray((expected + texture)[inner])
 
     def denoiser(self, networks: Networks) -> FlowDenoiser:
         return FlowDenoiser(networks, self.scale, self.process.residual_std, self.slices)

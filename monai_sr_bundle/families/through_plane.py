@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.families.family import Block, Extent, ModelFamily, Networks, Progress, Volume, progress_of_part
+from monai_sr_bundle.families.family import Block, Extent, Inference, ModelFamily, Progress, Volume, progress_of_part
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import check_slices
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, consistent_slices
-from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.tiling import infer_tiled, middle, neighbours
+from monai_sr_bundle.inferers.tiling import middle, neighbours
 
 
 class ThroughPlane(ModelFamily):
@@ -50,28 +48,17 @@ class ThroughPlane(ModelFamily):
     def enlarge(
         self,
         volume: Volume,
-        networks: Networks,
-        options: SamplerOptions,
+        inference: Inference,
         extent: Extent,
         *,
-        tile: int | None = None,
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Block]:
-        region, (first, last) = extent.region, extent.slices
-        tile = tile or self.fitting_tile(networks)
-        for done, index in enumerate(range(first, last)):
+        region = extent.region
+        for done, index in enumerate(range(*extent.slices)):
             stack = volume.to_unit(volume.pixels[neighbours(index, len(volume.pixels), self.slices)])
-            thin, tile = infer_tiled(
-                stack,
-                partial(networks.run, "model"),
-                scale=1,
-                halo=self.halo,
-                tile=tile,
-                region=region,
-                channels=self.scale,
-                progress=progress_of_part(progress, done, last - first),
-            )
+            share = progress_of_part(progress, done, extent.slice_count)
+            thin = self.run_tiled("model", stack, inference, channels=self.scale, region=region, progress=share)
             if self.consistency and volume.slices_touch:
                 thick = middle(stack)[region.as_slices]
                 consistent_slices(thin, thick[None], volume.limits, record)

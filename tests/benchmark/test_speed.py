@@ -17,6 +17,7 @@ from monai_sr_bundle.benchmark.speed import RESULTS, TABLE, measure_speed
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.families.family import Inference
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 
@@ -113,7 +114,8 @@ def test_a_row_enlarges_as_its_family_does(tmp_path):
     assert set(answer) == {"seconds", "peak_bytes"}
     bundle = find_bundle(EDSR)
     options = bundle.family.resolve(SamplerOptions())
-    expected, _ = bundle.family.enlarge_slice(image, open_backend(bundle, "onnx"), options, limits=(0.0, 1.0))
+    inference = Inference(open_backend(bundle, "onnx"), options)
+    expected = bundle.family.enlarge_slice(image, inference, limits=(0.0, 1.0))
     np.testing.assert_array_equal(np.load(tmp_path / "result.npy"), expected)
 
 

@@ -15,7 +15,7 @@ from monai_sr_bundle.engine.estimate import (
     valid_steps,
 )
 from monai_sr_bundle.engine.session import Session
-from monai_sr_bundle.families.family import Extent
+from monai_sr_bundle.families.family import Extent, Inference
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.shipped_bundles import find_bundle
@@ -48,7 +48,7 @@ def count_pixels(session, options, region):
     try:
         # Neither letters nor a frame, where no texture is drawn and the network runs once more.
         image = 0.3 + 0.3 * np.random.default_rng(0).random(SHAPE[1:], dtype=np.float32)
-        session.bundle.family.enlarge_slice(image, backend, options, region=region)
+        session.bundle.family.enlarge_slice(image, Inference(backend, options), region=region)
     finally:
         del backend.run
     return counted

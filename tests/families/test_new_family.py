@@ -47,15 +47,16 @@ class Box(InPlaneFamily):
     def parts(self):
         return (Part("model", "forward", ("image",), "pred", lambda network: (1,)),)
 
-    def predict(self, stack, networks, options, *, region=None, tile, progress=None):
+    def predict(self, stack, inference, region=None, progress=None):
         def mix(window):
             repeated = np.kron(window, np.ones((self.scale, self.scale), dtype=np.float32))
-            return self.share * repeated + (1 - self.share) * networks.run("model", window)
+            return self.share * repeated + (1 - self.share) * inference.networks.run("model", window)
 
-        (high_res,), tile = infer_tiled(
-            stack, mix, scale=self.scale, halo=self.halo, tile=tile, region=region, progress=progress
+        (high_res,), _ = infer_tiled(
+            stack, mix, scale=self.scale, halo=self.halo, tile=inference.tile or self.fitting_tile(inference.networks),
+            region=region, progress=progress,
         )
-        return high_res, tile
+        return high_res
 '''
 SHARE = np.float32(0.5)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
+from monai_sr_bundle.families.family import Inference
 from monai_sr_bundle.inferers.processes import PREDICTIONS, SCHEDULES, DiffusionProcess
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
@@ -56,7 +57,8 @@ def test_a_bundles_network_enlarges_an_image_alone_as_the_sampler_does_it_from_t
     size = [-(-side // multiple) * multiple // network.cell for side in image.shape[2:]]
     options = family.resolve(SamplerOptions(seed=3))
     noise = options.generator(0).standard_normal((network.channels, *size), dtype=np.float32)
-    expected, _ = family.predict(image[0, 0].numpy(), TorchNetworks(network, family.parts, "cpu"), options, tile=64)
+    inference = Inference(TorchNetworks(network, family.parts, "cpu"), options, 64)
+    expected = family.predict(image[0, 0].numpy(), inference)
     enlarged = network(image, torch.from_numpy(noise)[None])
     np.testing.assert_allclose(enlarged[0, 0], expected, rtol=0, atol=1e-5)
     assert not torch.equal(network(image), network(image))

@@ -11,6 +11,7 @@ from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 from monai_sr_bundle.backends.onnx_files import exported_process
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.families.diffusion import Diffusion
+from monai_sr_bundle.families.family import Inference
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
@@ -91,7 +92,7 @@ def test_both_backends_draw_the_same_image(exported, sampler):
     family = family_of(network)
     options = family.resolve(SamplerOptions(sampler=sampler, steps=4, samples=2, seed=4))
     image, expected = (
-        family.enlarge_slice(low_res, networks, options, tile=256)[0] for networks in networks_of(network, folder)
+        family.enlarge_slice(low_res, Inference(networks, options, 256)) for networks in networks_of(network, folder)
     )
     assert expected.shape == (84, 120)
     assert 0.01 < expected.std() < 3
