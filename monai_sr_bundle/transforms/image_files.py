@@ -36,7 +36,7 @@ from monai_sr_bundle.transforms.postprocessing import LIMITS, REMOVED, REMOVED_S
 logger = logging.getLogger(__name__)
 
 ROW_COLUMN_SLICE = (1, 0, 2, 3)
-"""Columns of an affine of ``(x, y, z)`` in the axis order of the tensors, and the other way round."""
+"""Columns of an affine of ``(x, y, z)`` in the axis order of the tensors."""
 WRITTEN = "written"
 """Ending of the key of an image as it is to be written."""
 
@@ -184,10 +184,11 @@ class StoredNumbersd(MapTransform):
     """Turn an enlarged image into numbers as its source stores them: HU or grey levels, rounded, with its padding.
 
     The axes become ``(column, row)`` or ``(column, row, slice)``, in which MONAI's own writers and applications expect
-    an image, and the affine maps them to RAS millimetres.
+    an image, and the affine maps them to RAS millimetres: the box of the source, in more samples.
 
     Args:
-        keys: keys of enlarged MetaTensors with the metadata of `ReadImaged`.
+        keys: keys of enlarged images, ``[1, rows, columns]`` or ``[1, rows, columns, slices]``.
+        ref_key: key of the source, a MetaTensor of `ReadImaged`.
         scale: output pixels per input pixel along rows and columns, or thin slices per slice.
         modality, window, operator: see `ReadImaged`.
         consistency: whether the images were made consistent with their inputs, which bounds them near padding. Default
@@ -204,6 +205,7 @@ class StoredNumbersd(MapTransform):
         self,
         keys: Hashable | Sequence[Hashable],
         *,
+        ref_key: Hashable = "image",
         scale: int,
         modality: str,
         window: Sequence[float],
@@ -211,28 +213,28 @@ class StoredNumbersd(MapTransform):
         consistency: bool = False,
     ) -> None:
         super().__init__(keys)
-        self.consistency = require_bool("consistency", consistency)
+        self.ref_key, self.consistency = ref_key, require_bool("consistency", consistency)
         self.scale_zyx = (scale, 1, 1) if along_slices(operator) else (1, scale, scale)
         self.modality, self.window = modality, unit.check_window(window)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        changed = dict(data)
+        changed, meta = dict(data), data[self.ref_key].meta
         for key in self.key_iterator(data):
-            written = self._to_storage(data[key])
-            stored, affine = written.pixels, data[key].affine[:, ROW_COLUMN_SLICE]
+            written = self._to_storage(torch.as_tensor(data[key]), list(meta["files"]))
+            stored, affine = written.pixels, torch.from_numpy(ras_from_lps(written.grid.affine))
             values = stored if (written.slope, written.intercept) == (1, 0) else _to_values(written)
             axes = np.moveaxis(values, 0, -1).swapaxes(0, 1)  # column, row, slice
             axes = np.ascontiguousarray(axes if data[key].ndim > 3 else axes[..., 0])
-            changed[key] = MetaTensor(torch.from_numpy(axes), meta={**data[key].meta, "affine": affine})
+            changed[key] = MetaTensor(torch.from_numpy(axes), meta={**meta, "affine": affine})
             changed[f"{key}_{WRITTEN}"] = written
         return changed
 
-    def _to_storage(self, enlarged: MetaTensor) -> Image:
-        source = find_source(list(enlarged.meta["files"]))
+    def _to_storage(self, enlarged: torch.Tensor, files_of_source: list[str]) -> Image:
+        source = find_source(files_of_source)
         # The source is read twice, because the header that a writer needs does not survive MONAI's batches.
         image = files.read(source)
         slices, rows, columns = (scale * side for scale, side in zip(self.scale_zyx, image.pixels.shape, strict=True))
-        pixels = enlarged.as_tensor()[0].cpu().numpy().reshape(enlarged.shape[1], enlarged.shape[2], -1)
+        pixels = enlarged[0].cpu().numpy().reshape(enlarged.shape[1], enlarged.shape[2], -1)
         if pixels.shape != (rows, columns, slices):
             times = " x ".join(map(str, self.scale_zyx[::-1]))
             raise InputError(

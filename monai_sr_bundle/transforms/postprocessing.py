@@ -1,4 +1,4 @@
-"""After the network, as MONAI transforms: data consistency, and the finer grid that MONAI does not know of."""
+"""After the network: data consistency as a MONAI transform."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
-from monai_sr_bundle.degradation import Degradation, along_slices
-from monai_sr_bundle.images.geometry import scale_affine
+from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.data_consistency import Limits
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord, consistent_slices
 from monai_sr_bundle.inferers.tiling import middle
@@ -94,34 +93,3 @@ def _to_slices(image: torch.Tensor) -> np.ndarray:
     """Copy ``[1, rows, columns]`` or ``[1, rows, columns, slices]`` to ``[slices, rows, columns]`` float32."""
     pixels = middle(torch.as_tensor(image).detach().cpu().numpy()).astype(np.float32)
     return np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0))
-
-
-class EnlargedGridd(MapTransform):
-    """Give an enlarged image the grid of its source with more samples: same box, first centre moved by half a pixel.
-
-    Args:
-        keys: keys of enlarged images ``[1, scale * rows, scale * columns]`` or
-            ``[1, scale * rows, scale * columns, slices]``; ``[1, rows, columns, scale * slices]`` for a through-plane
-            operator.
-        ref_key: key of the MetaTensor that was enlarged.
-        scale: output pixels per input pixel along rows and columns, or thin slices per slice.
-        operator: name of the degradation that the network undoes; a through-plane one enlarges along the slices.
-
-    Returns:
-        The item with a MetaTensor under each key, with the source's metadata and the finer affine.
-    """
-
-    def __init__(
-        self, keys: Hashable | Sequence[Hashable], *, ref_key: Hashable, scale: int, operator: str = ""
-    ) -> None:
-        super().__init__(keys)
-        self.ref_key = ref_key
-        self.scales = (1, 1, scale) if along_slices(operator) else (scale, scale, 1)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        changed = dict(data)
-        source = data[self.ref_key]
-        affine = torch.from_numpy(scale_affine(source.affine.cpu().numpy(), self.scales))
-        for key in self.key_iterator(data):
-            changed[key] = MetaTensor(torch.as_tensor(data[key]), meta={**source.meta, "affine": affine})
-        return changed

@@ -4,7 +4,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Compose, SaveImaged
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
@@ -45,8 +44,8 @@ def writer(tmp_path, bundle="bicubic", checkpoint="", **options):
 
 
 def repeated(image, times=4):
-    """An enlargement by repetition, with the metadata of its source."""
-    return MetaTensor(image.repeat_interleave(times, 1).repeat_interleave(times, 2), meta=image.meta)
+    """An enlargement by repetition."""
+    return image.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def test_a_volume_is_rows_columns_slices_in_units_of_the_window(volume):
@@ -77,7 +76,7 @@ def test_a_radiograph_has_no_axis_of_slices_and_more_is_whiter(tmp_path):
 def test_without_a_named_result_the_output_folder_gets_it(tmp_path):
     write_phantom_png(tmp_path / "chest.png", 32)
     image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
-    writer(tmp_path)({"pred": repeated(image)})
+    writer(tmp_path)({"image": image, "pred": repeated(image)})
     assert read_picture(tmp_path / "out" / "chest_sr.png").pixels.shape == (1, 128, 128)
 
 
@@ -199,7 +198,7 @@ def test_a_source_that_was_changed_meanwhile_is_refused(tmp_path):
     (tmp_path / "chest.png").unlink()
     write_phantom_png(tmp_path / "chest.png", 40)
     with pytest.raises(RuntimeError) as raised:
-        writer(tmp_path)({"pred": repeated(image)})
+        writer(tmp_path)({"image": image, "pred": repeated(image)})
     assert isinstance(raised.value.__cause__, InputError)
     assert "The file may have changed meanwhile" in str(raised.value.__cause__)
     assert not (tmp_path / "out").exists()
@@ -211,37 +210,39 @@ def test_what_a_network_has_removed_is_told_where_the_result_is_written(tmp_path
     image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
     caplog.clear()
     image.meta |= {REMOVED: 2 * bool(sentence), REMOVED_SENTENCE: sentence}
-    writer(tmp_path)({"pred": repeated(image)})
+    writer(tmp_path)({"image": image, "pred": repeated(image)})
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == ([f"chest.png: {sentence}"] if sentence else [])
 
 
-def test_a_volume_comes_back_in_hu_with_columns_first_and_its_affine(volume):
-    item = {"image": str(volume)}
-    item["pred"] = ReadImaged("image", modality="CT", window=[-1000, 400])(item)["image"].repeat_interleave(2, 1)
-    item["pred"] = item["pred"].repeat_interleave(2, 2)
-    affine = item["pred"].affine.numpy()
+def test_a_volume_comes_back_in_hu_with_columns_first_and_every_landmark_at_its_place(volume):
+    item = ReadImaged("image", modality="CT", window=[-1000, 400])({"image": str(volume)})
+    item["pred"] = repeated(item["image"].as_tensor(), 2)
+    affine = item["image"].affine.clone().numpy()
     values = StoredNumbersd("pred", scale=2, modality="CT", window=[-1000, 400])(item)["pred"]
     assert values.dtype == torch.int16
     stored = np.asarray(nibabel.load(volume).dataobj)
     np.testing.assert_array_equal(values.numpy(), stored.repeat(2, axis=0).repeat(2, axis=1))
-    np.testing.assert_allclose(values.affine.numpy() @ [5, 3, 2, 1], affine @ [3, 5, 2, 1])
+    middle_of_children = [2 * 5 + 0.5, 2 * 3 + 0.5, 2, 1]
+    np.testing.assert_allclose(values.affine.numpy() @ middle_of_children, affine @ [3, 5, 2, 1], atol=1e-5)
+    assert values.meta["files"] == item["image"].meta["files"]
+    np.testing.assert_array_equal(item["image"].affine, affine)  # the source keeps its own grid
 
 
 def test_padding_does_not_change_the_units_of_an_image_of_any_modality(tmp_path):
     hu = np.full((64, 64), 40, dtype=np.int16)
     hu[:, :8], hu[20:30, 20:30] = -3024, -850
     nibabel.save(nibabel.Nifti1Image(hu[..., None], np.eye(4)), tmp_path / "ct.nii")
-    item = {"image": str(tmp_path / "ct.nii")}
-    item["pred"] = ReadImaged("image", modality="any", window=[0, 255])(item)["image"]
+    item = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "ct.nii")})
+    item["pred"] = item["image"]
     changed = StoredNumbersd("pred", scale=1, modality="any", window=[0, 255])(item)["pred"]
     np.testing.assert_array_equal(changed.numpy().squeeze()[8:], hu[8:])
 
 
 def test_rescaled_storage_comes_back_in_modality_values(tmp_path):
     ct_series(tmp_path / "series", np.arange(240, dtype=np.uint16).reshape(2, 10, 12))
-    item = {"image": str(tmp_path / "series")}
-    item["pred"] = ReadImaged("image", modality="CT", window=[-1000, 400])(item)["image"]
+    item = ReadImaged("image", modality="CT", window=[-1000, 400])({"image": str(tmp_path / "series")})
+    item["pred"] = item["image"]
     changed = StoredNumbersd("pred", scale=1, modality="CT", window=[-1000, 400])(item)
     image = changed["pred_written"]
     assert (image.slope, image.intercept) != (1, 0)
