@@ -77,14 +77,14 @@ def enlarge_image(
     # Error bars look a little beyond the region, to be those of the whole.
     extent = extent._replace(context=0 if error_factor is None else error_bar_halo(bundle))
     inner = region.relative_to(extent.region_with_context).scaled(scale_y).as_slices
-    record, inference = PostprocessingRecord(), Inference(backend, options, tile)
+    record, inference = PostprocessingRecord(), Inference(backend, options, tile, progress)
     volume = Volume(
         image.pixels if padding is None else unit.FilledSlices(padding),
         lambda stored: unit.from_stored(image, stored, window),
         unit.stored_limits(image, window),
         slices_touch(image),
     )
-    for block in family.enlarge(volume, inference, extent, record=record, progress=progress):
+    for block in family.enlarge(volume, inference, extent, record):
         if not np.isfinite(block.high_res).all():
             raise BundleError(
                 f"bundle {bundle.name} gave values for {image.path.name} that are not finite: its weights may be "

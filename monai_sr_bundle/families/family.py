@@ -87,18 +87,32 @@ class Networks(Protocol):
 
 @dataclass
 class Inference:
-    """What the slices of an image are enlarged with.
+    """The networks and options that slices are enlarged with, and the size of the tiles.
 
     Attributes:
         networks: loaded networks of the bundle.
         options: from `ModelFamily.resolve`.
         tile: side of a tile in input pixels (cells of a diffusion model) that fitted so far. Default: what fits into
             free memory.
+        progress: called with the fraction that is done. Default: nothing is.
     """
 
     networks: Networks
     options: SamplerOptions
     tile: int | None = None
+    progress: Progress | None = None
+
+    def of_slice(self, index: int, done: int, count: int) -> Inference:
+        """Return that of a slice, which has its own noise, where `done` of `count` slices are complete."""
+        progress = progress_of_part(self.progress, done, count)
+        return replace(self, options=self.options.of_stream(index), progress=progress)
+
+
+def progress_of_part(progress: Progress | None, done: int, count: int) -> Progress | None:
+    """Return the progress function of one of `count` equal parts, of which `done` are complete."""
+    if progress is None:
+        return None
+    return lambda fraction: progress((done + fraction) / count)
 
 
 @dataclass(frozen=True)
@@ -284,13 +298,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def enlarge(
-        self,
-        volume: Volume,
-        inference: Inference,
-        extent: Extent,
-        *,
-        record: PostprocessingRecord | None = None,
-        progress: Progress | None = None,
+        self, volume: Volume, inference: Inference, extent: Extent, record: PostprocessingRecord | None = None
     ) -> Iterator[Block]:
         """Enlarge a part of a volume, piece by piece, postprocessing included.
 
@@ -299,7 +307,6 @@ class ModelFamily(ABC):
             inference: the networks, and options from `resolve`.
             extent: slices and region to enlarge; `record` is about the region without its context.
             record: receives what postprocessing measures.
-            progress: called with the fraction that is done.
 
         Raises:
             InputError: see `resolve`.
@@ -400,20 +407,18 @@ class InPlaneFamily(ModelFamily):
         filled, _ = fill_padding(replace(image, pixels=image.pixels[index : index + 1]), self.modality)
         return measure_sharpness_and_noise(from_stored(image, crop_measured(filled.pixels[0]), window))
 
-    def predict(
-        self, stack: np.ndarray, inference: Inference, region: Region | None = None, progress: Progress | None = None
-    ) -> np.ndarray:
+    def predict(self, stack: np.ndarray, inference: Inference, region: Region | None = None) -> np.ndarray:
         """Enlarge one slice, without postprocessing: here by one pass through the part "model".
 
         Args:
             stack: ``[slices, rows, columns]`` float32 in units of the window, around the slice to enlarge.
             inference: the networks, and options from `resolve`.
             region: rows and columns to enlarge. Default: all.
-            progress: called with the fraction that is done.
 
         Returns:
             ``[scale * rows, scale * columns]`` float32.
         """
+        progress = inference.progress
         return self.run_tiled("model", stack, inference, scale=self.scale, region=region, progress=progress)[0]
 
     def find_artifacts(self, low_res: np.ndarray, inference: Inference, region: Region | None = None) -> np.ndarray:
@@ -432,13 +437,12 @@ class InPlaneFamily(ModelFamily):
         recorded: Region | None = None,
         limits: tuple[float, float] | None = None,
         record: PostprocessingRecord | None = None,
-        progress: Progress | None = None,
     ) -> np.ndarray:
         """Enlarge one slice, postprocessing included.
 
         Args:
             stack: see `predict`; or the slice alone, ``[rows, columns]``, for its own neighbours too.
-            inference, region, progress: see `predict`.
+            inference, region: see `predict`.
             recorded: part of the region that `record` is about. Default: all of it.
             limits: smallest and largest number that the storage can hold. Default: any.
             record: receives what postprocessing measures.
@@ -450,7 +454,7 @@ class InPlaneFamily(ModelFamily):
         low_res = middle(stack)
         region = region or Region.whole(*low_res.shape)
         widened = region.grown(self.postprocessing.margin, *low_res.shape)
-        high_res = self.predict(stack, inference, widened, progress)
+        high_res = self.predict(stack, inference, widened)
         self.postprocessing(
             high_res,
             low_res,
@@ -465,28 +469,17 @@ class InPlaneFamily(ModelFamily):
         return np.ascontiguousarray(high_res[inner])
 
     def enlarge(
-        self,
-        volume: Volume,
-        inference: Inference,
-        extent: Extent,
-        *,
-        record: PostprocessingRecord | None = None,
-        progress: Progress | None = None,
+        self, volume: Volume, inference: Inference, extent: Extent, record: PostprocessingRecord | None = None
     ) -> Iterator[Block]:
         widened = extent.region_with_context
         for done, index in enumerate(range(*extent.slices)):
             indices = neighbours(index, len(volume.pixels), self.slices)
             stack = np.stack([volume.to_unit(volume.pixels[each]) for each in indices])
-            inference = replace(inference, options=inference.options.of_stream(index))
+            of_slice = inference.of_slice(index, done, extent.slice_count)
             high_res = self.enlarge_slice(
-                stack,
-                inference,
-                region=widened,
-                recorded=extent.region,
-                limits=volume.limits,
-                record=record,
-                progress=progress_of_part(progress, done, extent.slice_count),
+                stack, of_slice, region=widened, recorded=extent.region, limits=volume.limits, record=record
             )
+            inference.tile = of_slice.tile
             yield Block(done, high_res, middle(stack)[widened.as_slices])
 
 
@@ -521,9 +514,7 @@ class SampledFamily(InPlaneFamily):
     def sampling(self, options: SamplerOptions) -> Sampling | None:
         return self.process.sampling(options)
 
-    def predict(
-        self, stack: np.ndarray, inference: Inference, region: Region | None = None, progress: Progress | None = None
-    ) -> np.ndarray:
+    def predict(self, stack: np.ndarray, inference: Inference, region: Region | None = None) -> np.ndarray:
         high_res, inference.tile = sample(
             stack,
             self.denoiser(inference.networks),
@@ -534,16 +525,9 @@ class SampledFamily(InPlaneFamily):
             grid=self.grid,
             tile=inference.tile or self.fitting_tile(inference.networks),
             region=region,
-            progress=progress,
+            progress=inference.progress,
         )
         return high_res
-
-
-def progress_of_part(progress: Progress | None, done: int, count: int) -> Progress | None:
-    """Return the progress function of one of `count` equal parts, of which `done` are complete."""
-    if progress is None:
-        return None
-    return lambda fraction: progress((done + fraction) / count)
 
 
 def open_family(facts: Mapping[str, Any], bundle: str = "this bundle") -> ModelFamily:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import Inference, InPlaneFamily, Networks, Part, Progress, SampledFamily
+from monai_sr_bundle.families.family import Inference, InPlaneFamily, Networks, Part, SampledFamily
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.unit import largest_around, reaches_an_edge, repeat_pixels
@@ -65,21 +65,19 @@ class Flow(SampledFamily):
     def generates(self, options: SamplerOptions) -> bool:
         return self.generative and self.sampling(options) is not None
 
-    def predict(
-        self, stack: np.ndarray, inference: Inference, region: Region | None = None, progress: Progress | None = None
-    ) -> np.ndarray:
+    def predict(self, stack: np.ndarray, inference: Inference, region: Region | None = None) -> np.ndarray:
         if self.sampling(inference.options) is None:
-            return InPlaneFamily.predict(self, stack, inference, region, progress)
+            return InPlaneFamily.predict(self, stack, inference, region)
         low_res, consistency = middle(stack), self.postprocessing.data_consistency
         rows, columns = low_res.shape
         region = widened = region or Region.whole(rows, columns)
         if self.process.limit is not None:
             widened = region.grown(consistency.margin + consistency.spread, rows, columns)
         untextured = find_untextured(low_res)[widened.as_slices]
-        super_res = super().predict(stack, inference, widened, progress)
+        super_res = super().predict(stack, inference, widened)
         if self.process.limit is None and not untextured.any():
             return super_res
-        expected = InPlaneFamily.predict(self, stack, inference, widened)
+        expected = self.run_tiled("model", stack, inference, scale=self.scale, region=widened)[0]
         texture = super_res - expected
         if self.process.limit is not None:
             # The input does not say more than its noise allows, and texture does not contradict what it says.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.families.family import Block, Extent, Inference, ModelFamily, Progress, Volume, progress_of_part
+from monai_sr_bundle.families.family import Block, Extent, Inference, ModelFamily, Volume, progress_of_part
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import check_slices
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, consistent_slices
@@ -46,19 +46,13 @@ class ThroughPlane(ModelFamily):
         return {"slice_spacing_mm": distance / self.scale} if (distance := image.grid.slice_distance_mm) else {}
 
     def enlarge(
-        self,
-        volume: Volume,
-        inference: Inference,
-        extent: Extent,
-        *,
-        record: PostprocessingRecord | None = None,
-        progress: Progress | None = None,
+        self, volume: Volume, inference: Inference, extent: Extent, record: PostprocessingRecord | None = None
     ) -> Iterator[Block]:
         region = extent.region
         for done, index in enumerate(range(*extent.slices)):
             stack = volume.to_unit(volume.pixels[neighbours(index, len(volume.pixels), self.slices)])
-            share = progress_of_part(progress, done, extent.slice_count)
-            thin = self.run_tiled("model", stack, inference, channels=self.scale, region=region, progress=share)
+            progress = progress_of_part(inference.progress, done, extent.slice_count)
+            thin = self.run_tiled("model", stack, inference, channels=self.scale, region=region, progress=progress)
             if self.consistency and volume.slices_touch:
                 thick = middle(stack)[region.as_slices]
                 consistent_slices(thin, thick[None], volume.limits, record)

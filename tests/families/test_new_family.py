@@ -47,14 +47,14 @@ class Box(InPlaneFamily):
     def parts(self):
         return (Part("model", "forward", ("image",), "pred", lambda network: (1,)),)
 
-    def predict(self, stack, inference, region=None, progress=None):
+    def predict(self, stack, inference, region=None):
         def mix(window):
             repeated = np.kron(window, np.ones((self.scale, self.scale), dtype=np.float32))
             return self.share * repeated + (1 - self.share) * inference.networks.run("model", window)
 
         (high_res,), _ = infer_tiled(
             stack, mix, scale=self.scale, halo=self.halo, tile=inference.tile or self.fitting_tile(inference.networks),
-            region=region, progress=progress,
+            region=region, progress=inference.progress,
         )
         return high_res
 '''
