@@ -205,14 +205,6 @@ class Bundle:
         paths = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
         return next((path for path in paths if path.is_file()), None)
 
-    def explain_missing_file(self, name: str) -> str:
-        """Return what to say where a weights file is missing."""
-        if not name.endswith(".onnx"):
-            return f"bundle {self.name}: {name} is missing in {self.folder} or its metadata. Install the bundle again."
-        if self.is_variant:
-            return f"bundle {self.name} has no {name}, as no variant has. Use --backend torch."
-        return f"bundle {self.name} has no {name}. Run `monai-sr export {self.name}`, or use --backend torch."
-
     def weights(self, name: str) -> tuple[Path, str]:
         """Path and SHA-256 of a weights file, after checking that the file is the one that was released.
 
@@ -224,7 +216,9 @@ class Bundle:
         """
         expected, path = self.metadata["weights_sha256"].get(name), self._path_of(name)
         if expected is None or path is None:
-            raise BundleError(self.explain_missing_file(name))
+            raise BundleError(
+                f"bundle {self.name}: {name} is missing in {self.folder} or its metadata. Install the bundle again."
+            )
         try:
             sha256 = sha256_of(path)
         except OSError as error:

@@ -40,8 +40,17 @@ def error_bars_onnx(bundle: Bundle) -> str:
 def require_onnx(bundle: Bundle) -> None:
     """Raise BundleError for a bundle without the ONNX files of its network."""
     for name in onnx_files(bundle):
-        if not bundle.has_file(name):
-            raise BundleError(bundle.explain_missing_file(name))
+        _require_file(bundle, name)
+
+
+def _require_file(bundle: Bundle, name: str) -> None:
+    if bundle.has_file(name):
+        return
+    if bundle.is_variant:
+        raise BundleError(f"bundle {bundle.name} has no {name}, as no variant has. Use --backend torch.")
+    raise BundleError(
+        f"bundle {bundle.name} has no {name}. Run `monai-sr export {bundle.name}`, or use --backend torch."
+    )
 
 
 def exported_process(bundle: Bundle) -> dict[str, list[float]]:
@@ -150,6 +159,7 @@ class OnnxFilesBackend(ABC):
         return free_memory()
 
     def _open(self, bundle: Bundle, part: Part, name: str) -> OnnxModel:
+        _require_file(bundle, name)
         path, _ = bundle.weights(name)
         # Of external data an ONNX file states the location in another file, which no hash covers; nothing else in it
         # says this word.

@@ -22,8 +22,9 @@ from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
 from monai_sr_bundle.metrics.fidelity import PSNR, SSIM, as_stored
+from monai_sr_bundle.metrics.high_frequency_ratio import HighFrequencyRatio
 from monai_sr_bundle.metrics.ms_ssim import MSSSIM
-from monai_sr_bundle.metrics.texture import FeatureDistance, HighFrequencyRatio, LogSpectralDistance
+from monai_sr_bundle.metrics.texture import FeatureDistance, LogSpectralDistance
 from monai_sr_bundle.metrics.uqi import UQI
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.slabs import ThickVolumes

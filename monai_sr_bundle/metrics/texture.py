@@ -65,20 +65,9 @@ class SpectralMetric(RegressionMetric):
         super().__init__()
         self.scale, self.levels = scale, levels
 
-    def _rings(self, image: torch.Tensor) -> torch.Tensor:
+    def rings(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the `ring_power` of images as they are stored."""
         return ring_power(as_stored(image, self.levels), self.scale)
-
-
-class HighFrequencyRatio(SpectralMetric):
-    """High-frequency energy of the result in units of the original's: 1 is right, less is blurred, more is invented.
-
-    The sum of `ring_power` over the rings, of the result by that of the original. Not-a-number if the original has
-    no such energy.
-    """
-
-    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        pred, target = self._rings(y_pred).sum(dim=1), self._rings(y).sum(dim=1)
-        return torch.where(target > 0, pred / target, torch.nan).float()[:, None]
 
 
 class LogSpectralDistance(SpectralMetric):
@@ -91,7 +80,7 @@ class LogSpectralDistance(SpectralMetric):
     def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         # Power of white noise per frequency; 3/8 is the mean square of a Hann window along each axis.
         rounding = (3 / 8) ** 2 * y.shape[-2] * y.shape[-1] / (12.0 * self.levels**2)
-        pred, target = self._rings(y_pred), self._rings(y)
+        pred, target = self.rings(y_pred), self.rings(y)
         decibels = 10.0 * torch.log10(pred.clamp_min(rounding) / target.clamp_min(rounding))
         return decibels.square().mean(dim=1, keepdim=True).sqrt().float()
 
@@ -118,24 +107,17 @@ class FeatureDistance(RegressionMetric):
         super().__init__()
         self.levels = levels
         self.features = Features(backbone)
-        self._last: tuple[torch.Tensor, list[torch.Tensor]] | None = None
 
     @torch.inference_mode()
     def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         self.features.to(y.device)
         pred_features = self.features(as_stored(y_pred, self.levels))
-        target_features = self._target_features(y)
+        target_features = self.features(as_stored(y, self.levels))
         distance = torch.zeros(len(y), device=y.device)
         for predicted, expected in zip(pred_features, target_features, strict=True):
             difference = _normalise(predicted) - _normalise(expected)
             distance = distance + difference.square().sum(dim=1).mean(dim=(1, 2))
         return distance[:, None]
-
-    def _target_features(self, y: torch.Tensor) -> list[torch.Tensor]:
-        # Many methods are compared with one original, one after the other.
-        if self._last is None or self._last[0] is not y:
-            self._last = (y, self.features(as_stored(y, self.levels)))
-        return self._last[1]
 
 
 def _normalise(features: torch.Tensor) -> torch.Tensor:

@@ -20,21 +20,14 @@ from monai_sr_bundle.transforms.pairs import limit_values, pair_items, volume_na
 from monai_sr_bundle.transforms.patches import PatchSource, RandomPatches
 
 
-def volume_items(
-    dataset_dir: str,
-    modality: str,
-    split: str,
-    *,
-    sets: Sequence[str] | None = None,
-    validation_share: float = 0.0,
-    limit: int | None = None,
-) -> list[dict[Hashable, Any]]:
-    """Return one item per CT volume of a split, for `ThickSlicesd`; see `transforms.pairs.pair_items`.
+def volume_items(*of_slices: Any, limit: int | None = None, **options: Any) -> list[dict[Hashable, Any]]:
+    """Return one item per CT volume of a split, for `ThickSlicesd`.
 
     Args:
+        of_slices, options: the arguments of `transforms.pairs.pair_items`.
         limit: number of volumes, evenly spread over the split; None for all.
     """
-    items = pair_items(dataset_dir, modality, split, sets=sets, validation_share=validation_share)
+    items = pair_items(*of_slices, **options)
     volumes = {item["path"]: {**item, "name": volume_name(Path(item["path"]))} for item in items}
     return limit_values([*volumes.values()], limit)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.metrics.texture import HighFrequencyRatio, LogSpectralDistance, ring_power
+from monai_sr_bundle.metrics.high_frequency_ratio import HighFrequencyRatio
+from monai_sr_bundle.metrics.texture import LogSpectralDistance, ring_power
 
 
 def wave(cycles, size=64, amplitude=0.25):
