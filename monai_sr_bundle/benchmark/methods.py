@@ -20,7 +20,7 @@ from monai_sr_bundle.benchmark.slice_pairs import interpolate_slices
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.diffusion import Diffusion
-from monai_sr_bundle.families.family import Inference, InPlaneFamily
+from monai_sr_bundle.families.family import Inference, InPlaneFamily, Volume
 from monai_sr_bundle.images.input_checks import describe_outside, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle
@@ -107,7 +107,7 @@ class BundleMethod(NetworkMethod):
         return self._enlarge(low_res, replace(self.options, seed=seed))
 
     def enlarge_slices(self, thick: np.ndarray, scale: int) -> np.ndarray:
-        return self.bundle.family.enlarge_array(thick, Inference(self.backend, self.options, self.tile))
+        return self.bundle.family.enlarge_array(Volume(thick), Inference(self.backend, self.options, self.tile))
 
     def interpolates(self, image: np.ndarray) -> bool:
         limits = self.bundle.metadata.get("input_limits", {})

@@ -13,7 +13,7 @@ from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.benchmark.methods import sampler_options
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.families.family import Inference
+from monai_sr_bundle.families.family import Inference, Volume
 from torch.utils.flop_counter import FlopCounterMode
 
 GREY = 0.5
@@ -38,7 +38,7 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
     networks = CountedNetworks(network, bundle.family.parts, "cpu")
     image, options = np.full((1, rows, columns), GREY, dtype=np.float32), sampler_options(row, bundle)
     one_tile = 2 * max(rows, columns) + 64
-    bundle.family.enlarge_array(image, Inference(networks, options, one_tile))
+    bundle.family.enlarge_array(Volume(image), Inference(networks, options, one_tile))
     return networks.count / bundle.family.scale_zyx[0]
 
 

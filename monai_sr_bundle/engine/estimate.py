@@ -13,7 +13,15 @@ from dataclasses import replace
 
 import numpy as np
 from monai_sr_bundle.engine.session import Session
-from monai_sr_bundle.families.family import Extent, Inference, InPlaneFamily, ModelFamily, Networks, SampledFamily
+from monai_sr_bundle.families.family import (
+    Extent,
+    Inference,
+    InPlaneFamily,
+    ModelFamily,
+    Networks,
+    SampledFamily,
+    Volume,
+)
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import needed_regions
@@ -122,7 +130,7 @@ def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side
     """
     image = np.random.default_rng(0).random((side, side), dtype=np.float32)
     start = time.perf_counter()
-    high_res = session.bundle.family.enlarge_array(image[None], Inference(session.backend, options))[0]
+    high_res = session.bundle.family.enlarge_array(Volume(image[None]), Inference(session.backend, options))[0]
     if error_bars:
         error_scale(high_res, image, session.bundle, session.backend)
     return time.perf_counter() - start

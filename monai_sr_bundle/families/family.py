@@ -313,13 +313,15 @@ class ModelFamily(ABC):
             OutOfMemoryError: even the smallest tile does not fit.
         """
 
-    def enlarge_array(self, volume: np.ndarray, inference: Inference) -> np.ndarray:
-        """Enlarge ``[slices, rows, columns]`` float32 in units of the window; see `enlarge`."""
-        slices, rows, columns = volume.shape
+    def enlarge_array(
+        self, volume: Volume, inference: Inference, record: PostprocessingRecord | None = None
+    ) -> np.ndarray:
+        """Enlarge a whole volume to ``[slices, rows, columns]`` float32 in units of the window; see `enlarge`."""
+        slices, (rows, columns) = len(volume.pixels), volume.pixels[0].shape
         scale_z, scale_y, scale_x = self.scale_zyx
         enlarged = np.empty((scale_z * slices, scale_y * rows, scale_x * columns), dtype=np.float32)
         extent = Extent((slices, rows, columns), (0, slices), Region.whole(rows, columns))
-        for block in self.enlarge(Volume(volume), inference, extent):
+        for block in self.enlarge(volume, inference, extent, record):
             enlarged[block.slice_index] = block.high_res
         return enlarged
 

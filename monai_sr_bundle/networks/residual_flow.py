@@ -85,9 +85,6 @@ class ResidualFlow(nn.Module):
     """
 
     process: torch.Tensor
-    grid = 1
-    cell = 1
-    """Number of low-resolution pixels along each side of a cell."""
 
     def __init__(
         self,
@@ -230,9 +227,6 @@ class FilmFlow(MDSR):
     """
 
     process: torch.Tensor
-    grid = 1
-    cell = 1
-    """Number of low-resolution pixels along each side of a cell."""
 
     def __init__(
         self,

@@ -31,12 +31,17 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.images.unit import fill_padding, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.transforms.postprocessing import LIMITS, REMOVED, REMOVED_SENTENCE, SLICES_TOUCH
 
 logger = logging.getLogger(__name__)
 
 ROW_COLUMN_SLICE = (1, 0, 2, 3)
 """Columns of an affine of ``(x, y, z)`` in the axis order of the tensors."""
+NAME = "filename_or_obj"
+"""Metadata key of the path of an image, as MONAI names it."""
+LIMITS = "stored_limits"
+"""Metadata key of the smallest and largest number that the image's storage can hold."""
+SLICES_TOUCH = "slices_touch"
+"""Metadata key of whether the slices are as thick as they are apart; the means of thin ones are set only then."""
 WRITTEN = "written"
 """Ending of the key of an image as it is to be written."""
 
@@ -170,7 +175,7 @@ class ReadImaged(MapTransform):
         affine = torch.from_numpy(ras_from_lps(image.grid.affine)[:, ROW_COLUMN_SLICE])
         meta = {
             MetaKeys.SPACE: SpaceKeys.RAS,
-            "filename_or_obj": str(source.path),
+            NAME: str(source.path),
             "files": [str(file) for file in source.files],
             "spacing_source": image.grid.spacing_source,
             LIMITS: list(unit.stored_limits(image, window) or (-math.inf, math.inf)),
@@ -274,6 +279,8 @@ class WriteImaged(SaveImaged):
         strength: how much of the input's noise the inferer takes away. Default: for a network not made to.
         diffusion: process and sampling, as in model.yaml; None for one pass through the network.
         overwrite: replace an older result. Default False.
+        inferer: the `TiledInferer` that has enlarged the images; it knows which artifacts were removed. Default: none
+            were.
 
     Raises:
         InputError: the bundle does not have the scale.
@@ -294,9 +301,10 @@ class WriteImaged(SaveImaged):
         strength: float | None = None,
         diffusion: dict[str, Any] | None = None,
         overwrite: bool = False,
+        inferer: Any = None,
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.output_dir, self.overwrite = output_dir, require_bool("overwrite", overwrite)
+        self.output_dir, self.overwrite, self.inferer = output_dir, require_bool("overwrite", overwrite), inferer
         bundle = open_bundle(Path(bundle_root)).at_scale(scale).with_facts(diffusion=diffusion, strength=strength)
         if bundle.parameters and not Path(checkpoint).is_file():
             raise UsageError(
@@ -315,11 +323,12 @@ class WriteImaged(SaveImaged):
     def _write(self, written: Image, meta: Mapping[str, Any], result: str | None) -> None:
         source = find_source(list(meta["files"]))
         target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
-        removed_places = int(meta.get(REMOVED, 0))
-        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=removed_places)
+        removed = self.inferer.removed.get(meta[NAME]) if self.inferer else None
+        places = removed.count if removed else 0
+        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=places)
         files.write(written, provenance, target, overwrite=self.overwrite)
-        if meta.get(REMOVED_SENTENCE):
-            logger.warning("%s: %s", source.name, meta[REMOVED_SENTENCE])
+        if removed and removed.sentence:
+            logger.warning("%s: %s", source.name, removed.sentence)
         logger.info("wrote %s", target)
 
 

@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import list_data_collate
 from monai_sr_bundle import enhance
+from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import UsageError
+from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.transforms.image_files import LIMITS
 
 FACTS = {"family": "one_pass", "scale": 4, "memory_per_pixel": 400, "operator": "area_x4"}
 
@@ -106,3 +111,56 @@ def test_an_error_of_the_network_is_not_taken_for_lack_of_memory():
 
     with pytest.raises(RuntimeError, match="sizes do not match"):
         inferer()(torch.rand(1, 1, 16, 16), network)
+
+
+OPERATOR = "bicubic_antialias_x4"
+CONSISTENT = {**FACTS, "operator": OPERATOR, "halo": 4, "consistency": True}
+PROJECT = DataConsistency(Degradation.parse(OPERATOR))
+
+
+def hard_edges(*slices):
+    """An input which only a result beyond 0 to 1 is exactly consistent with."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 2, (1, 1, 10, 12, *slices)).astype(np.float32))
+
+
+def guess(image):
+    return 0.5 * Bicubic(4)(image)
+
+
+@pytest.mark.parametrize("slices", [(), (1,), (3,)])
+def test_every_slice_is_made_consistent_with_its_own(slices):
+    low = hard_edges(*slices)
+    before = low.clone()
+    result = TiledInferer(**CONSISTENT, levels=1400)(low, guess)
+    assert result.dtype == torch.float32
+    for index in np.ndindex(slices):
+        image = low[(..., *index)].contiguous()
+        expected = PROJECT(guess(image)[0, 0].numpy(), image[0, 0].numpy())
+        np.testing.assert_array_equal(result[(0, 0, ..., *index)].numpy(), expected)
+    assert torch.equal(low, before)
+
+
+@pytest.mark.parametrize(
+    ("limits", "levels", "expected"),
+    [
+        (None, 255, (0.0, 1.0)),
+        (None, 1400, None),
+        ([-0.25, 1.5], 255, (-0.25, 1.5)),
+        ([-np.inf, np.inf], 255, None),
+    ],
+)
+def test_the_limits_are_those_of_the_storage_else_those_of_the_levels(limits, levels, expected):
+    image = MetaTensor(hard_edges()[0], meta={} if limits is None else {LIMITS: limits})
+    plain = PROJECT(guess(image[None].as_tensor())[0, 0].numpy(), image[0].numpy())
+    limited = PROJECT(guess(image[None].as_tensor())[0, 0].numpy(), image[0].numpy(), limits=expected)
+    inferer = TiledInferer(**CONSISTENT, levels=levels)
+    # As an application passes one image, and as a loader joins several.
+    for batch in (image[None], list_data_collate([{"image": image}, {"image": image}])["image"]):
+        for result in inferer(batch, guess):
+            np.testing.assert_array_equal(result[0].numpy(), limited)
+    assert (expected is None) == np.array_equal(limited, plain)
+
+
+def test_an_operator_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="expected KERNEL_xSCALE"):
+        TiledInferer(**CONSISTENT | {"operator": "guesswork"})

@@ -7,12 +7,13 @@ import torch
 from monai.transforms import Compose, SaveImaged
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import InputError, OutputError, UsageError
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.inferers.data_consistency import ArtifactReport
 from monai_sr_bundle.shipped_bundles import configs_dir
 from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.transforms.image_files import ReadImaged, StoredNumbersd, WriteImaged, find_source, image_items
-from monai_sr_bundle.transforms.postprocessing import REMOVED, REMOVED_SENTENCE
 from PIL import Image
 
 from tests.images.dicom_files import ct_series, radiograph
@@ -108,6 +109,7 @@ def test_an_older_result_stops_the_run_before_it_begins(tmp_path):
         ("force", lambda _, **option: ReadImaged("image", modality="CT", window=[0, 1], **option)),
         ("force_model", lambda _, **option: ReadImaged("image", modality="CT", window=[0, 1], **option)),
         ("consistency", lambda _, **option: StoredNumbersd("pred", scale=4, modality="CT", window=[0, 1], **option)),
+        ("consistency", lambda _, **option: TiledInferer("one_pass", 4, 4, 400, "area_x4", **option)),
         ("resume", lambda tmp_path, **option: BestWeights(str(tmp_path), {"model": torch.nn.Linear(1, 1)}, **option)),
     ],
 )
@@ -204,15 +206,17 @@ def test_a_source_that_was_changed_meanwhile_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("sentence", ["Something was removed in 2 places.", ""])
-def test_what_a_network_has_removed_is_told_where_the_result_is_written(tmp_path, caplog, sentence):
+@pytest.mark.parametrize("count", [2, 0])
+def test_what_a_network_has_removed_is_told_where_the_result_is_written(tmp_path, caplog, count):
     write_phantom_png(tmp_path / "chest.png", 32)
     image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
     caplog.clear()
-    image.meta |= {REMOVED: 2 * bool(sentence), REMOVED_SENTENCE: sentence}
-    writer(tmp_path)({"image": image, "pred": repeated(image)})
+    removed = ArtifactReport(np.zeros((1, 32, 32), bool), np.ones((1, 32, 32), bool), count, 0.01)
+    inferer = TiledInferer("one_pass", scale=4, halo=4, memory_per_pixel=400, operator="area_x4")
+    inferer.removed = {image.meta["filename_or_obj"]: removed}
+    writer(tmp_path, inferer=inferer)({"image": image, "pred": repeated(image)})
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ([f"chest.png: {sentence}"] if sentence else [])
+    assert warnings == ([f"chest.png: {removed.sentence}"] if count else [])
 
 
 def test_a_volume_comes_back_in_hu_with_columns_first_and_every_landmark_at_its_place(volume):
