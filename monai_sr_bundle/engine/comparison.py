@@ -24,7 +24,7 @@ def reduce_result(family: ModelFamily, high_res_slice: Callable[[int], np.ndarra
     if isinstance(family, InPlaneFamily):
         high_res = high_res_slice(index)
         shape = tuple(side // family.scale for side in high_res.shape)
-        return family.postprocessing.data_consistency.reduce(high_res, shape)
+        return family.data_consistency.reduce(high_res, shape)
     parts = [high_res_slice(family.scale * index + part) for part in range(family.scale)]
     return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
 

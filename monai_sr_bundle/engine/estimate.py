@@ -92,7 +92,7 @@ def count_pixels(family: ModelFamily, extent: Extent, networks: Networks, option
 
 
 def _computed_region(family: ModelFamily, extent: Extent) -> Region:
-    margin = family.postprocessing.margin if isinstance(family, InPlaneFamily) else 0
+    margin = family.margin if isinstance(family, InPlaneFamily) else 0
     return extent.region.grown(extent.context + margin, *extent.shape[1:])
 
 

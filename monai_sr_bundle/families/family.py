@@ -19,7 +19,8 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import FilledSlices, fill_padding, from_stored
-from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
+from monai_sr_bundle.inferers.data_consistency import DataConsistency
+from monai_sr_bundle.inferers.postprocessing import BICUBIC_REACH, PostprocessingRecord, enlarge_bicubic
 from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow
 from monai_sr_bundle.inferers.sampler import Denoiser, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -393,16 +394,18 @@ class InPlaneFamily(ModelFamily):
             raise BundleError(
                 f"operator is {self.operator}, but scale is {self.scale}. Write the same factor into both."
             )
-        self.postprocessing = Postprocessing(
-            self.operator,
-            consistency=self.consistency,
-            finds_artifacts=self.finds_artifacts,
-            reduces_noise=self.strength is not None,
-        )
+        self.data_consistency = DataConsistency(degradation)
 
     @property
     def scale_zyx(self) -> tuple[int, int, int]:
         return 1, self.scale, self.scale
+
+    @property
+    def margin(self) -> int:
+        """Low-resolution pixels around a region that postprocessing depends on."""
+        around_artifacts = self.data_consistency.spread if self.finds_artifacts else 0
+        around_noise = self.data_consistency.spread + BICUBIC_REACH if self.strength is not None else 0
+        return (self.data_consistency.margin if self.consistency else 0) + around_artifacts + around_noise
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
         index = len(image.pixels) // 2
@@ -440,7 +443,7 @@ class InPlaneFamily(ModelFamily):
         limits: tuple[float, float] | None = None,
         record: PostprocessingRecord | None = None,
     ) -> np.ndarray:
-        """Enlarge one slice, postprocessing included.
+        """Enlarge one slice, add some of its noise again, and make it consistent with the input, but not at artifacts.
 
         Args:
             stack: see `predict`; or the slice alone, ``[rows, columns]``, for its own neighbours too.
@@ -455,18 +458,25 @@ class InPlaneFamily(ModelFamily):
         stack = stacked(stack, self.slices)
         low_res = middle(stack)
         region = region or Region.whole(*low_res.shape)
-        widened = region.grown(self.postprocessing.margin, *low_res.shape)
+        widened = region.grown(self.margin, *low_res.shape)
         high_res = self.predict(stack, inference, widened)
-        self.postprocessing(
-            high_res,
-            low_res,
-            region=widened,
-            recorded=recorded or region,
-            limits=limits,
-            artifact_probability=self.find_artifacts(low_res, inference, widened) if self.finds_artifacts else None,
-            strength=inference.options.strength,
-            record=record,
-        )
+        strength, of_record = inference.options.strength, (recorded or region).relative_to(widened).as_slices
+        if strength is not None and strength < 1:
+            # The noise is what the result, reduced again, lacks of the input.
+            noise = self.data_consistency.residual(high_res, low_res, widened)
+            high_res += np.float32(1 - strength) * enlarge_bicubic(noise, self.scale)
+        weight = None
+        if self.finds_artifacts:
+            probability = self.find_artifacts(low_res, inference, widened)
+            weight = self.data_consistency.input_weight(probability)
+            if record is not None:
+                record.add_artifacts(probability[of_record], weight[of_record])
+        if self.consistency:
+            if record is not None:
+                clipped = high_res if limits is None else high_res.clip(*limits)
+                residual = self.data_consistency.residual(clipped, low_res, widened)[of_record]
+                record.residuals.add(residual if weight is None else residual[weight[of_record] == 1])
+            self.data_consistency(high_res, low_res, widened, limits, weight)
         inner = region.relative_to(widened).scaled(self.scale).as_slices
         return np.ascontiguousarray(high_res[inner])
 

@@ -68,7 +68,7 @@ class Flow(SampledFamily):
     def predict(self, stack: np.ndarray, inference: Inference, region: Region | None = None) -> np.ndarray:
         if self.sampling(inference.options) is None:
             return InPlaneFamily.predict(self, stack, inference, region)
-        low_res, consistency = middle(stack), self.postprocessing.data_consistency
+        low_res, consistency = middle(stack), self.data_consistency
         rows, columns = low_res.shape
         region = widened = region or Region.whole(rows, columns)
         if self.process.limit is not None:

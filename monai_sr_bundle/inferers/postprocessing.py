@@ -1,14 +1,10 @@
-"""Postprocessing in numpy alone: noise is added again, then data consistency; for thin slices, their means.
-
-Every interface calls it here.
-"""
+"""Parts of postprocessing, in numpy alone: its measurements, bicubic enlargement of noise, the means of thin slices."""
 
 from __future__ import annotations
 
 import numpy as np
-from monai_sr_bundle.degradation import Degradation, cubic_kernel
-from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency, Limits, ResidualStats
+from monai_sr_bundle.degradation import cubic_kernel
+from monai_sr_bundle.inferers.data_consistency import ArtifactReport, Limits, ResidualStats
 
 BICUBIC_REACH = 3
 """Pixels beyond one that bicubic enlargement sees, and one that the border of a region repeats."""
@@ -38,77 +34,6 @@ class PostprocessingRecord:
         if not self._probabilities:
             return None
         return ArtifactReport.from_probability(np.stack(self._probabilities), np.stack(self._weights))
-
-
-class Postprocessing:
-    """Postprocessing of images that were enlarged in the plane.
-
-    Args:
-        operator: name of the degradation that the bundle undoes.
-        consistency: whether results are made consistent with the input.
-        finds_artifacts: whether the network removes artifacts and says where.
-        reduces_noise: whether the network reduces noise, of which some can be given back.
-    """
-
-    def __init__(
-        self, operator: str, *, consistency: bool, finds_artifacts: bool = False, reduces_noise: bool = False
-    ) -> None:
-        self.data_consistency = DataConsistency(Degradation.parse(operator))
-        self.consistency, self.finds_artifacts = consistency, finds_artifacts
-        self.reduces_noise = reduces_noise
-
-    @property
-    def margin(self) -> int:
-        """Low-resolution pixels around a region that its result depends on."""
-        around_artifacts = self.data_consistency.spread if self.finds_artifacts else 0
-        around_noise = self.data_consistency.spread + BICUBIC_REACH if self.reduces_noise else 0
-        return (self.data_consistency.margin if self.consistency else 0) + around_artifacts + around_noise
-
-    def __call__(
-        self,
-        high_res: np.ndarray,
-        low_res: np.ndarray,
-        *,
-        region: Region | None = None,
-        recorded: Region | None = None,
-        limits: Limits | None = None,
-        artifact_probability: np.ndarray | None = None,
-        strength: float | None = None,
-        record: PostprocessingRecord | None = None,
-    ) -> np.ndarray:
-        """Add the noise again and make an enlarged image consistent with its input, in place, but not at artifacts.
-
-        Args:
-            high_res: ``[scale * rows, scale * columns]`` float32 of the region; changed.
-            low_res: ``[rows, columns]`` float32, the whole input.
-            region: part of the input that `high_res` covers. Default: all of it.
-            recorded: part of the input that `record` is about. Default: `region`.
-            limits: smallest and largest number that the storage can hold. Default: any.
-            artifact_probability: ``[rows, columns]`` of the region, 0 to 1. Default: the input is followed everywhere.
-            strength: share of what the network took away as noise that stays away, 0 to 1. Default: all of it.
-            record: receives the residual before data consistency, and the artifacts.
-
-        Returns:
-            `high_res`.
-        """
-        region = Region.whole(*low_res.shape) if region is None else Region(*region)
-        if self.reduces_noise and strength is not None and strength < 1:
-            # The noise is what the result, reduced again, lacks of the input.
-            noise = self.data_consistency.residual(high_res, low_res, region)
-            high_res += np.float32(1 - strength) * enlarge_bicubic(noise, self.data_consistency.degradation.scale)
-        inner = (recorded or region).relative_to(region).as_slices
-        weight = None
-        if artifact_probability is not None:
-            weight = self.data_consistency.input_weight(artifact_probability)
-            if record is not None:
-                record.add_artifacts(artifact_probability[inner], weight[inner])
-        if not self.consistency:
-            return high_res
-        if record is not None:
-            clipped = high_res if limits is None else high_res.clip(*limits)
-            residual = self.data_consistency.residual(clipped, low_res, region)[inner]
-            record.residuals.add(residual if weight is None else residual[weight[inner] == 1])
-        return self.data_consistency(high_res, low_res, region, limits, weight)
 
 
 def cubic_taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:

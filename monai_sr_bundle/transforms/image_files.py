@@ -324,8 +324,8 @@ class WriteImaged(SaveImaged):
         source = find_source(list(meta["files"]))
         target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
         removed = self.inferer.removed.get(meta[NAME]) if self.inferer else None
-        places = removed.count if removed else 0
-        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=places)
+        count = removed.count if removed else 0
+        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=count)
         files.write(written, provenance, target, overwrite=self.overwrite)
         if removed and removed.sentence:
             logger.warning("%s: %s", source.name, removed.sentence)

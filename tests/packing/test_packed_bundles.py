@@ -35,7 +35,7 @@ def all_of_which_fast(*fast):
     return [pytest.param(each.name, marks=() if each.name in fast else pytest.mark.slow) for each in all_bundles()]
 
 
-MOST_FILES, MOST_LINES = 68, 8249
+MOST_FILES, MOST_LINES = 68, 8214
 """Of the code that every bundle carries; docstrings, comments and blank lines are not counted."""
 
 ALONE = """
