@@ -21,6 +21,7 @@ from monai_sr_bundle.benchmark.originals import ORIGINALS, Original
 from monai_sr_bundle.benchmark.protocol_choice import choose_protocols
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.engine.comparison import interpolate_source
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.one_image import read_one
@@ -63,7 +64,8 @@ def make_row(data: Path, bundle: Bundle) -> list[np.ndarray]:
     original = ORIGINALS[modality](item, reduce, scale)
     stored = to_values(original, original.degrade(loss, scale))
     low_res = middle(stored)
-    cubic = bundle.family.interpolate(lambda at: low_res.astype(np.float32), 0, (0, 1), Region.whole(*low_res.shape))
+    whole = Region.whole(*low_res.shape)
+    cubic = interpolate_source(bundle.family, lambda at: low_res.astype(np.float32), 0, (0, 1), whole)
     result = enhance(image_from_array(stored, modality=modality), bundle.name, scale=scale, force=True).image.pixels
     pictures = [to_values(original, original.high_res), np.kron(low_res, np.ones((scale, scale)))]
     shades = [to_shades(each, modality) for each in (*pictures, cubic, middle(result))]
@@ -84,8 +86,8 @@ def make_coronal_row(volume: Path, bundle: Bundle) -> list[np.ndarray]:
     thick = thick.reshape(-1, rows, columns)
     result = enhance(image_from_array(thick, modality="CT"), bundle.name, scale=scale, force=True).image.pixels
     cubic = [
-        bundle.family.interpolate(
-            lambda at: thick[at].astype(np.float32), at, (0, len(thick)), Region.whole(rows, columns)
+        interpolate_source(
+            bundle.family, lambda at: thick[at].astype(np.float32), at, (0, len(thick)), Region.whole(rows, columns)
         )
         for at in range(slices)
     ]

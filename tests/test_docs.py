@@ -10,7 +10,10 @@ from pathlib import Path
 import monai_sr_bundle
 import pytest
 from monai_sr_bundle.__main__ import build_parser
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.uncertainty.error_bars import describe_undercoverage
+
+from tests.drawn_data import write_radiographs, write_volumes
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [
@@ -19,6 +22,17 @@ TEXTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "configs").rglob("card.md")),
 ]
+
+
+def test_the_pictures_of_the_cards_can_be_drawn_again(tmp_path):
+    data = write_volumes(write_radiographs(tmp_path, size=512, counts=[("test", 1)]), size=256, slices=12)
+    example = runpy.run_path(str(ROOT / "docs" / "example.py"))
+    film, scan = example["EXAMPLES"]["CXR"], example["EXAMPLES"]["CT"]
+    example["EXAMPLES"] |= {"CXR": ("drawn", 1, 0, *film[3:]), "CT": ("ct", 1, 0, *scan[3:])}
+    for name in ("chest_xray_edsr_x4", "chest_ct_throughplane"):
+        row = example["make_row"](data, find_bundle(name))
+        assert len(row) == 4
+        assert {picture.shape[1] for picture in row} == {example["SIDE"]}
 
 
 def test_every_link_leads_to_a_file():
