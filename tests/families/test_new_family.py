@@ -18,6 +18,7 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import ModelFamily
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.shipped_bundles import find_bundle
 from monai_sr_bundle.worker.messages import Events
 from monai_sr_bundle.worker.server import Worker
 from PIL import Image as Picture
@@ -63,7 +64,8 @@ SHARE = np.float32(0.5)
 
 @pytest.fixture
 def box_bundle(tmp_path, monkeypatch) -> Path:
-    """A bundle of the new family; the family is forgotten after the test."""
+    """A bundle of the new family; the family is forgotten after the test, and no other is."""
+    assert find_bundle("bicubic").family  # registers those that there are
     (tmp_path / "families").mkdir()
     (tmp_path / "families" / "box.py").write_text(FILE)
     path = [*monai_sr_bundle.families.__path__, str(tmp_path / "families")]
