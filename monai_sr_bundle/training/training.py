@@ -25,7 +25,7 @@ from monai.handlers.checkpoint_loader import CheckpointLoader
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError, quote
-from monai_sr_bundle.images.staging import require_free, write_file
+from monai_sr_bundle.images.staging import as_output_error, require_free, write_file
 from monai_sr_bundle.shipped_bundles import configs_dir, find_bundle
 from monai_sr_bundle.training.budget import Budget, Duration
 from monai_sr_bundle.training.image_sets import SOURCES, with_image_sets
@@ -125,8 +125,9 @@ def open_training(
     bundle = with_image_sets(bundle, data, sets)
     manifest = manifest_sha256(data, sets=bundle.facts["sets"])
     stage = stage or next(iter(training_stages(bundle)))
-    require_free(output / BEST_WEIGHTS, overwrite=True)
-    output.mkdir(parents=True, exist_ok=True)
+    with as_output_error(output, None):
+        require_free(output / BEST_WEIGHTS, overwrite=True)
+        output.mkdir(parents=True, exist_ok=True)
     if start is not None:
         write_file(output / _START, f"{start.resolve()}\n{stage}".encode())
     elif not resume:

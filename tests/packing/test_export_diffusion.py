@@ -58,7 +58,7 @@ def networks_of(network, folder):
         parameters=1,
         facts={},
         metadata={"weights_sha256": defaultdict(str)},
-        has_file=lambda _name: False,
+        has_file=lambda name: (folder / name).is_file(),
         weights=lambda name: (folder / name, ""),
     )
     bundle.metadata |= exported_process(bundle)

@@ -224,13 +224,21 @@ def test_an_image_smaller_than_a_patch_is_told_in_one_sentence_and_leaves_nothin
     assert main([*words, "--set", "patch_size=8"]) == 0
 
 
-def test_a_file_in_place_of_the_folder_is_told_in_one_sentence(data, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("run", "is not a folder. Choose another folder for the result.\n"),
+        (
+            "/proc/run",
+            "/proc/run could not be written: No such file or directory. Check the folder, or choose another one.\n",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(data, tmp_path, capsys, name, end):
     (tmp_path / "run").touch()
-    words = ["train", "chest_xray_edsr_x4", "--data", str(data), "--out", str(tmp_path / "run"), "--iterations", "1"]
+    words = ["train", "chest_xray_edsr_x4", "--data", str(data), "--out", str(tmp_path / name), "--iterations", "1"]
     assert main(words) == 5
-    assert capsys.readouterr().err.endswith(
-        f"{tmp_path / 'run'} is not a folder. Choose another folder for the result.\n"
-    )
+    assert capsys.readouterr().err.endswith(end)
 
 
 def test_only_a_source_folder_is_advised_to_take_the_new_weights(data, tmp_path):
