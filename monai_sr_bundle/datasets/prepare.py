@@ -17,7 +17,7 @@ import json
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -134,6 +134,12 @@ def prepare(
         if not any(out_dir.iterdir()):
             out_dir.rmdir()
         raise InputError(f"{input_dir}: none of {len(items)} images can be prepared{_describe_skipped(skipped)}.")
+    for first, other in _find_copies(records):
+        logger.warning(
+            "THE SAME IMAGE IN TWO SPLITS: %s (%s) and %s (%s) are equal, but of two patients, so a training sees what it "
+            "is tested on. Take one of them out of the folder, or give both one patient.",
+            *(word for record in (first, other) for word in (record.source_path, record.split)),
+        )
     boxes = {result.record.file: list(result.boxes) for result in results if result.record and result.boxes}
     if boxes:
         write_boxes(boxes, out_dir)
@@ -158,6 +164,15 @@ def summary(out_dir: Path) -> str:
     skipped = out_dir / "skipped.csv"
     count = len(read_table(skipped)) if skipped.exists() else 0
     return f"{line}; {count} skipped, see {skipped}" if count else f"{line}; none skipped"
+
+
+def _find_copies(records: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
+    """Yield prepared images with the same content in two splits, where one patient has two names."""
+    by_content: dict[str, Record] = {}
+    for record in records:
+        first = by_content.setdefault(record.sha256 or record.source_path, record)
+        if first.split != record.split:
+            yield first, record
 
 
 def _check_arguments(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel
@@ -80,6 +81,17 @@ def test_without_a_pattern_the_name_up_to_its_underscore_is_the_patient(
     assert [record.patient_id for record in read_manifest(tmp_path / "out")] == patients
     assert warning in caplog.text
     assert ("PATIENT" in caplog.text) == bool(warning)
+
+
+def test_one_image_under_the_names_of_two_patients_in_two_splits_is_told(tmp_path, caplog):
+    for patient in range(12):
+        picture(tmp_path / "in" / f"{patient}_1.png", chest(top=200 + patient // 2))
+    prepare("folder", tmp_path / "in", tmp_path / "out")
+    splits = {record.source_path: record.split for record in read_manifest(tmp_path / "out")}
+    twins = [sorted((f"{patient}_1.png", f"{patient + 1}_1.png")) for patient in range(0, 12, 2)]
+    expected = {f"{a} ({splits[a]}) and {b} ({splits[b]})" for a, b in twins if splits[a] != splits[b]}
+    messages = [message for message in caplog.messages if message.startswith("THE SAME IMAGE IN TWO SPLITS: ")]
+    assert expected == {re.search(r": (.+) are equal", message)[1] for message in messages} != set()
 
 
 def test_files_of_one_name_and_different_kind_do_not_meet(tmp_path: Path) -> None:
