@@ -136,8 +136,8 @@ def prepare(
         raise InputError(f"{input_dir}: none of {len(items)} images can be prepared{_describe_skipped(skipped)}.")
     for first, other in _find_copies(records):
         logger.warning(
-            "THE SAME IMAGE IN TWO SPLITS: %s (%s) and %s (%s) are equal, but of two patients, so a training sees what it "
-            "is tested on. Take one of them out of the folder, or give both one patient.",
+            "THE SAME IMAGE IN TWO SPLITS: %s (%s) and %s (%s) are equal, but of two patients, so a training sees what "
+            "it is tested on. Take one of them out of the folder, or give both one patient.",
             *(word for record in (first, other) for word in (record.source_path, record.split)),
         )
     boxes = {result.record.file: list(result.boxes) for result in results if result.record and result.boxes}
