@@ -126,13 +126,20 @@ def _modality(report: Mapping[str, Any]) -> str:
     return {"CXR": "chest X-ray", "CT": "chest CT"}.get(report["source"]["modality"], "image")
 
 
+def _distance(spacing_mm: Mapping[str, float | None] | None, sides: Sequence[str]) -> str:
+    """Return the distances between samples in words, one where they are equal; empty where they are unknown."""
+    numbers = [spacing_mm[f"between_{side}"] for side in sides] if spacing_mm else [None]
+    words = " x ".join(dict.fromkeys(format_number(number) for number in numbers if number))
+    return f"{words} mm" + (" (columns x rows)" if "x" in words else "") if words else ""
+
+
 def _what_was_done(report: Mapping[str, Any]) -> str:
     source, output, model = report["source"], report["output"], report["model"]
     image = f"the {_modality(report)} {escape_name(source['name'])}"
     part, verb = f"T{image[1:]}", "was"
     if roi := report["roi_xyxy"]:
         part, verb = f"Of {image}, columns {roi[0]} to {roi[2] - 1} and rows {roi[1]} to {roi[3] - 1}", "were"
-    samples, between = ("slices", "between_slices") if model["scale_zyx"][0] > 1 else ("pixels", "between_columns")
+    samples, sides = ("slices", ["slices"]) if model["scale_zyx"][0] > 1 else ("pixels", ["columns", "rows"])
     by = f"the model {escape_name(model['name'])}, version {escape(model['version'])}"
     detail = (
         f"The texture between the measured {samples} was <strong>generated</strong>: it is one of many that would fit."
@@ -149,11 +156,11 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     if strength is not None:
         cost = f"<strong>Noise was reduced</strong> with strength {strength:g} of 1, and texture that may be real too."
         detail += f" {cost}" if strength else " Noise was not reduced (strength 0)."
-    if source["spacing_mm"] and source["spacing_mm"][between]:
-        before, after = source["spacing_mm"], output["spacing_mm"]
+    before, after = (_distance(each["spacing_mm"], sides) for each in (source, output))
+    if before:
         distance = (
-            f" The distance between {samples} went from {format_number(before[between])} mm to "
-            f"{format_number(after[between])} mm; every structure keeps its place and size in millimetres."
+            f" The distance between {samples} went from {before} to {after}; every structure keeps its place and size "
+            "in millimetres."
         )
     else:
         distance = f" The distance between the {samples} is unknown, so nothing here can be measured in millimetres."

@@ -328,6 +328,14 @@ def test_the_page_of_thin_slices_tells_of_slices(tmp_path, preview, rms, words):
     assert "bicubic" not in page.lower()
 
 
+def test_the_page_tells_both_distances_of_pixels_that_are_not_square(tmp_path):
+    source, _ = images(tmp_path)
+    source = replace(source, grid=replace(source.grid, affine=np.diag([0.2, 0.15, 1.0, 1.0])))
+    result = replace(source, pixels=source.pixels.repeat(4, 1).repeat(4, 2), grid=source.grid.scaled((1, 4, 4)))
+    page = page_of(report_of(source, result), tmp_path)
+    assert "between pixels went from 0.2 x 0.15 mm (columns x rows) to 0.05 x 0.0375 mm (columns x rows);" in page
+
+
 ATTACK = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&amp;\u202egnp"
 
 
