@@ -175,11 +175,13 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
     ]
     if training_stages(bundle):
         volume = ", and `spacing_mm`, as 0.7x0.7x5.0, of each NIfTI volume" if bundle.modality == "CT" else ""
+        is_native = "films" in bundle.facts or "scans" in bundle.facts
+        stage = ", and name them to a stage on films or scans as the fine-tuning does" if is_native else ""
         notes.insert(
             0,
             f"- DIR is a folder of image sets: {', '.join(f'`{name}`' for name in bundle.facts['sets'])}, each with a "
-            "`manifest.csv`; for sets of other names, add `--sets \"['NAME']\"`. Its columns are `file`, `split` "
-            f"(train, val or test), `license` and `patient_id`{volume}; no patient is in two splits.",
+            f"`manifest.csv`; for sets of other names, add `--sets \"['NAME']\"`{stage}. Its columns are `file`, "
+            f"`split` (train, val or test), `license` and `patient_id`{volume}; no patient is in two splits.",
         )
     if any("--backbone" in stage for stage in _stages(bundle, folder / "configs")):
         notes.append("- `--backbone FILE`: weights of SqueezeNet 1.0 as .npz, which are not part of this bundle.")
