@@ -11,6 +11,7 @@ from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.manifest import BOX_COLUMNS, Kind, Record, read_manifest, set_folders
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.staging import as_output_error, staged
+from monai_sr_bundle.images.working_folders import remove_abandoned
 from monai_sr_bundle.table import format_csv
 
 
@@ -112,6 +113,7 @@ def write_once(out: Path, data: bytes) -> None:
     """
     with as_output_error(out, len(data)):
         if out.exists():
+            remove_abandoned(out.parent)  # of a process that was killed just after it had moved the file here
             if out.read_bytes() == data:
                 return
             raise OutputError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,17 @@ from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare, summary
 from monai_sr_bundle.datasets.radiograph import read_radiograph
 from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.working_folders import remove_abandoned
 
 from tests.datasets.layouts import files_below, nih, picture, skipped, table
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from monai_sr_bundle.images.working_folders import working_folder
+with working_folder(Path(sys.argv[1])):
+    os.kill(os.getpid(), 9)
+"""
 
 
 def stop_at(count: int):
@@ -72,10 +83,15 @@ def test_a_journal_line_torn_by_a_crash_is_done_again(tmp_path: Path, read: list
     whole = files_below(out)
     (out / "manifest.csv").unlink()
     (out / "prepare.jsonl").write_bytes(whole["prepare.jsonl"][:-20])
+    # A kill between the move of an image into its place and the end of the folder that it was written in.
+    subprocess.run([sys.executable, "-c", KILLED, out / "images"], check=False)
+    assert len(list((out / "images").iterdir())) == 3
+    remove_abandoned.cache_clear()  # as in a new process
     read.clear()
     prepare("nih", folder, out)
     assert read == ["00000001_001.png"]
     assert files_below(out) == whole
+    assert len(list((out / "images").iterdir())) == 2
 
 
 def test_a_finished_run_is_checked_and_left_alone(tmp_path: Path, read: list[str]) -> None:
