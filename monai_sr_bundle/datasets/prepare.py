@@ -168,9 +168,9 @@ def summary(out_dir: Path) -> str:
 
 def _find_copies(records: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
     """Yield prepared images with the same content in two splits, where one patient has two names."""
-    by_content: dict[str, Record] = {}
+    by_content: dict[str | None, Record] = {}
     for record in records:
-        first = by_content.setdefault(record.sha256 or record.source_path, record)
+        first = by_content.setdefault(record.sha256, record)
         if first.split != record.split:
             yield first, record
 

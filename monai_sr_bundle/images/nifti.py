@@ -262,7 +262,8 @@ def _set_position(header: Header, result: Image) -> None:
     slices = int(result.header.raw["dim"][3]) if result.header.raw["dim"][0] > 2 else 1
     sform, qform = _read_sform(header, slices), _read_qform(header, slices)
     mm_per_unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    header["pixdim"][1:4] = np.array(spacing_xyz(result.grid.affine)) / mm_per_unit * result.grid.in_millimetres
+    spacing = np.array(spacing_xyz(result.grid.affine)) / mm_per_unit
+    header["pixdim"][1:4] = spacing if result.grid.in_millimetres else 0.0
     codes = {name: int(header[name]) for name in ("qform_code", "sform_code")}
     header["qform_code"] = header["sform_code"] = 0
     if codes["qform_code"] > 0 and qform is not None:

@@ -292,7 +292,7 @@ def _read_grey_from_colours(path: Path, mode: str, picture: PIL.Image.Image) -> 
 
 def _make_grid(shape: tuple[int, ...], dpi_xy: tuple[float, float] | None) -> Grid:
     pages, rows, columns = shape
-    x, y = dpi_xy or (_MM_PER_INCH, _MM_PER_INCH)
+    x, y = dpi_xy or (_MM_PER_INCH, _MM_PER_INCH)  # unit spacing where none is stated
     affine = np.diag([_MM_PER_INCH / x, _MM_PER_INCH / y, 1.0, 1.0])
     return Grid((pages, rows, columns), affine, RESOLUTION_TAG if dpi_xy else UNKNOWN, are_frames=True)
 

@@ -176,11 +176,11 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
     if training_stages(bundle):
         volume = ", and `spacing_mm`, as 0.7x0.7x5.0, of each NIfTI volume" if bundle.modality == "CT" else ""
         is_native = "films" in bundle.facts or "scans" in bundle.facts
-        stage = ", and name them to a stage on films or scans as the fine-tuning does" if is_native else ""
+        for_stages = ", and to a stage on films or scans the options of the fine-tuning command" if is_native else ""
         notes.insert(
             0,
             f"- DIR is a folder of image sets: {', '.join(f'`{name}`' for name in bundle.facts['sets'])}, each with a "
-            f"`manifest.csv`; for sets of other names, add `--sets \"['NAME']\"`{stage}. Its columns are `file`, "
+            f"`manifest.csv`; for sets of other names, add `--sets \"['NAME']\"`{for_stages}. Its columns are `file`, "
             f"`split` (train, val or test), `license` and `patient_id`{volume}; no patient is in two splits.",
         )
     if any("--backbone" in stage for stage in _stages(bundle, folder / "configs")):

@@ -128,9 +128,11 @@ def _modality(report: Mapping[str, Any]) -> str:
 
 def _distance(spacing_mm: Mapping[str, float | None] | None, sides: Sequence[str]) -> str:
     """Return the distances between samples in words, one where they are equal; empty where they are unknown."""
-    numbers = [spacing_mm[f"between_{side}"] for side in sides] if spacing_mm else [None]
-    words = " x ".join(dict.fromkeys(format_number(number) for number in numbers if number))
-    return f"{words} mm" + (" (columns x rows)" if "x" in words else "") if words else ""
+    numbers = [number for side in sides if spacing_mm and (number := spacing_mm[f"between_{side}"])]
+    different = [*dict.fromkeys(map(format_number, numbers))]
+    if len(different) > 1:
+        return f"{' x '.join(different)} mm ({' x '.join(sides)})"
+    return f"{different[0]} mm" if different else ""
 
 
 def _what_was_done(report: Mapping[str, Any]) -> str:

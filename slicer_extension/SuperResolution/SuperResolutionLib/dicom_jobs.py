@@ -41,7 +41,7 @@ class Command:
         python: executable that has monai-sr-bundle, by default Slicer's own.
     """
 
-    _comparing = ()
+    _comparing = ()  # generator of a check before the commands, that yields between its parts
 
     def __init__(self, volumeNode, commands, readings="", parent=None, python=None, environment=None):
         self.fraction, self.message, self.summary = 0.0, "", ""

@@ -142,8 +142,8 @@ def requireSameVoxels(volumeNode):
         fileVoxels = _read(file)
         orders = [order for order in orders if _signOf(order[number].astype(np.float64), fileVoxels)]
         if not orders:
-            text = _("'{name}' was changed after it was loaded, as by a mask, and its DICOM files were not: results of "
-                     "them would show what they hold. Save with File, Save.")  # fmt: skip
+            text = _("'{name}' has other voxels than are read from its DICOM files, as after a mask: a result of them "
+                     "would show what they hold. Save with File, Save.")  # fmt: skip
             raise InputError(text, name=volumeNode.GetName())
         yield
 

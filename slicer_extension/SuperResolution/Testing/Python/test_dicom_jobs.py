@@ -155,7 +155,7 @@ def test_what_cannot_be_written_says_why_and_writes_nothing(film, result, run, f
     reason = "Files cannot be read or written: No such file or directory. Make room, or choose another folder"
     assert run(Export, None, film, [box], folder / "gone").message.startswith(reason)
     slicer.util.arrayFromVolume(film)[0, 100:110, 100:110] = 0  # as a mask over a name; copies keep the UIDs
-    assert run(Export, result, film, [], folder).message.startswith("'chest' was changed after it was loaded")
+    assert run(Export, result, film, [], folder).message.startswith("'chest' has other voxels than are read from its")
     for name in ("os.symlink", "shutil.copyfile"):
         monkeypatch.setattr(name, Mock(side_effect=OSError(28, "No space left on device")))
     full = run(Export, result, film, [], folder)
